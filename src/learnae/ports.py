@@ -1,0 +1,228 @@
+"""What a node needs from the outside world, as Protocols. Every backend passes its port's conformance suite.
+
+Async methods run under trio and may be cancelled at any await. Bytes that come from other peers are checked by the
+backend only as far as a docstring says; the rest is the core's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from learnae.ids import Address, Cid, PeerId, Topic, Wei
+from learnae.protocol.calls import Call, ChainView, SessionTerms
+from learnae.tangle.verdict import Verdict
+
+
+class BlockStore(Protocol):
+    """This node's own blocks, named by CID; a *file* is a UnixFS tree with raw leaves of 256 KiB, laid out as Kubo does.
+
+    Synchronous: a call costs one disk access. Conformance: `check_block_store`.
+    """
+
+    def put_file(self, content: bytes) -> Cid:
+        """Store `content` durably and return its root CID: equal to `ipfs add --cid-version=1 --raw-leaves`.
+
+        Raises: DiskFullError (the quota or the disk is full; nothing was kept).
+        """
+
+    def get_file(self, cid: Cid, *, bytes_max: int) -> bytes | None:
+        """The whole file, each block verified; None if a block is absent or was corrupt (corrupt ones are dropped)."""
+
+    def put_block(self, cid: Cid, block: bytes) -> None:
+        """Store one verified block durably. Raises: BlockMismatchError, DiskFullError."""
+
+    def get_block(self, cid: Cid) -> bytes | None:
+        """One block, verified on read; None if absent or corrupt."""
+
+    def has_file(self, cid: Cid) -> bool:
+        """Whether every block of the file is here."""
+
+    def pin(self, cid: Cid) -> None:
+        """Keep this file through garbage collection. Pins survive restarts; pinning twice is pinning once."""
+
+    def unpin(self, cid: Cid) -> None: ...
+
+    @property
+    def used_bytes(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class DirectMessage:
+    """A message that `sender` sent on `/learnae/sync/1`; at most `DIRECT_BYTES_MAX`; the sender is authenticated."""
+
+    sender: PeerId
+    content: bytes
+
+
+NetworkEvent = Connected | Disconnected | DirectMessage
+
+
+class Network(Protocol):
+    """Connections, gossip, direct messages and block exchange of one peer. Conformance: `check_network`."""
+
+    @property
+    def peer_id(self) -> PeerId: ...
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Multiaddrs with `/p2p/...` under which others may try to reach this peer."""
+
+    @property
+    def events(self) -> trio.MemoryReceiveChannel[NetworkEvent]:
+        """Bounded: a node that does not read slows its network down, it does not grow."""
+
+    def connected(self) -> frozenset[PeerId]: ...
+
+    def learn_addresses(self, peer: PeerId, addresses: Iterable[str]) -> None:
+        """Remember where a peer says it can be reached (bounded; malformed ones are ignored)."""
+
+    async def connect(self, address: str) -> PeerId:
+        """Dial a multiaddr with `/p2p/...`. Raises: UnreachableError within 10 s."""
+
+    async def subscribe(self, topic: Topic, judge: Callable[[PeerId, bytes], Verdict]) -> None:
+        """Join a gossip topic. `judge(sender, content)` decides before a message is forwarded; it must not block.
+
+        REJECT lowers the score of the sender. An accepted message was thereby delivered: there is no other delivery.
+        """
+
+    async def publish(self, topic: Topic, content: bytes) -> None:
+        """Gossip to the topic. No delivery promise (sync repairs); never raises because nobody listens."""
+
+    async def send(self, peer: PeerId, content: bytes) -> bool:
+        """Send one direct message; False if the peer cannot be reached within a few seconds."""
+
+    async def fetch_file(self, cid: Cid, *, providers: Sequence[PeerId], bytes_max: int) -> None:
+        """Bring a file into this node's BlockStore from the providers, each block verified before it is kept.
+
+        Only blocks that were asked for are kept; stops at `bytes_max`; switches provider when one stalls or lies.
+        Raises: FetchError (nobody had it, all stalled or lied, or it is larger than `bytes_max`). Cancellable.
+        """
+
+
+DIRECT_BYTES_MAX = 1 << 20  # A page of 256 vertices of 4 KiB; larger pages are split by the sender.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """A transaction that is in a block. `address` is the deployed contract, if it deployed one."""
+
+    transaction: str
+    block_number: int
+    gas_used: int
+    fee_wei: Wei
+    address: Address | None = None
+
+
+class Chain(Protocol):
+    """One wallet's view of one session on an Ethereum chain. Conformance: `check_chain`.
+
+    Methods retry a node that is down until they are cancelled, telling `on_trouble`; they never pay twice.
+    Raises (all): ChainError leaves with a sentence for the user.
+    """
+
+    @property
+    def wallet(self) -> Address: ...
+
+    @property
+    def chain_id(self) -> int: ...
+
+    async def read_terms(self, session: Address) -> SessionTerms:
+        """Raises: NotASessionError: no code there, or code that is not the shipped Session artefact."""
+
+    async def read(self, session: Address) -> ChainView:
+        """The whole session at the newest block. PoIDs are judged (both signatures, runtime code) and carry a fault."""
+
+    async def balance_wei(self, wallet: Address) -> Wei: ...
+
+    async def submit(self, session: Address, call: Call) -> Receipt:
+        """Send a call as a transaction and wait until it is in a block.
+
+        Raises: TransactionError (reverted: the contract's own reason; NotEnoughMoneyError with got and needed).
+        """
+
+    async def deploy_session(self, terms: SessionTerms) -> Address: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Counts on this peer's private validation set. `gained` and `lost` compare with the reference example by example:
+    right now where the reference was wrong, and the reverse. A score that is no count is scaled to `total` = 1,000,000."""
+
+    correct: int
+    total: int
+    gained: int = 0
+    lost: int = 0
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFacts:
+    """What a learner found when it opened the task with the user's own data."""
+
+    train_examples: int
+    validation_examples: int
+    device: str
+    parameters: int
+    model_bytes: int
+    private_slices: int  # slices of own data that stay here; trained on by index
+    shared_slices: int  # slices of own data opened to others; `Learner.read_shared_slice` gives their bytes
+
+
+class Learner(Protocol):
+    """Trains and measures models in a worker process; model bytes are safetensors. Conformance: `check_learner`.
+
+    Raises (all): TaskError (the user's code or data), LearnerDiedError (the worker ended; a new one is started).
+    A stranger's model or slice that is not acceptable raises ModelRejectedError or SliceRejectedError with the reason.
+    """
+
+    async def open(self) -> TaskFacts: ...
+
+    async def initial_model(self, seed: int) -> bytes: ...
+
+    async def read_shared_slice(self, index: int) -> bytes: ...
+
+    async def evaluate(self, model: bytes, *, reference: bytes | None) -> Evaluation: ...
+
+    async def train(
+        self, model: bytes, *, private_slices: Sequence[int], slices: Sequence[bytes], seed: int
+    ) -> tuple[bytes, Evaluation]:
+        """Train a copy of `model` on the slices, in order; the evaluation's reference is `model`."""
+
+    async def average(self, local: bytes, remote: bytes, *, remote_share: float) -> tuple[bytes, Evaluation]:
+        """The session's reduce step on two models (4.1), and its evaluation with `local` as reference."""
+
+    async def close(self) -> None: ...
+
+
+class Journal(Protocol):
+    """What this node must not forget: every accepted vertex, and small named records. Conformance: `check_journal`.
+
+    Durable before the call returns (SQLite WAL, synchronous FULL). Raises: DiskFullError: nothing was written.
+    """
+
+    def append(self, vertices: Sequence[tuple[Cid, bytes]], records: Iterable[tuple[str, bytes | None]] = ()) -> None:
+        """Write vertices and records in one transaction; a record of None deletes its name. Known vertices are kept once."""
+
+    def vertices(self) -> Iterable[bytes]:
+        """All vertices in the order in which they were appended."""
+
+    def records(self) -> dict[str, bytes]: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,160 @@
+"""What the core and the chain tell one another: contract calls, and what can be read back, as plain values.
+
+Nothing here knows an ABI: `backends.ethereum` translates calls to transactions, and logs and views to these values;
+`protocol.fund` is the pure reference model of the contract over the same values. Source: dao.md; paper 4.4, 6, Fig. 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from learnae.ids import Address, PeerId, Wei
+
+
+class Stage(Enum):
+    """Stages of the session's contract (Fig. 5); they only move forward, top to bottom."""
+
+    FUNDING = "funding"  # members join and deposit
+    TRAINING = "training"
+    CLAIMING = "claiming"
+    VOTING = "voting"
+    SETTLING = "settling"  # votes are over; counters being tallied
+    RELEASED = "released"  # payouts by approved claims
+    REFUNDED = "refunded"  # everyone is due its deposit back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionTerms:
+    """What a session contract fixed at its creation. Times are Unix seconds of block time; amounts are wei."""
+
+    rules_digest: bytes  # SHA-256 digest inside the CID of the SessionRules, 32 bytes
+    deposit_wei: Wei
+    members_min: int  # creation objective: fewer members at the end of FUNDING means refunds
+    members_max: int  # cap; FUNDING does not end early when it is reached
+    funding_ends_s: int
+    training_ends_s: int
+    claiming_ends_s: int
+    voting_ends_s: int
+    reject_quorum_permille: int  # of all members, for rejecting a claim
+
+    def compute_stage_by_time(self, now_s: int) -> Stage:
+        """The stage that the clock alone allows: before the ends; SETTLING from `voting_ends_s` on."""
+        for ends_s, stage in (
+            (self.funding_ends_s, Stage.FUNDING),
+            (self.training_ends_s, Stage.TRAINING),
+            (self.claiming_ends_s, Stage.CLAIMING),
+            (self.voting_ends_s, Stage.VOTING),
+        ):
+            if now_s < ends_s:
+                return stage
+        return Stage.SETTLING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoidRecord:
+    """A proof of identity as read from the chain (4.4). `fault` is empty if both signatures and the code are right."""
+
+    contract: Address
+    peer_id: PeerId
+    wallet: Address
+    public_key: bytes  # the wallet's public key, 64 bytes uncompressed without prefix
+    timestamp_s: int
+    position: tuple[int, int]  # block number and transaction index of the deployment; orders records
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One who paid the deposit; `index` is its order of joining, the column of its claim in ballots."""
+
+    index: int
+    wallet: Address
+    poid: PoidRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Asked share of the fund: `points` relative to all approved points; `evidence` commits the claimant's log head."""
+
+    index: int  # of the member
+    points: int
+    evidence: bytes  # 32 bytes
+
+
+# --- calls: what a peer may ask the chain to do -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DeployPoid:
+    """Deploy this peer's proof of identity (4.4). The node adds both signatures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Pay the deposit and become a member."""
+
+    poid: Address
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitClaim:
+    points: int
+    evidence: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CastBallot:
+    """One ballot over all claims; `nays` are the member indices whose claims are rejected."""
+
+    nays: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Count on after the vote; anybody may call it, any number of times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Push what is due to these members; anybody may call it."""
+
+    wallets: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Pull what is due to this peer's own wallet."""
+
+
+@dataclass(frozen=True, slots=True)
+class PayTip:
+    """Pay Eq. 1 directly to a helper (4.3); `receipt` is the CID digest of the HelpReported vertex."""
+
+    helper: Address
+    amount_wei: Wei
+    receipt: bytes
+
+
+Call = DeployPoid | Join | SubmitClaim | CastBallot | Tally | Release | Withdraw | PayTip
+
+
+# --- views: what can be read back -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainView:
+    """The session as the chain stands at one block; monotone except `time_s`-derived stage and balances."""
+
+    block_number: int
+    time_s: int
+    stage: Stage
+    members: tuple[Member, ...] = ()  # by index; PoIDs that are not valid carry their fault
+    claims: tuple[Claim, ...] = ()
+    ballots: frozenset[int] = frozenset()  # indices of the members who voted
+    nay_counts: Mapping[int, int] | None = None  # per claim index, from VOTING on
+    approved: frozenset[int] = frozenset()  # claims approved, known once SETTLING is over
+    fund_wei: Wei = Wei(0)
+    paid_wei: Mapping[Address, Wei] | None = None  # what each wallet was paid so far
+    due_wei: Mapping[Address, Wei] | None = None  # what each member's wallet is still due (RELEASED, REFUNDED)
