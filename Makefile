@@ -1,0 +1,56 @@
+# `make` explains itself. Everything goes into .venv; nothing else on the machine is touched.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench contracts clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-input -c constraints.txt
+# Turns pip's output into one counting line on a terminal, and into a line every 25 packages elsewhere.
+COUNT := $(PYTHON) .ci/progress.py
+NODE_MAJOR := $(shell node --version 2>/dev/null | sed -nE 's/^v([0-9]+).*/\1/p')
+# The contract test rebuilds the Solidity sources; a machine without Node 20 gets one inside .venv.
+DEV_EXTRAS := $(if $(shell [ "$(or $(NODE_MAJOR),0)" -ge 20 ] && echo yes),dev,dev$(COMMA)node)
+COMMA := ,
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+install: .venv/.demo-installed ## set up .venv with everything that a node and the demo need
+
+demo: .venv/.demo-installed ## a whole session on this machine: six peers, a chain, a report (about three minutes)
+	@$(BIN)/learnae demo $(DEMO_ARGS)
+
+test: .venv/.dev-installed ## run the tests
+	@$(BIN)/python -m pytest -q $(TEST_ARGS)
+
+lint: .venv/.dev-installed ## ruff, mypy --strict, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy $(wildcard src benchmarks examples)
+	@$(BIN)/lint-imports --no-cache | tail -n 12
+
+bench: .venv/.dev-installed ## run the benchmarks; BENCH="name ..." picks some
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+contracts: .venv/.dev-installed ## rebuild the contract artefacts from their sources
+	@$(BIN)/python -m learnae.contracts.build
+
+clean: ## remove .venv, caches and demo folders
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache learnae-demo*
+	@find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "learnae needs Python 3.11 or later; got %s. Set PYTHON=/path/to/python3.11" % sys.version.split()[0])'
+	@echo "creating .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv
+
+.venv/.demo-installed: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing learnae and what the demo needs (once, a few minutes at most)"
+	@$(PIP) -e '.[demo]' | $(COUNT)
+	@touch $@
+
+.venv/.dev-installed: .venv/.demo-installed
+	@echo "installing what the tests need"
+	@$(PIP) -e '.[$(DEV_EXTRAS)]' | $(COUNT)
+	@touch $@
