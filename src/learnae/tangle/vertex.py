@@ -1,0 +1,195 @@
+"""A vertex: one signed statement of one issuer, with the statements it had seen before.
+
+Canonical dag-cbor, named by its CID, signed with the issuer's libp2p key. This module encodes, decodes and judges the
+shape of single vertices; what a body means is `protocol.validation`, how vertices hang together is `tangle.dag`.
+
+Source: LEARNAE DAO paper 2.1, 2.2 (PubSub messages and Tangle transactions become one structure); docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import libipld
+from nacl.bindings import crypto_sign_open
+from nacl.exceptions import BadSignatureError
+
+from learnae.ids import CODEC_DAG_CBOR, PEER_ID_BYTES, Cid, PeerId, compute_cid, is_cid
+from learnae.tangle.verdict import Ruling, reject
+
+VERSION: Final = 1
+NET_BYTES: Final = 8
+TAG_BYTES: Final = 16
+SIGNATURE_BYTES: Final = 64
+VERTEX_BYTES_MAX: Final = 64 * 1024  # A checkpoint of 800 issuers or a fork proof fits; a flood of them stays cheap.
+PARENTS_MAX: Final = 8  # Own previous vertex and three tips are usual; eight allow merging after a partition.
+BODY_DEPTH_MAX: Final = 8  # Our bodies nest three deep; the decoder must not recurse at a stranger's will.
+SEQUENCE_MAX: Final = 2**48
+TIME_MS_MAX: Final = 2**53
+KIND_MAX: Final = 255
+
+_DOMAIN = b"learnae vertex 1\n"
+_FIELDS = 10
+_SIGNATURE_TAIL = 2 + SIGNATURE_BYTES  # The signature's two header bytes (0x58 0x40) and itself end every vertex.
+
+Sign = Callable[[bytes], bytes]
+"""Signs a message with an Ed25519 key: 64 bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vertex:
+    """One decoded vertex; `encoded` are its canonical bytes and `cid` their name. `body` is never modified."""
+
+    net: bytes
+    parents: tuple[Cid, ...]
+    issuer: PeerId
+    sequence: int
+    time_ms: int
+    kind: int
+    tag: bytes
+    body: object
+    cid: Cid
+    encoded: bytes
+
+
+def compute_genesis(net: bytes) -> Cid:
+    """The CID that the first vertex of every issuer names as its own previous vertex."""
+    return compute_cid(libipld.encode_dag_cbor(["learnae genesis", net]), CODEC_DAG_CBOR)
+
+
+def create_vertex(
+    *,
+    net: bytes,
+    parents: tuple[Cid, ...],
+    issuer: PeerId,
+    sequence: int,
+    time_ms: int,
+    kind: int,
+    body: object,
+    sign: Sign,
+    tag: bytes = b"",
+) -> Vertex:
+    """Encode and sign a vertex. `parents[0]` is the issuer's own previous vertex; the rest gets sorted."""
+    parents = (parents[0], *sorted(set(parents[1:]) - {parents[0]}))
+    fields = [VERSION, net, list(parents), issuer, sequence, time_ms, kind, tag, body, bytes(SIGNATURE_BYTES)]
+    unsigned = libipld.encode_dag_cbor(fields)[:-_SIGNATURE_TAIL]
+    encoded = unsigned + b"\x58\x40" + sign(_DOMAIN + unsigned)
+    ruling = VertexCodec().decode(encoded)
+    assert isinstance(ruling, Vertex), f"created a vertex that does not decode: {ruling.why}"
+    return ruling
+
+
+class Codec(Protocol):
+    """Decodes and verifies vertices; the simulator shares one that remembers what it has seen."""
+
+    def decode(self, encoded: bytes) -> Vertex | Ruling: ...
+
+    def verify(self, vertex: Vertex) -> bool: ...
+
+
+class VertexCodec:
+    """The codec of a node: stateless."""
+
+    def decode(self, encoded: bytes) -> Vertex | Ruling:
+        """Decode canonical bytes, or say why they are not a vertex. The signature is not checked here."""
+        # 1. Size, before anything is parsed.
+        if len(encoded) > VERTEX_BYTES_MAX:
+            return reject(f"a vertex of {len(encoded)} bytes, at most {VERTEX_BYTES_MAX} are allowed")
+        # 2. dag-cbor of bounded depth.
+        if not _is_shallow(encoded):
+            return reject("nested too deep")
+        try:
+            fields = libipld.decode_dag_cbor(encoded)
+        except (ValueError, RecursionError) as error:
+            return reject(f"not dag-cbor: {str(error)[:100]}")
+        # 3. Shape and field lengths.
+        fault = _find_fault(fields)
+        if fault:
+            return reject(fault)
+        # 4. Canonical: exactly these bytes encode these fields.
+        if libipld.encode_dag_cbor(fields) != encoded:
+            return reject("not the canonical encoding")
+        _, net, parents, issuer, sequence, time_ms, kind, tag, body, _signature = fields
+        return Vertex(
+            net=net,
+            parents=tuple(parents),
+            issuer=PeerId(issuer),
+            sequence=sequence,
+            time_ms=time_ms,
+            kind=kind,
+            tag=tag,
+            body=body,
+            cid=compute_cid(encoded, CODEC_DAG_CBOR),
+            encoded=encoded,
+        )
+
+    def verify(self, vertex: Vertex) -> bool:
+        """Whether the issuer signed this vertex. libsodium also refuses low-order keys and non-canonical signatures."""
+        signature = vertex.encoded[-SIGNATURE_BYTES:]
+        try:
+            crypto_sign_open(signature + _DOMAIN + vertex.encoded[:-_SIGNATURE_TAIL], vertex.issuer)
+        except BadSignatureError:
+            return False
+        return True
+
+
+def _find_fault(fields: object) -> str:
+    """The first rule of shape that decoded fields break, or an empty string."""
+    if not isinstance(fields, list) or len(fields) != _FIELDS:
+        return "not a list of ten fields"
+    version, net, parents, issuer, sequence, time_ms, kind, tag, _body, signature = fields
+    if version != VERSION or type(version) is not int:
+        return f"version {version!r}, expected {VERSION}"
+    for name, value, sizes in (
+        ("net", net, (NET_BYTES,)),
+        ("issuer", issuer, (PEER_ID_BYTES,)),
+        ("tag", tag, (0, TAG_BYTES)),
+        ("signature", signature, (SIGNATURE_BYTES,)),
+    ):
+        if not isinstance(value, bytes) or len(value) not in sizes:
+            return f"{name} is not {' or '.join(map(str, sizes))} bytes"
+    for name, number, least, most in (
+        ("sequence", sequence, 1, SEQUENCE_MAX),
+        ("time_ms", time_ms, 0, TIME_MS_MAX),
+        ("kind", kind, 0, KIND_MAX),
+    ):
+        if type(number) is not int or not least <= number <= most:
+            return f"{name} is not a whole number from {least} to {most}"
+    if not isinstance(parents, list) or not 1 <= len(parents) <= PARENTS_MAX or not all(map(is_cid, parents)):
+        return f"parents are not 1 to {PARENTS_MAX} CIDs"
+    others = parents[1:]
+    if others != sorted(set(others)) or parents[0] in others:
+        return "parents after the first are not sorted and unique"
+    return ""
+
+
+def _is_shallow(encoded: bytes) -> bool:
+    """Whether the items of a CBOR document nest at most `BODY_DEPTH_MAX` below the vertex; walks headers, builds nothing.
+
+    Malformed headers count as shallow: the decoder, which then cannot recurse far, refuses them.
+    """
+    depth_max = BODY_DEPTH_MAX + 1
+    open_items = [1]  # How many items are still to come on each level.
+    position, end = 0, len(encoded)
+    while position < end:
+        while open_items and open_items[-1] == 0:
+            open_items.pop()
+        if not open_items:
+            return True
+        open_items[-1] -= 1
+        major, low = encoded[position] >> 5, encoded[position] & 31
+        position += 1
+        size = 0 if low < 24 else 1 << (low - 24) if low < 28 else -1
+        if size < 0:
+            return True
+        value = low if size == 0 else int.from_bytes(encoded[position : position + size], "big")
+        position += size
+        if major in (2, 3):
+            position += value
+        elif major in (4, 5, 6):
+            if len(open_items) > depth_max:
+                return False
+            open_items.append(value if major == 4 else 2 * value if major == 5 else 1)
+    return True
