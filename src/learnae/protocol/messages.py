@@ -1,0 +1,354 @@
+"""The body of every control-lane kind as a frozen type, and the direct messages of the sync protocol.
+
+Each type turns itself into plain dag-cbor values (`to_body`) and is read back by `parse_message`, which accepts nothing
+that the type could not have written. What a message may claim is judged in `protocol.validation`.
+Source: paper 4.1 (announcements), 4.4 (PoID), 6 (Shared Contribution Vector); docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final
+
+import libipld
+
+from learnae.ids import PEER_ID_BYTES, Cid, Credits, PeerId, is_cid
+from learnae.protocol.rules import ADDRESS_CHARS_MAX, ADDRESSES_MAX
+from learnae.tangle.vertex import VERTEX_BYTES_MAX
+
+COUNT_MAX: Final = 2**40  # Larger than any count, size or number of examples here; keeps sums inside 64 bits.
+HEADS_MAX: Final = 700  # A checkpoint of this many issuers fits into one vertex.
+REASON_CHARS_MAX: Final = 200
+SYNC_HAVE_MAX: Final = 8192  # Twice the most members that a session can have.
+SYNC_WANT_MAX: Final = 256
+SYNC_VERTICES_MAX: Final = 256
+SYNC_BYTES_MAX: Final = 1 << 20
+
+
+class Kind(IntEnum):
+    """Kinds of the control lane."""
+
+    JOINED = 1
+    HASHLIST_PUBLISHED = 2
+    DATASLICE_CONSUMED = 3
+    MODEL_ANNOUNCED = 4
+    HELP_REPORTED = 5
+    DEPARTED = 6
+    FORK_PROVED = 7
+    CHECKPOINT = 8
+
+
+class Origin(IntEnum):
+    """How an announced model came to be."""
+
+    TRAINED = 1
+    AVERAGED = 2
+    ADOPTED = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """I am a member: my proof of identity is this contract, and I can be reached here (4.4)."""
+
+    poid: bytes  # contract address, 20 bytes
+    addresses: tuple[str, ...]  # multiaddrs
+
+    def to_body(self) -> list[object]:
+        return [self.poid, list(self.addresses)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HashlistPublished:
+    """I share dataslices: their CIDs are listed in this file (4.1)."""
+
+    hashlist: Cid
+    slices: int
+
+    def to_body(self) -> list[object]:
+        return [self.hashlist, self.slices]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasliceConsumed:
+    """I trained on these shared slices once (4.1)."""
+
+    slices: tuple[Cid, ...]
+
+    def to_body(self) -> list[object]:
+        return [list(self.slices)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelAnnounced:
+    """I have this model, and on my own validation set it is this good (4.1). A claim until somebody measures it."""
+
+    model: Cid
+    size_bytes: int
+    correct: int
+    total: int
+    maturity_cycles: int  # work cycles behind the model
+    examples: int  # training examples of the announcer, a hint for choosing and weighting
+    origin: Origin
+    parents: tuple[Cid, ...] = ()  # the models that it was made from
+
+    @property
+    def accuracy_claimed(self) -> float:
+        return self.correct / self.total
+
+    def to_body(self) -> list[object]:
+        return [
+            self.model,
+            self.size_bytes,
+            self.correct,
+            self.total,
+            self.maturity_cycles,
+            self.examples,
+            int(self.origin),
+            list(self.parents),
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HelpReported:
+    """A receipt: a model of `helper` improved mine. The newest receipts of an issuer are its Shared Contribution Vector (6)."""
+
+    helper: PeerId
+    announcement: Cid  # the helper's ModelAnnounced vertex
+    before: Cid  # own model before and after
+    after: Cid
+    correct_before: int
+    correct_after: int
+    total: int
+    credits: Credits  # Eq. 1
+    owed: Credits  # running total owed to this helper, this receipt included
+
+    def to_body(self) -> list[object]:
+        return [
+            self.helper,
+            self.announcement,
+            self.before,
+            self.after,
+            self.correct_before,
+            self.correct_after,
+            self.total,
+            self.credits,
+            self.owed,
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Departed:
+    """I leave; others need not wait for me. I may come back."""
+
+    reason: str
+
+    def to_body(self) -> list[object]:
+        return [self.reason]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForkProved:
+    """Two vertices of one issuer with one number, complete, so that everybody can check."""
+
+    first: bytes
+    second: bytes
+
+    def to_body(self) -> list[object]:
+        return [self.first, self.second]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """What I have folded: per issuer its sequence and vertex. A closing one ends my own row: nothing after it counts (6)."""
+
+    closing: bool
+    heads: tuple[tuple[PeerId, int, Cid], ...]  # sorted by issuer
+
+    def to_body(self) -> list[object]:
+        return [self.closing, [list(head) for head in self.heads]]
+
+
+Message = Joined | HashlistPublished | DatasliceConsumed | ModelAnnounced | HelpReported | Departed | ForkProved | Checkpoint
+
+KIND_OF: Final[Mapping[type, Kind]] = {
+    Joined: Kind.JOINED,
+    HashlistPublished: Kind.HASHLIST_PUBLISHED,
+    DatasliceConsumed: Kind.DATASLICE_CONSUMED,
+    ModelAnnounced: Kind.MODEL_ANNOUNCED,
+    HelpReported: Kind.HELP_REPORTED,
+    Departed: Kind.DEPARTED,
+    ForkProved: Kind.FORK_PROVED,
+    Checkpoint: Kind.CHECKPOINT,
+}
+SLICES_PER_MESSAGE_MAX: Final = 1024  # As many as a training cycle may consume.
+
+
+def parse_message(kind: int, body: object) -> Message | None:
+    """Read a body of the control lane; None if it is not exactly what that kind writes."""
+    parse = _PARSERS.get(kind)
+    return parse(body) if parse else None
+
+
+def _parse_joined(body: object) -> Message | None:
+    match body:
+        case [bytes() as poid, list() as addresses] if len(poid) == 20 and len(addresses) <= ADDRESSES_MAX:
+            if all(isinstance(a, str) and 1 <= len(a) <= ADDRESS_CHARS_MAX and a.isprintable() for a in addresses):
+                return Joined(poid=poid, addresses=tuple(addresses))
+    return None
+
+
+def _parse_hashlist(body: object) -> Message | None:
+    match body:
+        case [hashlist, slices] if is_cid(hashlist) and _is_count(slices, least=1):
+            return HashlistPublished(hashlist=hashlist, slices=slices)
+    return None
+
+
+def _parse_consumed(body: object) -> Message | None:
+    match body:
+        case [list() as slices] if 1 <= len(slices) <= SLICES_PER_MESSAGE_MAX and all(map(is_cid, slices)):
+            return DatasliceConsumed(slices=tuple(slices))
+    return None
+
+
+def _parse_announced(body: object) -> Message | None:
+    match body:
+        case [model, size, correct, total, maturity, examples, origin, list() as parents]:
+            counts = all(map(_is_count, (size, correct, total, maturity, examples)))
+            known = type(origin) is int and origin in iter(Origin)
+            if counts and known and is_cid(model) and len(parents) <= 2 and all(map(is_cid, parents)):
+                return ModelAnnounced(
+                    model=model,
+                    size_bytes=size,
+                    correct=correct,
+                    total=total,
+                    maturity_cycles=maturity,
+                    examples=examples,
+                    origin=Origin(origin),
+                    parents=tuple(parents),
+                )
+    return None
+
+
+def _parse_help(body: object) -> Message | None:
+    match body:
+        case [bytes() as helper, announcement, before, after, *counts] if len(counts) == 5:
+            if len(helper) == PEER_ID_BYTES and all(map(is_cid, (announcement, before, after))) and all(map(_is_count, counts)):
+                correct_before, correct_after, total, credits, owed = counts
+                return HelpReported(
+                    helper=PeerId(helper),
+                    announcement=announcement,
+                    before=before,
+                    after=after,
+                    correct_before=correct_before,
+                    correct_after=correct_after,
+                    total=total,
+                    credits=credits,
+                    owed=owed,
+                )
+    return None
+
+
+def _parse_departed(body: object) -> Message | None:
+    match body:
+        case [str() as reason] if len(reason) <= REASON_CHARS_MAX and reason.isprintable():
+            return Departed(reason=reason)
+    return None
+
+
+def _parse_fork(body: object) -> Message | None:
+    match body:
+        case [bytes() as first, bytes() as second] if first != second and len(first) + len(second) < VERTEX_BYTES_MAX:
+            return ForkProved(first=first, second=second)
+    return None
+
+
+def _parse_checkpoint(body: object) -> Message | None:
+    match body:
+        case [bool() as closing, list() as heads] if len(heads) <= HEADS_MAX:
+            parsed = []
+            for head in heads:
+                match head:
+                    case [bytes() as issuer, sequence, cid] if (
+                        len(issuer) == PEER_ID_BYTES and _is_count(sequence, least=1) and is_cid(cid)
+                    ):
+                        parsed.append((PeerId(issuer), sequence, cid))
+                    case _:
+                        return None
+            issuers = [head[0] for head in parsed]
+            if all(a < b for a, b in zip(issuers, issuers[1:], strict=False)):
+                return Checkpoint(closing=closing, heads=tuple(parsed))
+    return None
+
+
+def _is_count(value: object, least: int = 0) -> bool:
+    return type(value) is int and least <= value <= COUNT_MAX
+
+
+_PARSERS: Mapping[int, Callable[[object], Message | None]] = {
+    Kind.JOINED: _parse_joined,
+    Kind.HASHLIST_PUBLISHED: _parse_hashlist,
+    Kind.DATASLICE_CONSUMED: _parse_consumed,
+    Kind.MODEL_ANNOUNCED: _parse_announced,
+    Kind.HELP_REPORTED: _parse_help,
+    Kind.DEPARTED: _parse_departed,
+    Kind.FORK_PROVED: _parse_fork,
+    Kind.CHECKPOINT: _parse_checkpoint,
+}
+
+
+# --- direct messages --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncMessage:
+    """One page of the sync protocol `/learnae/sync/1`; every part may be empty.
+
+    `have` (issuer -> highest sequence without a gap) asks the other to send what is lacking; `answer` says that this
+    have-vector was itself asked for, so that two peers do not answer one another for ever.
+    """
+
+    have: Mapping[PeerId, int] | None = None
+    answer: bool = False
+    want: tuple[Cid, ...] = ()  # single vertices: parents that an orphan waits for
+    vertices: tuple[bytes, ...] = field(default=())
+
+    def encode(self) -> bytes:
+        have = None if self.have is None else [[issuer, sequence] for issuer, sequence in sorted(self.have.items())]
+        return libipld.encode_dag_cbor([1, have, self.answer, list(self.want), list(self.vertices)])
+
+
+def decode_sync(content: bytes) -> SyncMessage | None:
+    """Read a direct message; None if it is not one or passes a limit."""
+    if len(content) > SYNC_BYTES_MAX:
+        return None
+    try:
+        values = libipld.decode_dag_cbor(content)
+    except (ValueError, RecursionError):
+        return None
+    match values:
+        case [1, have, bool() as answer, list() as want, list() as vertices]:
+            pairs = _parse_have(have)
+            if have is not None and pairs is None:
+                return None
+            if len(want) > SYNC_WANT_MAX or not all(map(is_cid, want)):
+                return None
+            if len(vertices) > SYNC_VERTICES_MAX or not all(isinstance(v, bytes) for v in vertices):
+                return None
+            return SyncMessage(have=pairs, answer=answer, want=tuple(want), vertices=tuple(vertices))
+    return None
+
+
+def _parse_have(have: object) -> dict[PeerId, int] | None:
+    if not isinstance(have, list) or len(have) > SYNC_HAVE_MAX:
+        return None
+    pairs: dict[PeerId, int] = {}
+    for item in have:
+        match item:
+            case [bytes() as issuer, sequence] if len(issuer) == PEER_ID_BYTES and _is_count(sequence):
+                pairs[PeerId(issuer)] = sequence
+            case _:
+                return None
+    return pairs
