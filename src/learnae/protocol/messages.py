@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import libipld
 
@@ -182,6 +182,7 @@ KIND_OF: Final[Mapping[type, Kind]] = {
     ForkProved: Kind.FORK_PROVED,
     Checkpoint: Kind.CHECKPOINT,
 }
+_ORIGINS = frozenset(map(int, Origin))
 SLICES_PER_MESSAGE_MAX: Final = 1024  # As many as a training cycle may consume.
 
 
@@ -191,7 +192,7 @@ def parse_message(kind: int, body: object) -> Message | None:
     return parse(body) if parse else None
 
 
-def _parse_joined(body: object) -> Message | None:
+def _parse_joined(body: Any) -> Message | None:
     match body:
         case [bytes() as poid, list() as addresses] if len(poid) == 20 and len(addresses) <= ADDRESSES_MAX:
             if all(isinstance(a, str) and 1 <= len(a) <= ADDRESS_CHARS_MAX and a.isprintable() for a in addresses):
@@ -199,25 +200,25 @@ def _parse_joined(body: object) -> Message | None:
     return None
 
 
-def _parse_hashlist(body: object) -> Message | None:
+def _parse_hashlist(body: Any) -> Message | None:
     match body:
         case [hashlist, slices] if is_cid(hashlist) and _is_count(slices, least=1):
             return HashlistPublished(hashlist=hashlist, slices=slices)
     return None
 
 
-def _parse_consumed(body: object) -> Message | None:
+def _parse_consumed(body: Any) -> Message | None:
     match body:
         case [list() as slices] if 1 <= len(slices) <= SLICES_PER_MESSAGE_MAX and all(map(is_cid, slices)):
             return DatasliceConsumed(slices=tuple(slices))
     return None
 
 
-def _parse_announced(body: object) -> Message | None:
+def _parse_announced(body: Any) -> Message | None:
     match body:
         case [model, size, correct, total, maturity, examples, origin, list() as parents]:
             counts = all(map(_is_count, (size, correct, total, maturity, examples)))
-            known = type(origin) is int and origin in iter(Origin)
+            known = type(origin) is int and origin in _ORIGINS
             if counts and known and is_cid(model) and len(parents) <= 2 and all(map(is_cid, parents)):
                 return ModelAnnounced(
                     model=model,
@@ -232,7 +233,7 @@ def _parse_announced(body: object) -> Message | None:
     return None
 
 
-def _parse_help(body: object) -> Message | None:
+def _parse_help(body: Any) -> Message | None:
     match body:
         case [bytes() as helper, announcement, before, after, *counts] if len(counts) == 5:
             if len(helper) == PEER_ID_BYTES and all(map(is_cid, (announcement, before, after))) and all(map(_is_count, counts)):
@@ -251,21 +252,21 @@ def _parse_help(body: object) -> Message | None:
     return None
 
 
-def _parse_departed(body: object) -> Message | None:
+def _parse_departed(body: Any) -> Message | None:
     match body:
         case [str() as reason] if len(reason) <= REASON_CHARS_MAX and reason.isprintable():
             return Departed(reason=reason)
     return None
 
 
-def _parse_fork(body: object) -> Message | None:
+def _parse_fork(body: Any) -> Message | None:
     match body:
         case [bytes() as first, bytes() as second] if first != second and len(first) + len(second) < VERTEX_BYTES_MAX:
             return ForkProved(first=first, second=second)
     return None
 
 
-def _parse_checkpoint(body: object) -> Message | None:
+def _parse_checkpoint(body: Any) -> Message | None:
     match body:
         case [bool() as closing, list() as heads] if len(heads) <= HEADS_MAX:
             parsed = []
@@ -287,7 +288,7 @@ def _is_count(value: object, least: int = 0) -> bool:
     return type(value) is int and least <= value <= COUNT_MAX
 
 
-_PARSERS: Mapping[int, Callable[[object], Message | None]] = {
+_PARSERS: Mapping[int, Callable[[Any], Message | None]] = {
     Kind.JOINED: _parse_joined,
     Kind.HASHLIST_PUBLISHED: _parse_hashlist,
     Kind.DATASLICE_CONSUMED: _parse_consumed,

@@ -1,0 +1,159 @@
+"""Judges of what a control-lane vertex claims, as numbered rules in the order in which they are tried, cheapest first.
+
+Every rule depends only on the vertex, the session's rules and what the vertex itself depends on, never on what else this peer
+happens to have heard; so all honest peers reach the same verdict and their ledgers stay equal. Two rules are local and
+therefore never reject: the clock (rule 5) and membership (rule 6).
+Source: docs/protocol.md, reading order of checks; paper 4.1, 4.4, 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from learnae.ids import Cid, PeerId
+from learnae.protocol.contribution import ContributionVector
+from learnae.protocol.messages import (
+    DatasliceConsumed,
+    ForkProved,
+    HashlistPublished,
+    HelpReported,
+    Message,
+    ModelAnnounced,
+    parse_message,
+)
+from learnae.protocol.rewards import compute_credits
+from learnae.protocol.rules import SessionRules
+from learnae.tangle.verdict import ACCEPTED, Ruling, ignore, reject
+from learnae.tangle.vertex import Codec, Vertex
+
+TIME_AHEAD_MAX_MS: Final = 120_000  # Ordinary computers' clocks are off by seconds; two minutes forgive a bad one.
+VERTEX_RATE_PER_S: Final = 5  # A busy peer issues about two a second.
+VERTEX_BURST: Final = 50
+HASHLIST_SLICES_MAX: Final = 16_384  # The list of so many CIDs has 576 KiB: it still moves in one fetch.
+MODEL_OVERSIZE_PERMILLE: Final = 1020  # A model may be 2 % larger than the session's (longer header, padding).
+
+
+def compute_model_bytes_max(rules: SessionRules) -> int:
+    """The most bytes that a model of this session may have: 2 % over the initial one, and room for a header."""
+    return rules.model_bytes * MODEL_OVERSIZE_PERMILLE // 1000 + 1024
+
+
+def validate_alone(vertex: Vertex, rules: SessionRules, net: bytes, *, now_ms: int) -> Message | Ruling:
+    """Judge a decoded vertex by itself, without its signature; its message if nothing speaks against it."""
+    # 1. It belongs to this session and lane.
+    if vertex.net != net:
+        return reject("another session or lane")
+    # 2. Control-lane vertices carry no tag (tags mark sensor heads, 4.2).
+    if vertex.tag:
+        return reject("a control vertex with a tag")
+    # 3. Its body is what its kind writes.
+    message = parse_message(vertex.kind, vertex.body)
+    if message is None:
+        return reject(f"not a body of kind {vertex.kind}")
+    # 4. It is not older than the session.
+    if vertex.time_ms < rules.starts_s * 1000:
+        return reject("older than the session")
+    # 5. Its clock is not far ahead of ours. Ours may be the wrong one: nobody is blamed.
+    if vertex.time_ms > now_ms + TIME_AHEAD_MAX_MS:
+        return ignore("its time is more than two minutes ahead")
+    # 6. (issuer admitted: `ControlLane`) 7. What it claims is possible under the rules.
+    fault = _find_impossible(message, vertex, rules)
+    return reject(fault) if fault else message
+
+
+def compute_dependencies(message: Message) -> tuple[Cid, ...]:
+    """Vertices that a message refers to and that must be known before it can be judged."""
+    return (message.announcement,) if isinstance(message, HelpReported) else ()
+
+
+def validate_place(vertex: Vertex, *, get: Callable[[Cid], Vertex | None], first: Vertex | None) -> Ruling:
+    """Judge where a vertex stands, once all that it depends on is known.
+
+    Args:
+        get: looks up a known vertex; the genesis gives None.
+        first: the issuer's first vertex, None if this is it.
+    """
+    # 8. It continues its issuer's log by one.
+    previous = get(vertex.parents[0])
+    if (0 if previous is None else previous.sequence) + 1 != vertex.sequence:
+        return reject("its number does not follow its issuer's previous vertex")
+    if previous is not None and previous.issuer != vertex.issuer:
+        return reject("its first parent is another issuer's")
+    # 9. It is later than all that it has seen.
+    for cid in vertex.parents:
+        parent = get(cid)
+        if parent is not None and parent.time_ms >= vertex.time_ms:
+            return reject("not later than its parents")
+    # 10. Its issuer stays within its budget. By the vertices' own times, so that it holds in gossip and in sync alike.
+    if first is not None:
+        allowed = VERTEX_BURST + VERTEX_RATE_PER_S * (vertex.time_ms - first.time_ms) // 1000
+        if vertex.sequence > allowed:
+            return reject(f"its issuer says more than {VERTEX_RATE_PER_S} things a second")
+    return ACCEPTED
+
+
+def validate_fork(proof: ForkProved, codec: Codec, net: bytes) -> tuple[Vertex, Vertex] | None:
+    """The two vertices of a fork proof, both decoded and with right signatures; None if it proves nothing."""
+    first, second = codec.decode(proof.first), codec.decode(proof.second)
+    if not isinstance(first, Vertex) or not isinstance(second, Vertex):
+        return None
+    same = first.issuer == second.issuer and first.sequence == second.sequence and first.net == second.net == net
+    return (first, second) if same and first.cid != second.cid and codec.verify(first) and codec.verify(second) else None
+
+
+def _find_impossible(message: Message, vertex: Vertex, rules: SessionRules) -> str:
+    """What no state of the world could make right, in words, or an empty string."""
+    match message:
+        case ModelAnnounced():
+            if not 0 <= message.correct <= message.total or message.total == 0:
+                return "more correct answers than questions"
+            if not 0 < message.size_bytes <= compute_model_bytes_max(rules):
+                return f"a model of {message.size_bytes} bytes, the session's has {rules.model_bytes}"
+        case HelpReported():
+            if message.helper == vertex.issuer:
+                return "help from itself"
+            if not 0 <= message.correct_before < message.correct_after <= message.total:
+                return "not an improvement"
+            credits = compute_credits(
+                reward_factor=rules.reward_factor,
+                correct_before=message.correct_before,
+                correct_after=message.correct_after,
+                total=message.total,
+            )
+            if message.credits != credits or credits == 0:
+                return f"credits {message.credits}, Eq. 1 gives {credits}"
+        case HashlistPublished():
+            if message.slices > HASHLIST_SLICES_MAX:
+                return f"a hashlist of {message.slices} slices, at most {HASHLIST_SLICES_MAX} are allowed"
+        case DatasliceConsumed():
+            if len(message.slices) > rules.slices_per_cycle:
+                return f"{len(message.slices)} slices in one cycle, the session allows {rules.slices_per_cycle}"
+        case _:
+            pass
+    return ""
+
+
+def validate_help(
+    vertex: Vertex, message: HelpReported, *, get: Callable[[Cid], Vertex | None], row: ContributionVector
+) -> Ruling:
+    """Rule 11: judge a receipt against its issuer's row, folded up to the vertex before it."""
+    # 11a. The receipt names a model announcement of the helper, made before the receipt.
+    announcement = get(message.announcement)
+    announced = None if announcement is None else parse_message(announcement.kind, announcement.body)
+    if announcement is None or announcement.issuer != message.helper or not isinstance(announced, ModelAnnounced):
+        return reject("its announcement is not a model of the helper")
+    if announcement.time_ms >= vertex.time_ms:
+        return reject("older than the model that helped")
+    # 11b. One announcement earns one receipt of one issuer: credit cannot be printed from a single model.
+    if message.announcement in row.credited:
+        return reject("this announcement was credited before")
+    # 11c. The running total is the total so far and this receipt: the row is a fold, never an assertion.
+    if message.owed != row.credits.get(message.helper, 0) + message.credits:
+        return reject("the running total does not add up")
+    return ACCEPTED
+
+
+def is_member_vertex(vertex: Vertex, members: frozenset[PeerId]) -> Ruling:
+    """Rule 6: only members with a valid proof of identity are heard (4.4). We may lag behind the chain: IGNORE."""
+    return ACCEPTED if vertex.issuer in members else ignore("its issuer is not a member")
