@@ -6,9 +6,6 @@ SHELL := bash
 
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-input -c constraints.txt
-# Turns pip's output into one counting line on a terminal, and into a line every 25 packages elsewhere.
-COUNT := $(PYTHON) .ci/progress.py
 NODE_MAJOR := $(shell node --version 2>/dev/null | sed -nE 's/^v([0-9]+).*/\1/p')
 # The contract test rebuilds the Solidity sources; a machine without Node 20 gets one inside .venv.
 DEV_EXTRAS := $(if $(shell [ "$(or $(NODE_MAJOR),0)" -ge 20 ] && echo yes),dev,dev$(COMMA)node)
@@ -45,12 +42,12 @@ clean: ## remove .venv, caches and demo folders
 	@echo "creating .venv with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv .venv
 
-.venv/.demo-installed: pyproject.toml constraints.txt | .venv/bin/python
+.venv/.demo-installed: pyproject.toml constraints.txt tools/install.sh | .venv/bin/python
 	@echo "installing learnae and what the demo needs (once, a few minutes at most)"
-	@$(PIP) -e '.[demo]' | $(COUNT)
+	@tools/install.sh demo
 	@touch $@
 
 .venv/.dev-installed: .venv/.demo-installed
 	@echo "installing what the tests need"
-	@$(PIP) -e '.[$(DEV_EXTRAS)]' | $(COUNT)
+	@tools/install.sh $(DEV_EXTRAS)
 	@touch $@
