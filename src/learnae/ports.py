@@ -14,6 +14,7 @@ import trio
 
 from learnae.ids import Address, Cid, PeerId, Topic, Wei
 from learnae.protocol.calls import Call, ChainView, SessionTerms
+from learnae.protocol.measures import Evaluation, TaskFacts
 from learnae.tangle.verdict import Verdict
 
 
@@ -155,34 +156,6 @@ class Chain(Protocol):
         """
 
     async def deploy_session(self, terms: SessionTerms) -> Address: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """Counts on this peer's private validation set. `gained` and `lost` compare with the reference example by example:
-    right now where the reference was wrong, and the reverse. A score that is no count is scaled to `total` = 1,000,000."""
-
-    correct: int
-    total: int
-    gained: int = 0
-    lost: int = 0
-
-    @property
-    def accuracy(self) -> float:
-        return self.correct / self.total
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskFacts:
-    """What a learner found when it opened the task with the user's own data."""
-
-    train_examples: int
-    validation_examples: int
-    device: str
-    parameters: int
-    model_bytes: int
-    private_slices: int  # slices of own data that stay here; trained on by index
-    shared_slices: int  # slices of own data opened to others; `Learner.read_shared_slice` gives their bytes
 
 
 class Learner(Protocol):

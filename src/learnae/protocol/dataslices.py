@@ -1,0 +1,120 @@
+"""Dataslices: what a peer trains on, its own and others', and how often the network has used each shared one (4.1).
+
+Own data stays private unless its owner shares it: private slices are known only by their index, have no CID here and no use
+count. Shared slices are listed in hashlists; a slice whose uses reached the overuse threshold is not taken any more. Two peers
+that take a slice at the same moment may pass the threshold by the number of peers that were in flight, never by more.
+Pure. Source: paper 4.1, Fig. 1 (purple and red areas).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+from learnae.ids import Cid, PeerId
+
+QUEUE_MAX: Final = 16  # Slices fetched ahead; a slice is small and a cycle takes a few.
+SHARED_SLICES_MAX: Final = 65_536  # Known shared slices of the whole session: about 10 MiB of counts.
+HASHLISTS_PER_PEER_MAX: Final = 4  # A peer that shares more data later publishes another list; not one each second.
+
+
+@dataclass(slots=True)
+class SharedSlice:
+    owner: PeerId
+    uses: int = 0
+    here: bool = False  # its bytes are in this node's block store
+
+
+@dataclass(slots=True)
+class DatasliceShelf:
+    """All dataslices that a peer knows, its queue of those ready for training, and their use counts."""
+
+    overuse_threshold: int
+    private_count: int = 0
+    shared: dict[Cid, SharedSlice] = field(default_factory=dict)
+    queue: list[Cid] = field(default_factory=list)  # shared slices here and not yet consumed by this peer
+    consumed: set[Cid] = field(default_factory=set)  # by this peer
+    fetching: set[Cid] = field(default_factory=set)
+    hashlists: dict[PeerId, list[Cid]] = field(default_factory=dict)
+    _round: list[int] = field(default_factory=list)  # private slices left in this pass over the own data
+
+    def accepts_hashlist(self, owner: PeerId, hashlist: Cid) -> bool:
+        """Whether this list is new and its owner has not published too many."""
+        known = self.hashlists.setdefault(owner, [])
+        if hashlist in known or len(known) >= HASHLISTS_PER_PEER_MAX:
+            return False
+        known.append(hashlist)
+        return True
+
+    def add_shared(self, owner: PeerId, slices: Iterable[Cid], *, uses: dict[Cid, int], here: bool) -> None:
+        """Learn shared slices; `uses` are the uses announced before the list was read."""
+        for cid in slices:
+            if cid not in self.shared and len(self.shared) < SHARED_SLICES_MAX:
+                self.shared[cid] = SharedSlice(owner, uses.get(cid, 0), here)
+                if here and self._is_usable(cid):
+                    self.queue.append(cid)
+
+    def count_use(self, slices: Iterable[Cid], *, by_me: bool) -> None:
+        """Somebody announced that it trained on these slices (`DatasliceConsumed`)."""
+        for cid in slices:
+            known = self.shared.get(cid)
+            if known is not None:
+                known.uses += 1
+            if by_me:
+                self.consumed.add(cid)
+        self.queue = [cid for cid in self.queue if self._is_usable(cid)]
+
+    def choose_fetches(self, rng: Random) -> list[Cid]:
+        """Slices to fetch now, least used first, so that the queue stays filled; they count as being fetched."""
+        room = QUEUE_MAX - len(self.queue) - len(self.fetching)
+        if room <= 0:
+            return []
+        wanted = [cid for cid, known in self.shared.items() if not known.here and cid not in self.fetching and self._is_usable(cid)]
+        rng.shuffle(wanted)
+        wanted.sort(key=lambda cid: self.shared[cid].uses)
+        self.fetching.update(wanted[:room])
+        return wanted[:room]
+
+    def fetched(self, cid: Cid, *, arrived: bool) -> None:
+        self.fetching.discard(cid)
+        known = self.shared.get(cid)
+        if known is not None and arrived:
+            known.here = True
+            if self._is_usable(cid):
+                self.queue.append(cid)
+
+    def forget(self, cid: Cid) -> None:
+        """A slice turned out not to be data of this task: never take it again."""
+        self.consumed.add(cid)
+        self.queue = [queued for queued in self.queue if queued != cid]
+
+    @property
+    def can_train(self) -> bool:
+        return self.private_count > 0 or bool(self.queue)
+
+    def take(self, count: int, rng: Random) -> tuple[tuple[int, ...], tuple[Cid, ...]]:
+        """Choose up to `count` slices for one training cycle: own ones in passes over all data, others as they came.
+
+        Each draw is uniform over what is left of the pass and of the queue. Taking does not count as a use yet.
+        """
+        private: list[int] = []
+        shared: list[Cid] = []
+        while len(private) + len(shared) < count and self.can_train:
+            if not self._round and self.private_count:
+                self._round = rng.sample(range(self.private_count), self.private_count)
+            queued = [cid for cid in self.queue if cid not in shared]
+            if not queued and not self._round:
+                break
+            pick = rng.randrange(len(self._round) + len(queued))
+            if pick < len(self._round):
+                private.append(self._round.pop())
+                if len(private) >= self.private_count and not queued:
+                    break
+            else:
+                shared.append(queued[pick - len(self._round)])
+        return tuple(private), tuple(shared)
+
+    def _is_usable(self, cid: Cid) -> bool:
+        return cid not in self.consumed and self.shared[cid].uses < self.overuse_threshold

@@ -1,0 +1,339 @@
+"""Everything that can happen to a peer, and everything that it can ask for: small frozen values, nothing else.
+
+An effect that needs an answer carries a `number`; its event brings the number back. Models, dataslices and hashlists pass
+as CIDs; their bytes stay in the node's block store. Whatever was under way at a kill is asked again after the restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from learnae.ids import Address, Cid, PeerId
+from learnae.protocol.calls import Call, ChainView
+from learnae.protocol.measures import Evaluation, TaskFacts
+from learnae.tangle.verdict import Ruling
+
+
+class Timer(Enum):
+    CYCLE = "cycle"  # the next work cycle may begin
+    SYNC = "sync"  # exchange have-vectors with some peer
+
+
+# --- events -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The node is up. `vertices` and `records` are what its journal kept, `facts` what its learner found (None: votes only)."""
+
+    facts: TaskFacts | None
+    addresses: tuple[str, ...] = ()
+    vertices: tuple[bytes, ...] = ()
+    records: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    timer: Timer
+
+
+@dataclass(frozen=True, slots=True)
+class VertexReceived:
+    """Gossip brought a vertex; the answer is a `PassVerdict` among the effects."""
+
+    sender: PeerId
+    encoded: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReceived:
+    sender: PeerId
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConnected:
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDisconnected:
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class FileFetched:
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailed:
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlicesShared:
+    """Own dataslices that the user opened to others are in the block store, and so is their hashlist (4.1)."""
+
+    number: int
+    hashlist: Cid
+    slices: tuple[Cid, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HashlistRead:
+    number: int
+    slices: tuple[Cid, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTrained:
+    """The evaluation's reference is the model that training started from."""
+
+    number: int
+    model: Cid
+    size_bytes: int
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsAveraged:
+    """`evaluation` is the average's, with the local model as reference; `remote` is the remote model's own."""
+
+    number: int
+    model: Cid
+    size_bytes: int
+    evaluation: Evaluation
+    remote: Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEvaluated:
+    number: int
+    size_bytes: int
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class LearningFailed:
+    """`blames_remote`: a stranger's model or slice was not acceptable; otherwise our own worker had trouble."""
+
+    number: int
+    reason: str
+    blames_remote: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChainRead:
+    """The session's contract as it stands; comes every second or when something changed."""
+
+    view: ChainView
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionConfirmed:
+    number: int
+    address: Address | None  # of the contract that it deployed
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionFailed:
+    """`final`: asking again cannot help (too little money, the stage is over)."""
+
+    number: int
+    reason: str
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    reason: str
+
+
+Event = (
+    Started
+    | TimerFired
+    | VertexReceived
+    | SyncReceived
+    | PeerConnected
+    | PeerDisconnected
+    | FileFetched
+    | FetchFailed
+    | SlicesShared
+    | HashlistRead
+    | ModelTrained
+    | ModelsAveraged
+    | ModelEvaluated
+    | LearningFailed
+    | ChainRead
+    | TransactionConfirmed
+    | TransactionFailed
+    | StopAsked
+)
+
+
+# --- effects ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PassVerdict:
+    """What gossip may do with the vertex that was just received."""
+
+    sender: PeerId
+    ruling: Ruling
+
+
+@dataclass(frozen=True, slots=True)
+class PublishVertex:
+    """Write to the journal, then gossip: in this order, so that a number is never used twice."""
+
+    cid: Cid
+    encoded: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SaveVertices:
+    vertices: tuple[tuple[Cid, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SaveRecord:
+    """Write a named record before any effect after it is carried out; None deletes it."""
+
+    name: str
+    content: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class SendSync:
+    peer: PeerId
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LearnAddresses:
+    peer: PeerId
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFile:
+    number: int
+    cid: Cid
+    providers: tuple[PeerId, ...]
+    bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class PinFile:
+    cid: Cid
+
+
+@dataclass(frozen=True, slots=True)
+class UnpinFile:
+    cid: Cid
+
+
+@dataclass(frozen=True, slots=True)
+class ShareSlices:
+    """Store the slices that the user opened to others, and their hashlist."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadHashlist:
+    """Read a fetched hashlist of at most `slices_max` CIDs."""
+
+    number: int
+    hashlist: Cid
+    slices_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainModel:
+    number: int
+    model: Cid
+    private_slices: tuple[int, ...]
+    slices: tuple[Cid, ...]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class AverageModels:
+    number: int
+    local: Cid
+    remote: Cid
+    remote_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateModel:
+    number: int
+    model: Cid
+    reference: Cid | None
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitTransaction:
+    number: int
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Ask for `TimerFired` at that time; a timer that is set again moves."""
+
+    timer: Timer
+    at_s: float
+
+
+class Topic(Enum):
+    """What a line of progress is about."""
+
+    SESSION = "session"
+    TRAINING = "training"
+    HELP = "help"
+    DAO = "dao"
+    TROUBLE = "trouble"
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Progress for people: one sentence, and the plain values behind it for a live view or a report."""
+
+    topic: Topic
+    text: str
+    values: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The session is over for this peer; `fault` is empty if it went well."""
+
+    fault: str = ""
+
+
+Effect = (
+    PassVerdict
+    | PublishVertex
+    | SaveVertices
+    | SaveRecord
+    | SendSync
+    | LearnAddresses
+    | FetchFile
+    | PinFile
+    | UnpinFile
+    | ShareSlices
+    | ReadHashlist
+    | TrainModel
+    | AverageModels
+    | EvaluateModel
+    | SubmitTransaction
+    | SetTimer
+    | Tell
+    | Finish
+)
