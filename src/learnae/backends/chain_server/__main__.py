@@ -1,0 +1,5 @@
+import sys
+
+from learnae.backends.chain_server import main
+
+sys.exit(main())
