@@ -39,3 +39,142 @@ class ForeignRulesError(LearnaeError):
             f"the ticket's rules do not match its contract: {what} is {ticket} in the ticket and {contract} in the contract; "
             "do not deposit, and ask the one who invited you for the right ticket"
         )
+
+
+# --- chain, contracts, keys ---------------------------------------------------------------------------------------
+
+
+class ContractBuildError(LearnaeError):
+    """The contracts cannot be compiled here."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the contracts cannot be built: {why}")
+
+
+class ChainError(LearnaeError):
+    """Base of what the Ethereum side can answer."""
+
+
+class NotASessionError(ChainError):
+    """An address does not hold a session that this program knows."""
+
+    def __init__(self, address: str, why: str) -> None:
+        super().__init__(f"{address} is not a session contract: {why}; check the ticket, the chain and --rpc, and do not deposit")
+
+
+class WrongChainError(ChainError):
+    """The endpoint serves another chain than the session is on."""
+
+    def __init__(self, got: int, expected: int) -> None:
+        super().__init__(f"the endpoint serves chain {got}, but the session is on chain {expected}; give another --rpc")
+
+
+class ChainUnreachableError(ChainError):
+    """An endpoint does not answer; callers that wait retry instead."""
+
+    def __init__(self, url: str, why: str) -> None:
+        super().__init__(f"the Ethereum endpoint {url} does not answer: {why}; check that it runs and that --rpc is right")
+
+
+class ChainAnswerError(ChainError):
+    """An endpoint answers, but not what Ethereum's JSON-RPC asks for."""
+
+    def __init__(self, method: str, why: str) -> None:
+        super().__init__(f"the Ethereum endpoint gave no usable answer to {method}: {why}; try another --rpc")
+
+
+class TransactionError(ChainError):
+    """A transaction was refused or reverted; `reason` is the contract's error name, or empty."""
+
+    def __init__(self, what: str, why: str, reason: str = "") -> None:
+        super().__init__(f"{what} was refused: {why}")
+        self.reason = reason
+
+
+class NotEnoughMoneyError(TransactionError):
+    """The wallet cannot pay for a call."""
+
+    def __init__(self, what: str, wallet: str, got_wei: int, needed_wei: int) -> None:
+        super().__init__(
+            what,
+            f"wallet {wallet} holds {got_wei / 10**18:.6f} ETH and {needed_wei / 10**18:.6f} ETH are needed with the fee; send it some and try again",
+        )
+        self.got_wei, self.needed_wei = got_wei, needed_wei
+
+
+class ChainServerError(LearnaeError):
+    """The embedded chain cannot be served."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the embedded chain cannot start: {why}")
+
+
+class KeystoreError(LearnaeError):
+    """A keystore file cannot be used."""
+
+    def __init__(self, path: object, why: str) -> None:
+        super().__init__(f"the keystore {path} cannot be used: {why}")
+
+
+# --- disk -------------------------------------------------------------------------------------------------------
+
+
+class DiskFullError(LearnaeError):
+    """Quota or disk has no room; what was to be written was not, and what was there is unchanged."""
+
+    def __init__(self, what: str, needed_bytes: int, reason: str) -> None:
+        super().__init__(f"no room in {what} for {needed_bytes} more bytes: {reason}; free some space or raise the quota, then start again")
+        self.needed_bytes = needed_bytes
+
+
+class FolderInUseError(LearnaeError):
+    """A second start on one folder."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(f"the folder {folder} is in use by another learnae process; stop that one first, or choose another folder")
+
+
+class JournalDamagedError(LearnaeError):
+    """The journal file is not a journal, or cannot be read or written."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"the journal {path} cannot be used ({reason}); restore it from a backup, or move it away to start as a new peer")
+
+
+class BlockMismatchError(LearnaeError):
+    """A caller named bytes wrongly; nothing was stored."""
+
+    def __init__(self, cid: str, size_bytes: int) -> None:
+        super().__init__(f"{size_bytes} bytes were given as block {cid}, but do not hash to it or exceed 262144 bytes; nothing was kept")
+
+
+# --- network ----------------------------------------------------------------------------------------------------
+
+
+class AddressInUseError(LearnaeError):
+    """The node cannot listen where it was told to."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"cannot listen on {address}: {reason}; stop the program that uses it, or choose another port (0: any free one)")
+
+
+class BadAddressError(LearnaeError):
+    """An address from the user is no multiaddr that this node can use."""
+
+    def __init__(self, address: str, expected: str) -> None:
+        super().__init__(f"{address!r} is not an address that can be used here; expected {expected}")
+
+
+class UnreachableError(LearnaeError):
+    """A peer did not answer at its address."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"no peer answered at {address}: {reason}; check that it runs and that its port is open, or use another address")
+
+
+class FetchError(LearnaeError):
+    """No provider gave the file; blocks that did arrive are kept for the next try."""
+
+    def __init__(self, cid: str, reason: str) -> None:
+        super().__init__(f"could not fetch {cid}: {reason}")
+        self.reason = reason

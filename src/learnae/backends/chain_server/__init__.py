@@ -173,13 +173,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--block-time", type=float, default=1.0, metavar="SECONDS", help="an empty block follows after so long")
     parser.add_argument("--fund", action="append", default=[], metavar="ADDRESS=ETHER", help="money of a wallet at the start; repeatable")
     options = parser.parse_args(arguments)
+    failures: list[BaseException] = []
     try:
         prefund = dict(_parse_fund(text) for text in options.fund)
         trio.run(_run, options, prefund)
     except* ChainServerError as errors:
-        print(errors.exceptions[0], file=sys.stderr)
-        return ChainServerError.exit_code
-    return 0
+        failures.extend(errors.exceptions)
+    for failure in failures:
+        while isinstance(failure, BaseExceptionGroup):
+            failure = failure.exceptions[0]
+        print(failure, file=sys.stderr)
+    return ChainServerError.exit_code if failures else 0
 
 
 def _parse_fund(text: str) -> tuple[Address, Wei]:
