@@ -1,0 +1,209 @@
+"""`report.html`: one file, no script, nothing fetched; follows the reader's light or dark scheme."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from learnae.report.balances import draw_balances
+from learnae.report.curves import draw_accuracy, draw_peer_curves
+from learnae.report.ledger import draw_ledger
+from learnae.report.markup import Markup, join, tag
+from learnae.report.model import PeerReport, SessionReport
+from learnae.report.swarm import RIBBONS_MAX, count_pairs, draw_adoptions, draw_helpers, draw_role
+from learnae.report.words import clean_text, format_count, format_duration, format_percent, format_points, format_wei, pick_unit, shorten
+
+# The page may style itself and nothing else: even a text that slipped through could load or run nothing.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+def compose_page(report: SessionReport) -> str:
+    """The whole page as text."""
+    style = Markup(files("learnae.report").joinpath("style.css").read_text(encoding="utf-8"))
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", f"{clean_text(report.session)} – LEARNAE session"),
+        tag("style", style),
+    )
+    parts = [_compose_top(report), _compose_tiles(report), _compose_stages(report)]
+    parts += [_compose_accuracy(report), _compose_adoptions(report), _compose_ledger(report), _compose_balances(report)]
+    parts += [_compose_table(report), _compose_footer(report)]
+    return "<!doctype html>\n" + tag("html", head, tag("body", tag("main", *parts)), lang="en") + "\n"
+
+
+def _compose_top(report: SessionReport) -> Markup:
+    count = format_count(len(report.peers), "peer")
+    words = f"{count} trained one model together in {format_duration(report.seconds)}, each on its own data, with no server between them."
+    return tag("header", tag("p", "LEARNAE session", class_="eyebrow"), tag("h1", clean_text(report.session)), tag("p", words, class_="lead-in"))
+
+
+def _tile(figure: str, what: str, more: str, kind: str = "") -> Markup:
+    return tag("div", tag("b", figure), tag("span", what, class_="what"), tag("span", more), class_=f"tile {kind}".strip())
+
+
+def _compose_tiles(report: SessionReport) -> Markup:
+    swarm, alone = report.median_accuracy, report.median_accuracy_alone
+    unit, exponent = pick_unit(max(report.fund_wei, 1))
+    silent = sum(peer.role == "silent" for peer in report.peers)
+    return tag(
+        "div",
+        _tile(format_percent(swarm), "accuracy in the swarm", "median of the honest peers, on a test set that nobody trained on"),
+        _tile(format_points(swarm - alone), "points above training alone", f"the same peers alone reach {format_percent(alone)}", "good" if swarm > alone else "bad"),
+        _tile(format_points(swarm - report.accuracy_pooled), "points from pooled training", f"all data in one place would reach {format_percent(report.accuracy_pooled)}"),
+        _tile(f"{len(report.adoptions):,}", "adoptions of averaged models", f"{sum(peer.help_given for peer in report.peers):,} credits of help"),
+        _tile(f"{format_wei(report.paid_wei, exponent)} {unit}", "paid out by the DAO", f"of a fund of {format_wei(report.fund_wei, exponent)} {unit}"),
+        _tile(
+            "equal" if report.ledgers_equal else "different",
+            "ledgers of the honest peers",
+            f"at voting time, with {format_count(silent, 'silent peer')}" if silent else "at voting time",
+            "good" if report.ledgers_equal else "bad",
+        ),
+        class_="tiles",
+    )
+
+
+def _compose_stages(report: SessionReport) -> Markup:
+    if not report.stages:
+        return Markup("")
+    ends = [mark.start_s for mark in report.stages[1:]] + [report.seconds]
+    parts = []
+    for mark, end_s in zip(report.stages, ends, strict=True):
+        lasted = max(0.0, end_s - mark.start_s)
+        share = lasted / max(report.seconds, 1e-9)
+        words = join([tag("span", mark.name, style="all:unset"), tag("i", f" {format_duration(lasted)}")])
+        parts.append(tag("span", words, style=f"flex:{share:.3f} 0 auto", title=f"{clean_text(mark.name)}: {format_duration(lasted)}"))
+    return tag("div", *parts, class_="ribbon-bar")
+
+
+def _section(title: str, question: str, *content: Markup, reading: tuple[str, ...]) -> Markup:
+    return tag("section", tag("h2", title), tag("p", question, class_="question"), *content, tag("p", *reading, class_="reading"))
+
+
+def _legend(*entries: tuple[str, str]) -> Markup:
+    return tag("div", *[tag("span", tag("i", style=f"background:var(--{colour})"), words) for colour, words in entries], class_="legend")
+
+
+def _compose_accuracy(report: SessionReport) -> Markup:
+    return _section(
+        "Accuracy over time",
+        "What does a peer gain by not being alone?",
+        _legend(("swarm", "in the swarm"), ("alone", "the same peer alone"), ("pooled", "pooled: all data in one place")),
+        tag("div", draw_accuracy(report), class_="wide"),
+        draw_peer_curves(report),
+        reading=(
+            "Thin lines are peers, thick ones medians of the honest peers. Every peer trains on its own data and, at random turns, averages its "
+            "model with one that another peer announced; it keeps the average only if its own examples say so (",
+            tag("strong", "section 4.1"),
+            "). The vertical scale is stretched towards 100 %: equal steps remove equal shares of the remaining errors. Pooled training is what "
+            "one machine would reach that was given everybody's data, which is just what peers do not have to give.",
+        ),
+    )
+
+
+def _compose_adoptions(report: SessionReport) -> Markup:
+    pairs = count_pairs(report)
+    some = f" Of {pairs} pairs, the {RIBBONS_MAX} that gained most are drawn." if pairs > RIBBONS_MAX else ""
+    return _section(
+        "Who learned from whom",
+        "Whose models made others better?",
+        tag("div", draw_adoptions(report), draw_helpers(report), class_="pair"),
+        reading=(
+            "A ribbon starts wide at the helper, in the helper's colour, and ends in a point at the peer that became better by averaging with the "
+            f"helper's model; its width is the accuracy gained in total.{some} Dots grow with the help given. There is no global model and no round: "
+            "everybody averages with whom it likes, when it likes (",
+            tag("strong", "sections 4.1 and 7.3"),
+            ").",
+        ),
+    )
+
+
+def _compose_ledger(report: SessionReport) -> Markup:
+    silent = [clean_text(peer.name) for peer in report.peers if peer.role == "silent"]
+    more = f" The row of {', '.join(silent[:5])} is empty: it never reported the help it got." if silent else ""
+    return _section(
+        "The shared ledger",
+        "Who owes how much to whom?",
+        tag("div", draw_ledger(report), class_="wide"),
+        reading=(
+            "Each row is one peer's signed Shared Contribution Vector: the credits it owes to every helper, one entry per real improvement (",
+            tag("strong", "section 6, figures 3 and 4"),
+            f"). All rows together are the ledger that members vote by.{more} A column is what the swarm as a whole says of one helper, so a row that "
+            "is missing takes little away from anybody.",
+        ),
+    )
+
+
+def _compose_balances(report: SessionReport) -> Markup:
+    return _section(
+        "What became of the deposits",
+        "Does it pay to help, and does it pay to keep silent?",
+        _legend(("dao", "paid by the DAO"), ("tips", "had they tipped each other directly")),
+        tag("div", draw_balances(report), class_="wide"),
+        reading=(
+            "Bars go up or down from the deposit. Under direct tips (",
+            tag("strong", "section 4.3, equation 1"),
+            ") a peer that reports nothing pays nothing and only gains. The DAO divides the fund by what the whole swarm reports of each peer (",
+            tag("strong", "section 6"),
+            "), so silence no longer pays; this is the correction of figures 7 and 9.",
+        ),
+    )
+
+
+def _compose_table(report: SessionReport) -> Markup:
+    unit, exponent = pick_unit(max(report.fund_wei, 1))
+    heads = ("peer", "role", "alone", "in the swarm", "gain", "help given", "help received", f"deposit, {unit}", f"payout, {unit}")
+    foot = (
+        "all",
+        format_count(len(report.peers), "peer"),
+        format_percent(report.median_accuracy_alone),
+        format_percent(report.median_accuracy),
+        format_points(report.median_accuracy - report.median_accuracy_alone),
+        f"{sum(peer.help_given for peer in report.peers):,}",
+        f"{sum(peer.help_received for peer in report.peers):,}",
+        format_wei(report.fund_wei, exponent),
+        format_wei(report.paid_wei, exponent),
+    )
+    table = tag(
+        "table",
+        tag("thead", tag("tr", *[tag("th", words, scope="col") for words in heads])),
+        tag("tbody", *[_compose_row(peer, exponent) for peer in report.peers]),
+        tag("tfoot", tag("tr", *[tag("td", words) for words in foot])),
+    )
+    return _section(
+        "Peer by peer",
+        "The same in figures.",
+        tag("div", table, class_="wide"),
+        reading=("Accuracies are measured on the held-out test set; the bottom row gives medians of the honest peers and sums. Help is counted in credits, "
+                 "integers computed from counts of right answers before and after an averaging (equation 1).",),
+    )
+
+
+def _compose_row(peer: PeerReport, exponent: int) -> Markup:
+    gain = peer.accuracy - peer.accuracy_alone
+    change = peer.payout_wei - peer.deposit_wei
+    cells = [
+        tag("td", shorten(peer.name, 40), tag("small", f"{clean_text(peer.peer_id)[:12]}…{clean_text(peer.peer_id)[-6:]}", title=peer.peer_id)),
+        tag("td", draw_role(peer.role)),
+        tag("td", format_percent(peer.accuracy_alone)),
+        tag("td", format_percent(peer.accuracy)),
+        tag("td", format_points(gain), class_="up" if gain > 0 else "down"),
+        tag("td", f"{peer.help_given:,}"),
+        tag("td", f"{peer.help_received:,}"),
+        tag("td", format_wei(peer.deposit_wei, exponent)),
+        tag("td", format_wei(peer.payout_wei, exponent), class_="up" if change >= 0 else "down"),
+    ]
+    return tag("tr", *cells)
+
+
+def _compose_footer(report: SessionReport) -> Markup:
+    facts = (
+        ("session", report.session),
+        ("ticket digest", report.ticket_digest or "–"),
+        ("seed", str(report.seed)),
+        ("learnae", report.version or "–"),
+        ("machine", report.machine or "–"),
+        ("duration", format_duration(report.seconds)),
+    )
+    return tag("footer", *[tag("dl", tag("dt", name), tag("dd", clean_text(words)), style="margin:0") for name, words in facts])
