@@ -1,0 +1,322 @@
+"""The work cycle of a peer: train or average, at random, one thing at a time, waiting for nobody (4.1, Fig. 1).
+
+Holds the local model, the market of remote models and the dataslices. Returns effects, and messages for the peer to sign.
+The phases come from the session's deadlines: before training nothing is done; in the last `final_s` seconds models are only
+averaged, and when no averaging is left to try the best claimed model is tested and adopted as it is if it is better.
+Pure. Source: paper 4.1, Fig. 1; 4.3 and 6 for what is reported after an adoption.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from random import Random
+from typing import Final
+
+import libipld
+
+from learnae.ids import Cid, PeerId, short_name
+from learnae.protocol import events as ev
+from learnae.protocol.contribution import ContributionLedger
+from learnae.protocol.dataslices import DatasliceShelf
+from learnae.protocol.measures import Evaluation, TaskFacts
+from learnae.protocol.messages import DatasliceConsumed, HelpReported, Message, ModelAnnounced, Origin
+from learnae.protocol.models import FAILURES_MAX, Candidate, ExchangePolicy, LocalModel, ModelMarket
+from learnae.protocol.rewards import compute_credits
+from learnae.protocol.rules import SessionRules
+from learnae.protocol.validation import compute_model_bytes_max
+
+ANNOUNCED_PINNED: Final = 4  # Own models kept for others to fetch: the newest announcements.
+IDLE_S: Final = 0.5  # Pause when there is nothing to train on and nobody to average with.
+RECORD_LOCAL: Final = "local model"
+
+Said = ev.Effect | Message
+"""What a subsystem answers with: effects, and messages that the peer signs and publishes."""
+
+
+class Phase(Enum):
+    WAITING = "waiting"  # the training stage has not begun
+    TRAINING = "training"
+    FINAL = "final"  # averaging only, then the final optimisation
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What is under way: its number, and what its answer needs."""
+
+    number: int
+    name: str  # "open", "train", "fetch", "average", "test"
+    slices: tuple[Cid, ...] = ()
+    candidate: Candidate | None = None
+    as_is: bool = False  # the final optimisation: adopt the remote model itself
+
+
+class WorkCycle:
+    """The learning side of one peer."""
+
+    def __init__(
+        self,
+        *,
+        rules: SessionRules,
+        me: PeerId,
+        rng: Random,
+        policy: ExchangePolicy,
+        ledger: ContributionLedger,
+        next_number: Callable[[], int],
+        reports_help: bool = True,
+    ) -> None:
+        self._rules = rules
+        self._me = me
+        self._rng = rng
+        self._policy = policy
+        self._ledger = ledger
+        self._next_number = next_number
+        self._reports_help = reports_help
+        self.market = ModelMarket()
+        self.shelf = DatasliceShelf(rules.overuse_threshold)
+        self.local: LocalModel | None = None
+        self.cycles = 0
+        self._facts: TaskFacts | None = None
+        self._task: _Task | None = None
+        self._pinned: deque[Cid] = deque()
+        self._tested_as_is: set[Cid] = set()
+
+    # --- starting -------------------------------------------------------------------------------------------
+
+    def start(self, facts: TaskFacts | None, record: bytes | None) -> None:
+        """Take what the learner found and, after a restart, the local model as it was recorded."""
+        self._facts = facts
+        self.shelf.private_count = facts.private_slices if facts else 0
+        if record is not None:
+            cid, size, correct, total, maturity, self.cycles, *pinned = libipld.decode_dag_cbor(record)
+            self.local = LocalModel(cid=cid, size_bytes=size, correct=correct, total=total, maturity_cycles=maturity)
+            self._pinned.extend(pinned)
+
+    @property
+    def is_busy(self) -> bool:
+        return self._task is not None
+
+    # --- one turn -------------------------------------------------------------------------------------------
+
+    def begin(self, phase: Phase, *, connected: frozenset[PeerId]) -> list[Said]:
+        """Begin the next thing to do; an empty list if there is nothing now."""
+        if self._task is not None or self._facts is None or phase is Phase.CLOSED:
+            return []
+        if self.local is None:
+            return self._open(connected)
+        if phase is Phase.TRAINING:
+            trains = self._rng.randrange(1000) < self._rules.train_permille
+            order = (self._train, self._average) if trains else (self._average, self._train)
+            return order[0](connected) or order[1](connected)
+        if phase is Phase.FINAL:
+            return self._average(connected) or self._test_best(connected)
+        return []
+
+    def _open(self, connected: frozenset[PeerId]) -> list[Said]:
+        """Get the session's initial model, from which all its models descend."""
+        self._task = _Task(self._next_number(), "open")
+        model = self._rules.initial_model
+        return [ev.FetchFile(self._task.number, model, tuple(sorted(connected)), compute_model_bytes_max(self._rules))]
+
+    def _train(self, connected: frozenset[PeerId]) -> list[Said]:
+        assert self.local is not None
+        private, slices = self.shelf.take(self._rules.slices_per_cycle, self._rng)
+        if not private and not slices:
+            return []
+        self._task = _Task(self._next_number(), "train", slices=slices)
+        return [ev.TrainModel(self._task.number, self.local.cid, private, slices, self._rng.getrandbits(32))]
+
+    def _average(self, connected: frozenset[PeerId]) -> list[Said]:
+        assert self.local is not None
+        candidate = self._policy.choose(self.local, self.market, self._rng)
+        return [] if candidate is None else self._fetch(candidate, connected, as_is=False)
+
+    def _test_best(self, connected: frozenset[PeerId]) -> list[Said]:
+        """The final optimisation (4.1): fetch the best claimed model and test it here."""
+        assert self.local is not None
+        better = [
+            candidate
+            for candidate in self.market.all()
+            if candidate.message.accuracy_claimed > self.local.accuracy
+            and candidate.message.model not in self._tested_as_is
+            and candidate.failures < FAILURES_MAX
+        ]
+        if not better:
+            return []
+        best = max(better, key=lambda c: (c.message.accuracy_claimed, c.announcement))
+        self._tested_as_is.add(best.message.model)
+        return self._fetch(best, connected, as_is=True)
+
+    def _fetch(self, candidate: Candidate, connected: frozenset[PeerId], *, as_is: bool) -> list[Said]:
+        self._task = _Task(self._next_number(), "fetch", candidate=candidate, as_is=as_is)
+        others = sorted(connected - {candidate.issuer})
+        self._rng.shuffle(others)
+        providers = (candidate.issuer, *others)
+        return [ev.FetchFile(self._task.number, candidate.message.model, providers, candidate.message.size_bytes)]
+
+    # --- answers --------------------------------------------------------------------------------------------
+
+    def handle(self, event: ev.Event) -> list[Said] | None:
+        """Take the answer to what is under way; None if the event is about something else."""
+        task = self._task
+        if task is None or getattr(event, "number", None) != task.number:
+            return None
+        self._task = None
+        match event:
+            case ev.FileFetched():
+                return self._fetched(task)
+            case ev.FetchFailed(reason=reason):
+                return self._failed(task, reason)
+            case ev.LearningFailed(reason=reason, blames_remote=blames_remote):
+                return self._learning_failed(task, reason, blames_remote=blames_remote)
+            case ev.ModelTrained():
+                return self._trained(task, event)
+            case ev.ModelsAveraged():
+                return self._averaged(task, event)
+            case ev.ModelEvaluated():
+                return self._evaluated(task, event)
+        raise AssertionError(f"{type(event).__name__} answers nothing that a work cycle asks for")
+
+    def abandon(self) -> None:
+        """Forget what is under way: its answer comes too late to count."""
+        self._task = None
+
+    def _fetched(self, task: _Task) -> list[Said]:
+        number = self._next_number()
+        if task.name == "open":
+            self._task = _Task(number, "open")
+            return [ev.PinFile(self._rules.initial_model), ev.EvaluateModel(number, self._rules.initial_model, None)]
+        assert task.candidate is not None and self.local is not None
+        remote = task.candidate.message.model
+        if task.as_is:
+            self._task = _Task(number, "test", candidate=task.candidate, as_is=True)
+            return [ev.EvaluateModel(number, remote, self.local.cid)]
+        self._task = _Task(number, "average", candidate=task.candidate)
+        share = self._policy.compute_remote_share(self.local, task.candidate)
+        return [ev.AverageModels(number, self.local.cid, remote, share)]
+
+    def _failed(self, task: _Task, reason: str) -> list[Said]:
+        if task.candidate is not None:
+            task.candidate.failures += 1
+            return [ev.Tell(ev.Topic.TROUBLE, f"no model from {short_name(task.candidate.issuer)}: {reason}")]
+        return [ev.Tell(ev.Topic.TROUBLE, f"waiting for the session's initial model: {reason}")]
+
+    def _learning_failed(self, task: _Task, reason: str, *, blames_remote: bool) -> list[Said]:
+        if task.name == "train" and blames_remote:
+            for cid in task.slices:
+                self.shelf.forget(cid)
+        if task.candidate is not None and blames_remote:
+            task.candidate.failures = FAILURES_MAX
+        return [ev.Tell(ev.Topic.TROUBLE, reason)]
+
+    def _trained(self, task: _Task, event: ev.ModelTrained) -> list[Said]:
+        """Every trained model becomes the local one and is announced (4.1, green area)."""
+        assert self.local is not None
+        said: list[Said] = []
+        if task.slices:
+            self.shelf.count_use(task.slices, by_me=True)
+            said.append(DatasliceConsumed(slices=task.slices))
+        self.cycles += 1
+        parents = (self.local.cid,)
+        said += self._set_local(event.model, event.size_bytes, event.evaluation, self.local.maturity_cycles + 1)
+        said += self._announce(Origin.TRAINED, parents)
+        values = {"event": "trained", "slices": len(task.slices)}
+        return [*said, self._tell("trained", event.evaluation, values)]
+
+    def _averaged(self, task: _Task, event: ev.ModelsAveraged) -> list[Said]:
+        """Adopt an average if the policy accepts it (4.1, blue area), and report the help if the accuracy improved."""
+        assert self.local is not None and task.candidate is not None
+        candidate = task.candidate
+        self.cycles += 1
+        candidate.tried_with.add(self.local.cid)
+        self.market.measured(candidate, event.remote)
+        if not self._policy.accepts(event.evaluation):
+            values = {"event": "dropped", "from": candidate.issuer}
+            return [self._tell(f"dropped an average with {short_name(candidate.issuer)}", event.evaluation, values)]
+        return self._adopt(candidate, event.model, event.size_bytes, event.evaluation, Origin.AVERAGED)
+
+    def _evaluated(self, task: _Task, event: ev.ModelEvaluated) -> list[Said]:
+        if task.candidate is None:
+            model = self._rules.initial_model
+            return [*self._set_local(model, event.size_bytes, event.evaluation, 0), self._tell("has the initial model", event.evaluation, {})]
+        self.cycles += 1
+        self.market.measured(task.candidate, event.evaluation)
+        if event.evaluation.gained <= event.evaluation.lost:
+            return []
+        model = task.candidate.message.model
+        return self._adopt(task.candidate, model, event.size_bytes, event.evaluation, Origin.ADOPTED)
+
+    def _adopt(self, candidate: Candidate, model: Cid, size_bytes: int, evaluation: Evaluation, origin: Origin) -> list[Said]:
+        assert self.local is not None
+        before = self.local
+        remote = candidate.message
+        maturity = max(before.maturity_cycles, remote.maturity_cycles) + (origin is Origin.AVERAGED)
+        said = self._set_local(model, size_bytes, evaluation, maturity)
+        said += self._announce(origin, (before.cid, remote.model) if origin is Origin.AVERAGED else remote.parents)
+        said += self._report_help(candidate, before, evaluation)
+        values = {"event": "adopted", "from": candidate.issuer, "gain": evaluation.correct - before.correct}
+        verb = "averaged with" if origin is Origin.AVERAGED else "took over the model of"
+        return [*said, self._tell(f"{verb} {short_name(candidate.issuer)}", evaluation, values)]
+
+    def _report_help(self, candidate: Candidate, before: LocalModel, after: Evaluation) -> list[Said]:
+        """A receipt for the helper, by Eq. 1 from the counts; one per announcement, and only for a real improvement."""
+        row = self._ledger.row(self._me)
+        credits = compute_credits(
+            reward_factor=self._rules.reward_factor, correct_before=before.correct, correct_after=after.correct, total=after.total
+        )
+        if not self._reports_help or credits == 0 or candidate.announcement in row.credited or row.closed:
+            return []
+        assert self.local is not None
+        return [
+            HelpReported(
+                helper=candidate.issuer,
+                announcement=candidate.announcement,
+                before=before.cid,
+                after=self.local.cid,
+                correct_before=before.correct,
+                correct_after=after.correct,
+                total=after.total,
+                credits=credits,
+                owed=type(credits)(row.credits.get(candidate.issuer, 0) + credits),
+            )
+        ]
+
+    # --- the local model ------------------------------------------------------------------------------------
+
+    def _set_local(self, model: Cid, size_bytes: int, evaluation: Evaluation, maturity: int) -> list[Said]:
+        self.local = LocalModel(
+            cid=model, size_bytes=size_bytes, correct=evaluation.correct, total=evaluation.total, maturity_cycles=maturity
+        )
+        said: list[Said] = [ev.PinFile(model)]
+        self._pinned.append(model)
+        while len(self._pinned) > ANNOUNCED_PINNED:
+            old = self._pinned.popleft()
+            if old not in self._pinned and old != self._rules.initial_model:
+                said.append(ev.UnpinFile(old))
+        local = self.local
+        record = [local.cid, local.size_bytes, local.correct, local.total, local.maturity_cycles, self.cycles, *self._pinned]
+        return [*said, ev.SaveRecord(RECORD_LOCAL, libipld.encode_dag_cbor(record))]
+
+    def _announce(self, origin: Origin, parents: tuple[Cid, ...]) -> list[Said]:
+        local = self.local
+        assert local is not None and self._facts is not None
+        return [
+            ModelAnnounced(
+                model=local.cid,
+                size_bytes=local.size_bytes,
+                correct=local.correct,
+                total=local.total,
+                maturity_cycles=local.maturity_cycles,
+                examples=self._facts.train_examples,
+                origin=origin,
+                parents=parents,
+            )
+        ]
+
+    def _tell(self, what: str, evaluation: Evaluation, values: Mapping[str, object]) -> ev.Tell:
+        accuracy = self.local.accuracy if self.local else evaluation.accuracy
+        shown = {**values, "accuracy": accuracy, "measured": evaluation.accuracy, "cycles": self.cycles}
+        return ev.Tell(ev.Topic.TRAINING, f"{what}; accuracy {accuracy:.3f}", shown)

@@ -1,0 +1,138 @@
+"""The models that this peer has heard of, and the choice of one to average with (4.1).
+
+Choice and acceptance are replaceable (`ExchangePolicy`), because the paper itself calls them its most open question (7.3):
+`paper` is the rule exactly as written, `explore` is what measured better (docs/accuracy.md).
+Pure. Source: paper 4.1, Fig. 1 (blue area), 7.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final, Protocol
+
+from learnae.ids import Cid, PeerId
+from learnae.protocol.measures import Evaluation
+from learnae.protocol.messages import ModelAnnounced
+
+ANNOUNCEMENTS_PER_ISSUER_MAX: Final = 8  # Older models of a peer are behind its newer ones; eight serve the paper's rule.
+FAILURES_MAX: Final = 2  # Tries of a remote model that could not be fetched or was not acceptable.
+EXAGGERATION_WEIGHT: Final = 0.5  # Weight of the newest measurement in the running mean of claim minus measured.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalModel:
+    """This peer's own model, and what it measured of it on its private validation set."""
+
+    cid: Cid
+    size_bytes: int
+    correct: int
+    total: int
+    maturity_cycles: int
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.total
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A remote model that was announced; `tried_with` are the local models that it was averaged with already."""
+
+    announcement: Cid
+    issuer: PeerId
+    message: ModelAnnounced
+    tried_with: set[Cid] = field(default_factory=set)
+    failures: int = 0  # fetches that failed, or bytes that were no model of this session
+    adopted: bool = False
+
+
+class ModelMarket:
+    """Announcements heard, newest last per issuer, and how far each issuer's claims were from what was measured here."""
+
+    def __init__(self) -> None:
+        self._by_issuer: dict[PeerId, list[Candidate]] = {}
+        self._exaggeration: dict[PeerId, float] = {}
+
+    def add(self, issuer: PeerId, announcement: Cid, message: ModelAnnounced) -> None:
+        known = self._by_issuer.setdefault(issuer, [])
+        known.append(Candidate(announcement, issuer, message))
+        del known[:-ANNOUNCEMENTS_PER_ISSUER_MAX]
+
+    def drop_issuer(self, issuer: PeerId) -> None:
+        """Its issuer forked: nothing that it said is used any more."""
+        self._by_issuer.pop(issuer, None)
+
+    def all(self) -> Iterable[Candidate]:
+        for known in self._by_issuer.values():
+            yield from known
+
+    def newest(self) -> Iterable[Candidate]:
+        """The newest announcement of every issuer."""
+        for known in self._by_issuer.values():
+            yield known[-1]
+
+    def measured(self, candidate: Candidate, remote: Evaluation) -> None:
+        """Remember how far the claim was above what the model showed here; other data differ, so only the mean tells."""
+        excess = candidate.message.accuracy_claimed - remote.accuracy
+        before = self._exaggeration.get(candidate.issuer, 0.0)
+        self._exaggeration[candidate.issuer] = before + EXAGGERATION_WEIGHT * (excess - before)
+
+    def exaggeration(self, issuer: PeerId) -> float:
+        """Mean of claim minus measured, in accuracy; 0 for an issuer of whom nothing was measured."""
+        return self._exaggeration.get(issuer, 0.0)
+
+
+class ExchangePolicy(Protocol):
+    """Which remote model to average with, how much of it to take, and whether to keep the result."""
+
+    def choose(self, local: LocalModel, market: ModelMarket, rng: Random) -> Candidate | None:
+        """The next candidate, None if nothing is worth trying with this local model."""
+
+    def compute_remote_share(self, local: LocalModel, candidate: Candidate) -> float:
+        """Weight of the remote model in the mean, 0 to 1; the paper uses 0.5."""
+
+    def accepts(self, average: Evaluation) -> bool:
+        """Whether to adopt an average; the evaluation's reference is the local model."""
+
+
+class PaperPolicy:
+    """Section 4.1 as written: among the models that claim more than the local accuracy, the best claim; adopt only what improves.
+
+    No adoption ever lowers this peer's own validation accuracy. Models already tried with the same local model are not tried
+    again; claims are discounted by what their issuer exaggerated so far.
+    """
+
+    def choose(self, local: LocalModel, market: ModelMarket, rng: Random) -> Candidate | None:
+        better = [
+            candidate
+            for candidate in market.all()
+            if candidate.message.accuracy_claimed > local.accuracy and _is_open(candidate, local)
+        ]
+        if not better:
+            return None
+        return max(better, key=lambda c: (_discount(c, market), c.message.maturity_cycles, c.announcement))
+
+    def compute_remote_share(self, local: LocalModel, candidate: Candidate) -> float:
+        return 0.5
+
+    def accepts(self, average: Evaluation) -> bool:
+        return average.gained > average.lost
+
+
+class ExplorePolicy(PaperPolicy):
+    """Placeholder until measured."""
+
+
+
+def _is_open(candidate: Candidate, local: LocalModel) -> bool:
+    """Whether averaging with this candidate can give anything that was not tried before."""
+    return local.cid not in candidate.tried_with and candidate.failures < FAILURES_MAX and candidate.message.model != local.cid
+
+
+def _discount(candidate: Candidate, market: ModelMarket) -> float:
+    return candidate.message.accuracy_claimed - max(0.0, market.exaggeration(candidate.issuer))
+
+
+POLICIES: Final[Mapping[str, Callable[[], ExchangePolicy]]] = {"explore": ExplorePolicy, "paper": PaperPolicy}

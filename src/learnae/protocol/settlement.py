@@ -1,0 +1,183 @@
+"""What a member does in each stage of the session's DAO (Fig. 5): join, claim, vote, tally, release.
+
+Everything is derived from the chain's own view, so a restart at any point goes on where the chain stands, and calls that
+anybody may make (tally, release) are made by the next member if the first one is gone. One transaction at a time.
+Pure. Source: paper 6, Fig. 5; docs/contracts.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import libipld
+
+from learnae.ids import Address, PeerId
+from learnae.protocol.calls import (
+    Call,
+    CastBallot,
+    ChainView,
+    Claim,
+    DeployPoid,
+    Join,
+    Member,
+    Release,
+    Stage,
+    SubmitClaim,
+    Tally,
+    Withdraw,
+)
+from learnae.protocol.identity import Membership
+from learnae.protocol.rewards import REWARD_RULES, Rows
+from learnae.protocol.rules import SessionRules
+
+CLAIM_BY_PERMILLE: Final = 600  # Of the claiming stage: by then a member claims, also if somebody's log is not closed.
+TURN_S: Final = 2.0  # Calls that anybody may make are made by the member whose turn it is; each waits this long for the one before.
+TURNS_MAX: Final = 10  # With many members the turns of the later ones coincide: nobody waits longer than 20 s.
+RETRY_S: Final = 2.0
+RETRY_MAX_S: Final = 30.0
+RELEASE_WALLETS_MAX: Final = 100  # A push of 100 payouts stays far below the gas limit of a transaction.
+
+VOTE_BY_PERMILLE: Final = 600  # Of the voting stage: by then a member votes, also if a claim's evidence never came.
+
+Points = Mapping[PeerId, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Books:
+    """This peer's ledger as settlement needs it."""
+
+    rows: Rows
+    closed: bool  # every member's log is closed and complete here
+    evidence: bytes  # 32 bytes: the digest of this peer's closing checkpoint
+    missing_evidence: bool  # some claim commits a log head that is not here yet
+
+
+def compute_expected_points(rules: SessionRules, rows: Rows, membership: Membership) -> dict[PeerId, int]:
+    """What each member may claim: the session's reward rule on the ledger; the same numbers on every honest peer."""
+    return REWARD_RULES[rules.reward_rule](rows, sorted(membership.peers))
+
+
+def compute_nays(claims: tuple[Claim, ...], membership: Membership, accepted: tuple[Points, ...], *, me: int, members: int) -> tuple[int, ...]:
+    """The claims to vote against (section 6): those that are consistent with none of this peer's ledgers.
+
+    Args:
+        accepted: expected points by the ledger when claims were due and by the ledger now.
+        me: own index; nobody votes on its own claim.
+        members: how many joined; a ballot holds at most floor((members - 1) / 2) nays, so the worst excess goes first.
+    """
+    peer_of = {member.index: peer for peer, member in membership.by_peer.items()}
+    wrong = []
+    for claim in claims:
+        expected = [points.get(peer_of[claim.index], 0) if claim.index in peer_of else 0 for points in accepted]
+        if claim.index != me and claim.points not in expected:
+            wrong.append((max(expected) - claim.points, claim.index))
+    budget = (members - 1) // 2
+    return tuple(sorted(index for _, index in sorted(wrong)[:budget]))
+
+
+@dataclass(slots=True)
+class Settlement:
+    """One member's part in the contract's life. `step` says which call to make now, if any."""
+
+    rules: SessionRules
+    me: PeerId
+    poid: Address | None = None  # own proof of identity, once deployed
+    snapshot: dict[PeerId, int] | None = None  # expected points when this peer's claim was due
+    pending: bool = False
+    failures: int = 0
+    retry_at_s: float = 0.0
+    _stage_since: dict[Stage, float] = field(default_factory=dict)
+
+    def step(self, view: ChainView, membership: Membership, books: Books, *, now_s: float) -> Call | None:
+        """The next call, or None. `view` and `membership`: the session on the chain; `now_s`: estimate of the chain's time."""
+        since_s = self._stage_since.setdefault(view.stage, now_s)
+        member = membership.by_peer.get(self.me)
+        if self.pending or now_s < self.retry_at_s:
+            return None
+        match view.stage:
+            case Stage.FUNDING:
+                return self._join(member)
+            case Stage.CLAIMING if member:
+                return self._claim(view, member, membership, books, now_s)
+            case Stage.VOTING if member:
+                return self._vote(view, member, membership, books, now_s)
+            case Stage.SETTLING if member:
+                return Tally() if now_s - since_s >= self._turn_s(member) else None
+            case Stage.RELEASED | Stage.REFUNDED if member:
+                return self._collect(view, member, waited_s=now_s - since_s)
+            case _:
+                return None
+
+    def _join(self, member: Member | None) -> Call | None:
+        if member is not None:
+            return None
+        return DeployPoid() if self.poid is None else Join(self.poid)
+
+    def _claim(self, view: ChainView, member: Member, membership: Membership, books: Books, now_s: float) -> Call | None:
+        rules = self.rules
+        due_s = rules.training_ends_s + (rules.claiming_ends_s - rules.training_ends_s) * CLAIM_BY_PERMILLE / 1000
+        if not books.closed and now_s < due_s:
+            return None
+        if self.snapshot is None:
+            self.snapshot = compute_expected_points(rules, books.rows, membership)
+        points = self.snapshot.get(self.me, 0)
+        if points == 0 or rules.reward_mode != "dao" or any(claim.index == member.index for claim in view.claims):
+            return None
+        return SubmitClaim(points, books.evidence)
+
+    def _vote(self, view: ChainView, member: Member, membership: Membership, books: Books, now_s: float) -> Call | None:
+        rules = self.rules
+        due_s = rules.claiming_ends_s + (rules.voting_ends_s - rules.claiming_ends_s) * VOTE_BY_PERMILLE / 1000
+        if member.index in view.ballots or not view.claims or (books.missing_evidence and now_s < due_s):
+            return None
+        now = compute_expected_points(rules, books.rows, membership)
+        accepted = (now,) if self.snapshot is None else (self.snapshot, now)
+        return CastBallot(compute_nays(view.claims, membership, accepted, me=member.index, members=len(view.members)))
+
+    def _collect(self, view: ChainView, member: Member, *, waited_s: float) -> Call | None:
+        due = {wallet for wallet, amount in (view.due_wei or {}).items() if amount > 0}
+        if not due:
+            return None
+        turn_s = self._turn_s(member)
+        # A push that left my own money there failed for me: pull it.
+        if member.wallet in due and waited_s >= turn_s + TURN_S * 2:
+            return Withdraw()
+        if waited_s >= turn_s:
+            wallets = sorted(due)[:RELEASE_WALLETS_MAX]
+            return Release(tuple(wallets))
+        return None
+
+    def _turn_s(self, member: Member) -> float:
+        return TURN_S * min(member.index, TURNS_MAX)
+
+    def is_over(self, view: ChainView, membership: Membership) -> bool:
+        """Whether nothing is left to do for this member: released or refunded, and its own money is out."""
+        member = membership.by_peer.get(self.me)
+        if view.stage not in (Stage.RELEASED, Stage.REFUNDED) or self.pending:
+            return False
+        return member is None or (view.due_wei or {}).get(member.wallet, 0) == 0
+
+    def submitted(self) -> None:
+        self.pending = True
+
+    def confirmed(self) -> None:
+        self.pending, self.failures = False, 0
+
+    def failed(self, *, now_s: float) -> None:
+        """Try again later; each failure doubles the pause."""
+        self.pending = False
+        self.failures += 1
+        self.retry_at_s = now_s + min(RETRY_MAX_S, RETRY_S * 2 ** (self.failures - 1))
+
+    # --- what survives a restart ----------------------------------------------------------------------------
+
+    def encode(self) -> bytes:
+        snapshot = None if self.snapshot is None else [[peer, points] for peer, points in sorted(self.snapshot.items())]
+        return libipld.encode_dag_cbor([self.poid, snapshot])
+
+    def restore(self, record: bytes) -> None:
+        poid, snapshot = libipld.decode_dag_cbor(record)
+        self.poid = poid
+        self.snapshot = None if snapshot is None else {PeerId(peer): points for peer, points in snapshot}
