@@ -178,3 +178,16 @@ class FetchError(LearnaeError):
     def __init__(self, cid: str, reason: str) -> None:
         super().__init__(f"could not fetch {cid}: {reason}")
         self.reason = reason
+
+
+# --- simulator --------------------------------------------------------------------------------------------------
+
+
+class UnknownScenarioError(LearnaeError):
+    """No simulated scenario has that name."""
+
+    exit_code = 2
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"there is no scenario {name!r}; choose one of {', '.join(known)}")
+        self.name, self.known = name, known

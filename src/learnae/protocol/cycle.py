@@ -29,7 +29,6 @@ from learnae.protocol.rules import SessionRules
 from learnae.protocol.validation import compute_model_bytes_max
 
 ANNOUNCED_PINNED: Final = 4  # Own models kept for others to fetch: the newest announcements.
-IDLE_S: Final = 0.5  # Pause when there is nothing to train on and nobody to average with.
 RECORD_LOCAL: Final = "local model"
 
 Said = ev.Effect | Message
@@ -79,6 +78,7 @@ class WorkCycle:
         self.shelf = DatasliceShelf(rules.overuse_threshold)
         self.local: LocalModel | None = None
         self.cycles = 0
+        self._best_correct = 0  # the most that any local model of this peer gave
         self._facts: TaskFacts | None = None
         self._task: _Task | None = None
         self._pinned: deque[Cid] = deque()
@@ -91,7 +91,7 @@ class WorkCycle:
         self._facts = facts
         self.shelf.private_count = facts.private_slices if facts else 0
         if record is not None:
-            cid, size, correct, total, maturity, self.cycles, *pinned = libipld.decode_dag_cbor(record)
+            cid, size, correct, total, maturity, self.cycles, self._best_correct, *pinned = libipld.decode_dag_cbor(record)
             self.local = LocalModel(cid=cid, size_bytes=size, correct=correct, total=total, maturity_cycles=maturity)
             self._pinned.extend(pinned)
 
@@ -233,7 +233,7 @@ class WorkCycle:
         self.cycles += 1
         candidate.tried_with.add(self.local.cid)
         self.market.measured(candidate, event.remote)
-        if not self._policy.accepts(event.evaluation):
+        if not self._policy.accepts(event.evaluation, best_correct=self._best_correct):
             values = {"event": "dropped", "from": candidate.issuer}
             return [self._tell(f"dropped an average with {short_name(candidate.issuer)}", event.evaluation, values)]
         return self._adopt(candidate, event.model, event.size_bytes, event.evaluation, Origin.AVERAGED)
@@ -241,7 +241,8 @@ class WorkCycle:
     def _evaluated(self, task: _Task, event: ev.ModelEvaluated) -> list[Said]:
         if task.candidate is None:
             model = self._rules.initial_model
-            return [*self._set_local(model, event.size_bytes, event.evaluation, 0), self._tell("has the initial model", event.evaluation, {})]
+            opened = self._set_local(model, event.size_bytes, event.evaluation, 0)
+            return [*opened, self._tell("has the initial model", event.evaluation, {"event": "opened"})]
         self.cycles += 1
         self.market.measured(task.candidate, event.evaluation)
         if event.evaluation.gained <= event.evaluation.lost:
@@ -297,8 +298,9 @@ class WorkCycle:
             if old not in self._pinned and old != self._rules.initial_model:
                 said.append(ev.UnpinFile(old))
         local = self.local
-        record = [local.cid, local.size_bytes, local.correct, local.total, local.maturity_cycles, self.cycles, *self._pinned]
-        return [*said, ev.SaveRecord(RECORD_LOCAL, libipld.encode_dag_cbor(record))]
+        self._best_correct = max(self._best_correct, local.correct)
+        counts = [local.size_bytes, local.correct, local.total, local.maturity_cycles, self.cycles, self._best_correct]
+        return [*said, ev.SaveRecord(RECORD_LOCAL, libipld.encode_dag_cbor([local.cid, *counts, *self._pinned]))]
 
     def _announce(self, origin: Origin, parents: tuple[Cid, ...]) -> list[Said]:
         local = self.local

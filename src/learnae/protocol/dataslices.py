@@ -95,26 +95,18 @@ class DatasliceShelf:
         return self.private_count > 0 or bool(self.queue)
 
     def take(self, count: int, rng: Random) -> tuple[tuple[int, ...], tuple[Cid, ...]]:
-        """Choose up to `count` slices for one training cycle: own ones in passes over all data, others as they came.
+        """Choose up to `count` slices for one training cycle: own ones in passes over all own data, others as they came.
 
-        Each draw is uniform over what is left of the pass and of the queue. Taking does not count as a use yet.
+        Each draw is uniform over what is left of the pass and of the queue; none comes twice. Taking does not count as a use yet.
         """
-        private: list[int] = []
-        shared: list[Cid] = []
-        while len(private) + len(shared) < count and self.can_train:
-            if not self._round and self.private_count:
-                self._round = rng.sample(range(self.private_count), self.private_count)
-            queued = [cid for cid in self.queue if cid not in shared]
-            if not queued and not self._round:
-                break
-            pick = rng.randrange(len(self._round) + len(queued))
-            if pick < len(self._round):
-                private.append(self._round.pop())
-                if len(private) >= self.private_count and not queued:
-                    break
-            else:
-                shared.append(queued[pick - len(self._round)])
-        return tuple(private), tuple(shared)
+        if not self._round:
+            self._round = list(range(self.private_count))
+        left: list[int | Cid] = [*self._round, *self.queue]
+        taken = rng.sample(left, min(count, len(left)))
+        private = [item for item in taken if isinstance(item, int)]
+        chosen = set(private)
+        self._round = [index for index in self._round if index not in chosen]
+        return tuple(private), tuple(item for item in taken if not isinstance(item, int))
 
     def _is_usable(self, cid: Cid) -> bool:
         return cid not in self.consumed and self.shared[cid].uses < self.overuse_threshold

@@ -6,12 +6,19 @@ Pure values. Source: paper 4.1 (accuracy and metadata of models).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+SCORE_TOTAL: Final = 1_000_000
+"""`total` of an evaluation that is a scaled score and no count of examples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Counts on this peer's private validation set. `gained` and `lost` compare with the reference example by example:
-    right now where the reference was wrong, and the reverse. A score that is no count is scaled to `total` = 1,000,000."""
+    """Counts on this peer's private validation set.
+
+    `gained` and `lost` compare with the reference example by example: right now where the reference was wrong, and the reverse.
+    A score that is no count is scaled to `total` = `SCORE_TOTAL`; gained and lost are then its rise and its fall.
+    """
 
     correct: int
     total: int

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import pairwise
 from typing import Any, Final
 
 import libipld
@@ -279,7 +280,7 @@ def _parse_checkpoint(body: Any) -> Message | None:
                     case _:
                         return None
             issuers = [head[0] for head in parsed]
-            if all(a < b for a, b in zip(issuers, issuers[1:], strict=False)):
+            if all(a < b for a, b in pairwise(issuers)):
                 return Checkpoint(closing=closing, heads=tuple(parsed))
     return None
 

@@ -8,7 +8,7 @@ Source: paper, Fig. 1 and 5; ARCHITECTURE.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
 from random import Random
@@ -53,7 +53,8 @@ class PeerSettings:
     """What one user chooses for the own peer, beside the session's rules."""
 
     reports_help: bool = True  # False is the paper's malicious peer (section 7)
-    tips_budget_wei: Wei = Wei(0)  # tips mode: never more than this is paid
+    tips_budget_wei: int = 0  # tips mode: never more than this is paid
+    pace_s: float = 0.0  # a work cycle begins at the earliest this long after the one before
     policy: str = ""  # another choice of remote models than the session's; empty: the session's
 
 
@@ -89,7 +90,7 @@ class Peer:
         self.sharing = SliceSharing(me=me, rng=rng, shelf=self.cycle.shelf, rules=rules, next_number=self._next_number)
         self.settlement = Settlement(rules, me)
         self.tips = TipJar(
-            rules=rules, budget_wei=settings.tips_budget_wei, next_number=self._next_number, wallet_of=self._find_wallet
+            rules=rules, budget_wei=Wei(settings.tips_budget_wei), next_number=self._next_number, wallet_of=self._find_wallet
         )
         self.connected: set[PeerId] = set()
         self.membership = Membership({})
@@ -99,6 +100,8 @@ class Peer:
         self._calls: dict[int, Call] = {}
         self._sync_at_s = 0.0
         self._finished = False
+        self._pace_s = settings.pace_s
+        self._cycle_began_s = 0.0
         self._phase = Phase.WAITING
 
     def _next_number(self) -> int:
@@ -273,6 +276,7 @@ class Peer:
             return []
         if self.me not in self.membership.peers or not self._has_budget(now_s):
             return [ev.SetTimer(ev.Timer.CYCLE, now_s + IDLE_S)]
+        self._cycle_began_s = now_s
         effects = self._say(self.cycle.begin(self._compute_phase(now_s), connected=frozenset(self.connected)), now_s)
         return effects or [ev.SetTimer(ev.Timer.CYCLE, now_s + IDLE_S)]
 
@@ -292,7 +296,7 @@ class Peer:
         effects = self._say(said, now_s)
         if not self.cycle.is_busy:
             pause_s = IDLE_S if isinstance(event, ev.FetchFailed | ev.LearningFailed) else 0.0
-            effects.append(ev.SetTimer(ev.Timer.CYCLE, now_s + pause_s))
+            effects.append(ev.SetTimer(ev.Timer.CYCLE, max(now_s + pause_s, self._cycle_began_s + self._pace_s)))
         return effects
 
     def _has_budget(self, now_s: float) -> bool:
@@ -383,7 +387,9 @@ class Peer:
             effects.append(ev.Finish("the time to join is over: this peer is not a member of the session"))
         return effects
 
-    def _read_books(self, view: ChainView) -> Books:
+    def _read_books(self, view: ChainView) -> Books | None:
+        if view.stage not in (Stage.CLAIMING, Stage.VOTING):
+            return None
         ledger, dag = self.lane.ledger, self.lane.dag
         closed = all(ledger.row(peer).closed or dag.fork(peer) for peer in self.membership.peers)
         own = next((v for v in dag.chain(self.me) if v.kind == 8 and isinstance(v.body, list) and v.body[0]), None)

@@ -91,10 +91,11 @@ def compute_payouts(fund_wei: Wei, approved_points: Mapping[PeerId, int]) -> dic
     return {name: Wei(fund_wei * points // total) for name, points in approved_points.items()} if total else {}
 
 
-def compute_quorum(
-    *, tokens: int, divisor: int, transfer_wei: Wei, balance_wei: Wei, rewards_wei: Wei = Wei(0)
-) -> int:
-    """Eq. 2: the fewest tokens that must vote, rounded up (rounded down it would be 0 below `divisor` members)."""
-    received = 3 * (balance_wei + rewards_wei)
+def compute_quorum(*, tokens: int, divisor: int, transfer_wei: Wei, received_wei: Wei) -> int:
+    """Eq. 2: the fewest tokens that must vote, rounded up (rounded down it would be 0 below `divisor` members).
+
+    `received_wei` is all that the DAO ever received: its balance and its rewards, the sum in the denominator.
+    """
+    received = 3 * received_wei
     numerator = tokens * received + transfer_wei * tokens * divisor
     return -(-numerator // (divisor * received)) if received else -(-tokens // divisor)

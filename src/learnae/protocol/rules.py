@@ -31,7 +31,7 @@ _DIGEST_BYTES = 32
 
 REWARD_MODES: Final = ("dao", "tips")
 REWARD_RULES: Final = ("budgeted", "raw")
-POLICIES: Final = ("explore", "paper")
+POLICIES: Final = ("paired", "paper")
 REDUCERS: Final = ("mean",)
 
 

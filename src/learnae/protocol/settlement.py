@@ -59,7 +59,9 @@ def compute_expected_points(rules: SessionRules, rows: Rows, membership: Members
     return REWARD_RULES[rules.reward_rule](rows, sorted(membership.peers))
 
 
-def compute_nays(claims: tuple[Claim, ...], membership: Membership, accepted: tuple[Points, ...], *, me: int, members: int) -> tuple[int, ...]:
+def compute_nays(
+    claims: tuple[Claim, ...], membership: Membership, accepted: tuple[Points, ...], *, me: int, members: int
+) -> tuple[int, ...]:
     """The claims to vote against (section 6): those that are consistent with none of this peer's ledgers.
 
     Args:
@@ -90,8 +92,8 @@ class Settlement:
     retry_at_s: float = 0.0
     _stage_since: dict[Stage, float] = field(default_factory=dict)
 
-    def step(self, view: ChainView, membership: Membership, books: Books, *, now_s: float) -> Call | None:
-        """The next call, or None. `view` and `membership`: the session on the chain; `now_s`: estimate of the chain's time."""
+    def step(self, view: ChainView, membership: Membership, books: Books | None, *, now_s: float) -> Call | None:
+        """The next call, or None. `books` are needed while claiming and voting; `now_s` estimates the chain's time."""
         since_s = self._stage_since.setdefault(view.stage, now_s)
         member = membership.by_peer.get(self.me)
         if self.pending or now_s < self.retry_at_s:
@@ -99,9 +101,9 @@ class Settlement:
         match view.stage:
             case Stage.FUNDING:
                 return self._join(member)
-            case Stage.CLAIMING if member:
+            case Stage.CLAIMING if member and books:
                 return self._claim(view, member, membership, books, now_s)
-            case Stage.VOTING if member:
+            case Stage.VOTING if member and books:
                 return self._vote(view, member, membership, books, now_s)
             case Stage.SETTLING if member:
                 return Tally() if now_s - since_s >= self._turn_s(member) else None

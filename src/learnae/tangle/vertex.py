@@ -59,7 +59,7 @@ def compute_genesis(net: bytes) -> Cid:
     return compute_cid(libipld.encode_dag_cbor(["learnae genesis", net]), CODEC_DAG_CBOR)
 
 
-def create_vertex(
+def create_vertex(  # noqa: PLR0913 - the fields of a vertex
     *,
     net: bytes,
     parents: tuple[Cid, ...],
