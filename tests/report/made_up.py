@@ -8,7 +8,23 @@ from random import Random
 from learnae.report.model import Adoption, Curve, PeerReport, Role, SessionReport, StageMark
 
 ETHER = 10**18
-NAMES = ("ada", "blaise", "carl", "dora", "emmy", "fermat", "grace", "hilbert", "ivan", "joan", "kepler", "lise", "maria", "noether", "olga")
+NAMES = (
+    "ada",
+    "blaise",
+    "carl",
+    "dora",
+    "emmy",
+    "fermat",
+    "grace",
+    "hilbert",
+    "ivan",
+    "joan",
+    "kepler",
+    "lise",
+    "maria",
+    "noether",
+    "olga",
+)
 
 
 def make_curve(rng: Random, final: float, *, start_s: float, end_s: float, steps: int, speed: float) -> Curve:
@@ -73,7 +89,13 @@ def make_report(count: int = 6, seed: int = 7) -> SessionReport:
         peers=tuple(peers),
         adoptions=adoptions,
         ledger=tuple(tuple(row) for row in ledger),
-        stages=(StageMark("Funding", 0), StageMark("Training", 22), StageMark("Claiming", 142), StageMark("Voting", 154), StageMark("Released", 165)),
+        stages=(
+            StageMark("Funding", 0),
+            StageMark("Training", 22),
+            StageMark("Claiming", 142),
+            StageMark("Voting", 154),
+            StageMark("Released", 165),
+        ),
         ticket_digest="9f2b6c51d0e47a83",
         version="0.1.0",
         machine="2 cores, 4 GiB, Linux",

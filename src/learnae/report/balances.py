@@ -46,7 +46,9 @@ def _draw_peer(peer: PeerReport, left: float, step: float, unit: tuple[str, int]
         parts.append(tag("rect", tag("title", words), x=x, y=top, width=bar, height=max(1.5, bottom - top), rx=2, class_=f"bar-{kind}"))
         if step > 110:
             edge = top - 5 if change >= 0 else bottom + 13
-            parts.append(label(x + bar / 2, edge, format_wei(amount - peer.deposit_wei, exponent, decimals=3, sign=True), class_="mid tiny soft"))
+            parts.append(
+                label(x + bar / 2, edge, format_wei(amount - peer.deposit_wei, exponent, decimals=3, sign=True), class_="mid tiny soft")
+            )
     kind = "fill-silent" if peer.role == "silent" else ""
     if step < 90:
         turn = f"rotate(-50 {middle:.1f} {HEIGHT - BOTTOM + 18:.1f})"

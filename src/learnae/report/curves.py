@@ -108,7 +108,10 @@ def _draw_axes(frame: Frame) -> Markup:
     parts = []
     for tick in frame.ticks(24):
         y = frame.y(tick)
-        parts += [line(LEFT, y, WIDTH - RIGHT, y, "grid"), label(LEFT - 8, y + 4, format_percent(tick, 1 if tick > 0.99 else 0), class_="end soft")]
+        parts += [
+            line(LEFT, y, WIDTH - RIGHT, y, "grid"),
+            label(LEFT - 8, y + 4, format_percent(tick, 1 if tick > 0.99 else 0), class_="end soft"),
+        ]
     for tick in round_ticks(frame.end_s, 6):
         parts.append(label(frame.x(tick), HEIGHT - BOTTOM + 20, f"{tick:g} s", class_="mid soft"))
     parts.append(line(LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT, HEIGHT - BOTTOM, "axis"))
@@ -180,7 +183,11 @@ def _draw_peer(report: SessionReport, peer: PeerReport) -> Markup:
         line(8, pooled, width - 8, pooled, "lead pooled"),
         polyline(frame.points(peer.alone_curve, frame.end_s), "mid-line alone"),
         polyline(frame.points(peer.curve, frame.end_s), "mid-line swarm"),
-        *([tag("circle", cx=frame.x(peer.restarted_at_s), cy=height - 16, r=5, class_="restart")] if peer.restarted_at_s is not None else []),
+        *(
+            [tag("circle", cx=frame.x(peer.restarted_at_s), cy=height - 16, r=5, class_="restart")]
+            if peer.restarted_at_s is not None
+            else []
+        ),
         label(8, 20, shorten(peer.name, 18), class_="strong"),
         label(
             width - 8,

@@ -25,16 +25,19 @@ def draw_ledger(report: SessionReport) -> Markup:
         owed = sum(report.ledger[row]) if report.ledger else 0
         kind = "end" + (" fill-silent" if peer.role == "silent" else "")
         parts.append(label(LEFT - 8, y + tall / 2 + 4, shorten(peer.name, 14), class_=kind))
-        parts += [_draw_cell(report, row, column, LEFT + column * side, y, side, tall, most) for column in range(count)]
+        parts += [_draw_cell(report, row, column, (LEFT + column * side, y, side, tall), most) for column in range(count)]
         parts.append(label(LEFT + count * side + 10, y + tall / 2 + 4, f"{owed:,}", class_="soft small"))
     height = top + count * tall + 46
     parts += _draw_columns(report, side, top, top + count * tall)
     parts.append(label(LEFT - 8, top - 10, "owes ↓   to →", class_="end soft small"))
     parts.append(label(LEFT + count * side + 10, top - 10, "owes in all", class_="soft small"))
-    return svg(LEFT + count * side + SUMS + 12, height, *parts, says="The ledger: credits that the peer of a row owes to the peer of a column")
+    return svg(
+        LEFT + count * side + SUMS + 12, height, *parts, says="The ledger: credits that the peer of a row owes to the peer of a column"
+    )
 
 
-def _draw_cell(report: SessionReport, row: int, column: int, x: float, y: float, side: float, tall: float, most: int) -> Markup:
+def _draw_cell(report: SessionReport, row: int, column: int, place: tuple[float, float, float, float], most: int) -> Markup:
+    x, y, side, tall = place
     value = report.ledger[row][column] if report.ledger else 0
     share = math.sqrt(max(0, value) / most)
     words = f"{clean_text(report.peers[row].name)} owes {clean_text(report.peers[column].name)} {value:,} credits"
@@ -53,7 +56,9 @@ def _draw_cell(report: SessionReport, row: int, column: int, x: float, y: float,
     )
     if len(report.peers) > 12 or value <= 0:
         return tag("g", box)
-    return tag("g", box, label(x + side / 2, y + tall / 2 + 4, f"{value:,}", class_="mid cell-number" + (" inverse" if share > 0.62 else "")))
+    return tag(
+        "g", box, label(x + side / 2, y + tall / 2 + 4, f"{value:,}", class_="mid cell-number" + (" inverse" if share > 0.62 else ""))
+    )
 
 
 def _draw_columns(report: SessionReport, side: float, top: float, bottom: float) -> list[Markup]:

@@ -23,9 +23,7 @@ def join(parts: Iterable[str]) -> Markup:
 
 def tag(name: str, /, *children: str, **attributes: str | float | None) -> Markup:
     """An element. `class_` is class, underscores are hyphens, None leaves an attribute out; values are escaped."""
-    pairs = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{_attribute(value)}"' for key, value in attributes.items() if value is not None
-    )
+    pairs = "".join(f' {key.rstrip("_").replace("_", "-")}="{_attribute(value)}"' for key, value in attributes.items() if value is not None)
     inner = join(children)
     return Markup(f"<{name}{pairs}/>") if not inner and name in _EMPTY else Markup(f"<{name}{pairs}>{inner}</{name}>")
 

@@ -9,6 +9,7 @@ from learnae.report.curves import draw_accuracy, draw_peer_curves
 from learnae.report.ledger import draw_ledger
 from learnae.report.markup import Markup, join, tag
 from learnae.report.model import PeerReport, SessionReport
+from learnae.report.readings import ACCURACY, ADOPTIONS, BALANCES, LEDGER, TABLE, set_reading
 from learnae.report.swarm import RIBBONS_MAX, count_pairs, draw_adoptions, draw_helpers, draw_role
 from learnae.report.words import clean_text, format_count, format_duration, format_percent, format_points, format_wei, pick_unit, shorten
 
@@ -36,7 +37,9 @@ def compose_page(report: SessionReport) -> str:
 def _compose_top(report: SessionReport) -> Markup:
     count = format_count(len(report.peers), "peer")
     words = f"{count} trained one model together in {format_duration(report.seconds)}, each on its own data, with no server between them."
-    return tag("header", tag("p", "LEARNAE session", class_="eyebrow"), tag("h1", clean_text(report.session)), tag("p", words, class_="lead-in"))
+    return tag(
+        "header", tag("p", "LEARNAE session", class_="eyebrow"), tag("h1", clean_text(report.session)), tag("p", words, class_="lead-in")
+    )
 
 
 def _tile(figure: str, what: str, more: str, kind: str = "") -> Markup:
@@ -50,10 +53,27 @@ def _compose_tiles(report: SessionReport) -> Markup:
     return tag(
         "div",
         _tile(format_percent(swarm), "accuracy in the swarm", "median of the honest peers, on a test set that nobody trained on"),
-        _tile(format_points(swarm - alone), "points above training alone", f"the same peers alone reach {format_percent(alone)}", "good" if swarm > alone else "bad"),
-        _tile(format_points(swarm - report.accuracy_pooled), "points from pooled training", f"all data in one place would reach {format_percent(report.accuracy_pooled)}"),
-        _tile(f"{len(report.adoptions):,}", "adoptions of averaged models", f"{sum(peer.help_given for peer in report.peers):,} credits of help"),
-        _tile(f"{format_wei(report.paid_wei, exponent)} {unit}", "paid out by the DAO", f"of a fund of {format_wei(report.fund_wei, exponent)} {unit}"),
+        _tile(
+            format_points(swarm - alone),
+            "points above training alone",
+            f"the same peers alone reach {format_percent(alone)}",
+            "good" if swarm > alone else "bad",
+        ),
+        _tile(
+            format_points(swarm - report.accuracy_pooled),
+            "points from pooled training",
+            f"all data in one place would reach {format_percent(report.accuracy_pooled)}",
+        ),
+        _tile(
+            f"{len(report.adoptions):,}",
+            "adoptions of averaged models",
+            f"{sum(peer.help_given for peer in report.peers):,} credits of help",
+        ),
+        _tile(
+            f"{format_wei(report.paid_wei, exponent)} {unit}",
+            "paid out by the DAO",
+            f"of a fund of {format_wei(report.fund_wei, exponent)} {unit}{_name_dust(report)}",
+        ),
         _tile(
             "equal" if report.ledgers_equal else "different",
             "ledgers of the honest peers",
@@ -62,6 +82,12 @@ def _compose_tiles(report: SessionReport) -> Markup:
         ),
         class_="tiles",
     )
+
+
+def _name_dust(report: SessionReport) -> str:
+    """Shares are rounded down, so less wei than peers may stay behind (section 6)."""
+    dust = report.fund_wei - report.paid_wei
+    return f"; {dust} wei of rounding stay" if 0 < dust < len(report.peers) else ""
 
 
 def _compose_stages(report: SessionReport) -> Markup:
@@ -77,8 +103,8 @@ def _compose_stages(report: SessionReport) -> Markup:
     return tag("div", *parts, class_="ribbon-bar")
 
 
-def _section(title: str, question: str, *content: Markup, reading: tuple[str, ...]) -> Markup:
-    return tag("section", tag("h2", title), tag("p", question, class_="question"), *content, tag("p", *reading, class_="reading"))
+def _section(title: str, question: str, *content: Markup, reading: str) -> Markup:
+    return tag("section", tag("h2", title), tag("p", question, class_="question"), *content, set_reading(reading))
 
 
 def _legend(*entries: tuple[str, str]) -> Markup:
@@ -92,13 +118,7 @@ def _compose_accuracy(report: SessionReport) -> Markup:
         _legend(("swarm", "in the swarm"), ("alone", "the same peer alone"), ("pooled", "pooled: all data in one place")),
         tag("div", draw_accuracy(report), class_="wide"),
         draw_peer_curves(report),
-        reading=(
-            "Thin lines are peers, thick ones medians of the honest peers. Every peer trains on its own data and, at random turns, averages its "
-            "model with one that another peer announced; it keeps the average only if its own examples say so (",
-            tag("strong", "section 4.1"),
-            "). The vertical scale is stretched towards 100 %: equal steps remove equal shares of the remaining errors. Pooled training is what "
-            "one machine would reach that was given everybody's data, which is just what peers do not have to give.",
-        ),
+        reading=ACCURACY,
     )
 
 
@@ -109,29 +129,19 @@ def _compose_adoptions(report: SessionReport) -> Markup:
         "Who learned from whom",
         "Whose models made others better?",
         tag("div", draw_adoptions(report), draw_helpers(report), class_="pair"),
-        reading=(
-            "A ribbon starts wide at the helper, in the helper's colour, and ends in a point at the peer that became better by averaging with the "
-            f"helper's model; its width is the accuracy gained in total.{some} Dots grow with the help given. There is no global model and no round: "
-            "everybody averages with whom it likes, when it likes (",
-            tag("strong", "sections 4.1 and 7.3"),
-            ").",
-        ),
+        reading=ADOPTIONS + some,
     )
 
 
 def _compose_ledger(report: SessionReport) -> Markup:
-    silent = [clean_text(peer.name) for peer in report.peers if peer.role == "silent"]
+    rows = zip(report.peers, report.ledger, strict=False)
+    silent = [clean_text(peer.name) for peer, row in rows if peer.role == "silent" and not any(row)]
     more = f" The row of {', '.join(silent[:5])} is empty: it never reported the help it got." if silent else ""
     return _section(
         "The shared ledger",
         "Who owes how much to whom?",
         tag("div", draw_ledger(report), class_="wide"),
-        reading=(
-            "Each row is one peer's signed Shared Contribution Vector: the credits it owes to every helper, one entry per real improvement (",
-            tag("strong", "section 6, figures 3 and 4"),
-            f"). All rows together are the ledger that members vote by.{more} A column is what the swarm as a whole says of one helper, so a row that "
-            "is missing takes little away from anybody.",
-        ),
+        reading=LEDGER + more,
     )
 
 
@@ -141,13 +151,7 @@ def _compose_balances(report: SessionReport) -> Markup:
         "Does it pay to help, and does it pay to keep silent?",
         _legend(("dao", "paid by the DAO"), ("tips", "had they tipped each other directly")),
         tag("div", draw_balances(report), class_="wide"),
-        reading=(
-            "Bars go up or down from the deposit. Under direct tips (",
-            tag("strong", "section 4.3, equation 1"),
-            ") a peer that reports nothing pays nothing and only gains. The DAO divides the fund by what the whole swarm reports of each peer (",
-            tag("strong", "section 6"),
-            "), so silence no longer pays; this is the correction of figures 7 and 9.",
-        ),
+        reading=BALANCES,
     )
 
 
@@ -175,8 +179,7 @@ def _compose_table(report: SessionReport) -> Markup:
         "Peer by peer",
         "The same in figures.",
         tag("div", table, class_="wide"),
-        reading=("Accuracies are measured on the held-out test set; the bottom row gives medians of the honest peers and sums. Help is counted in credits, "
-                 "integers computed from counts of right answers before and after an averaging (equation 1).",),
+        reading=TABLE,
     )
 
 
@@ -184,7 +187,11 @@ def _compose_row(peer: PeerReport, exponent: int) -> Markup:
     gain = peer.accuracy - peer.accuracy_alone
     change = peer.payout_wei - peer.deposit_wei
     cells = [
-        tag("td", shorten(peer.name, 40), tag("small", f"{clean_text(peer.peer_id)[:12]}…{clean_text(peer.peer_id)[-6:]}", title=peer.peer_id)),
+        tag(
+            "td",
+            shorten(peer.name, 40),
+            tag("small", f"{clean_text(peer.peer_id)[:12]}…{clean_text(peer.peer_id)[-6:]}", title=clean_text(peer.peer_id)),
+        ),
         tag("td", draw_role(peer.role)),
         tag("td", format_percent(peer.accuracy_alone)),
         tag("td", format_percent(peer.accuracy)),

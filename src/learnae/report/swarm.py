@@ -103,7 +103,11 @@ def draw_helpers(report: SessionReport) -> Markup:
     rows = []
     for place in order:
         peer = report.peers[place]
-        bar = tag("span", class_="bar", style=f"width:{100 * max(0, peer.help_given) / most:.1f}%;background:{pick_colour(place, len(report.peers))}")
+        bar = tag(
+            "span",
+            class_="bar",
+            style=f"width:{100 * max(0, peer.help_given) / most:.1f}%;background:{pick_colour(place, len(report.peers))}",
+        )
         count = tag("span", f"{peer.help_given:,} credits · adopted by others {format_count(times[peer.name], 'time')}", class_="soft")
         rows.append(tag("li", tag("span", shorten(peer.name, 40), class_="name"), tag("span", bar, class_="track"), count))
     return tag("ol", *rows, class_="helpers")

@@ -47,5 +47,7 @@ def format_table(report: SessionReport) -> str:
 
 
 def _align(row: tuple[str, ...], widths: list[int]) -> str:
-    cells = (cell.ljust(width) if column in _LEFT else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True)))
+    cells = (
+        cell.ljust(width) if column in _LEFT else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    )
     return "  ".join(cells).rstrip()

@@ -49,9 +49,10 @@ def pick_unit(largest_wei: int) -> tuple[str, int]:
 
 
 def format_wei(amount: int, exponent: int = 18, *, decimals: int = 4, sign: bool = False) -> str:
-    """An amount in the unit of `exponent`, cut (never rounded up) to `decimals`, from integers alone."""
+    """An amount in the unit of `exponent`, rounded to the nearest of `decimals`, from integers alone; for reading, not for paying."""
     decimals = min(decimals, exponent)
-    scaled = abs(amount) // 10 ** (exponent - decimals)
+    step = 10 ** (exponent - decimals)
+    scaled = (abs(amount) + step // 2) // step
     whole, part = divmod(scaled, 10**decimals)
     mark = "−" if amount < 0 and scaled else "+" if sign and scaled else ""
     return f"{mark}{whole:,}.{part:0{decimals}d}" if decimals else f"{mark}{whole:,}"
