@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from learnae.report import Adoption, SessionReport, compute_summary, format_table, write_report
+from learnae.report import SessionReport, compute_summary, format_table, write_report
 from learnae.report.page import compose_page
 from learnae.report.swarm import RIBBONS_MAX
 from tests.report.made_up import ETHER, make_report
@@ -55,8 +55,9 @@ def rename(report: SessionReport, name: str) -> SessionReport:
     """The same session with another name for its first peer."""
     old = report.peers[0].name
     peers = (replace(report.peers[0], name=name, peer_id=name), *report.peers[1:])
+    names = {old: name}
     adoptions = tuple(
-        Adoption(entry.at_s, *(name if who == old else who for who in (entry.helper, entry.adopter)), entry.gain_points)
+        entry._replace(helper=names.get(entry.helper, entry.helper), adopter=names.get(entry.adopter, entry.adopter))
         for entry in report.adoptions
     )
     return replace(report, peers=peers, adoptions=adoptions, session=name, machine=name, ticket_digest=name)
