@@ -191,3 +191,77 @@ class UnknownScenarioError(LearnaeError):
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
         super().__init__(f"there is no scenario {name!r}; choose one of {', '.join(known)}")
         self.name, self.known = name, known
+
+
+# --- learning ---------------------------------------------------------------------------------------------------
+
+
+class LearningError(LearnaeError):
+    """Base of what a learner can answer. Its text is all that it holds, so it can cross from the worker process as text."""
+
+    @classmethod
+    def from_text(cls, text: str) -> LearningError:
+        """The same error again, on this side of the process border."""
+        error = cls.__new__(cls)
+        Exception.__init__(error, text)
+        return error
+
+
+class TaskError(LearningError):
+    """A task file is wrong or fails."""
+
+    def __init__(self, task: object, why: str) -> None:
+        super().__init__(f"the task {task} cannot be used: {why}")
+
+
+class TaskDataError(LearningError):
+    """The user's data do not fit the task."""
+
+    def __init__(self, source: object, why: str) -> None:
+        super().__init__(f"the data {str(source)!r} do not fit the task: {why}")
+
+
+class DeviceError(LearningError):
+    """The device that the user asked for is not there."""
+
+    def __init__(self, device: str, why: str) -> None:
+        super().__init__(f"cannot train on device {device!r}: {why}; choose cpu, cuda, or auto")
+
+
+class TrainingDivergedError(LearningError):
+    """Own training gave a model with NaN or infinity in it; the model before it is unchanged."""
+
+    def __init__(self, name: str, learning_rate: float) -> None:
+        super().__init__(
+            f"training diverged: parameter {name!r} became NaN or infinite at LEARNING_RATE {learning_rate:g}; "
+            "the model from before is kept; lower LEARNING_RATE in the task if it happens again"
+        )
+
+
+class ModelRejectedError(LearningError):
+    """The bytes of a model are not a model of this session. Nothing was allocated or changed."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"this model cannot be used: {why}")
+
+
+class ModelMismatchError(ModelRejectedError):
+    """A remote model cannot be averaged with the local one."""
+
+    def __init__(self, name: str, local: object, remote: object | None) -> None:
+        found = "lacks it" if remote is None else f"has {remote}"
+        Exception.__init__(self, f"cannot average parameter {name!r}: local has {local}, remote {found}; the architectures differ")
+
+
+class SliceRejectedError(LearningError):
+    """The bytes of a stranger's dataslice are not data of this task. Nothing was trained."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"this dataslice cannot be used: {why}")
+
+
+class LearnerDiedError(LearningError):
+    """The worker process ended in the middle of its work; the next request starts a new one."""
+
+    def __init__(self, ended: str, last_words: str) -> None:
+        super().__init__(f"the learning worker {ended}; a new one starts with the next request; its last words: {last_words or '(none)'}")
