@@ -265,3 +265,11 @@ class LearnerDiedError(LearningError):
 
     def __init__(self, ended: str, last_words: str) -> None:
         super().__init__(f"the learning worker {ended}; a new one starts with the next request; its last words: {last_words or '(none)'}")
+
+
+class InvariantBrokenError(LearnaeError):
+    """A promise did not hold in a simulated run: our bug, with the command that repeats it."""
+
+    def __init__(self, what: str, command: str) -> None:
+        super().__init__(f"broken promise: {what}; repeat it with: {command}")
+        self.what, self.command = what, command

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,7 @@ SETTINGS: Mapping[str, Any] = {
 }
 _OUTPUTS = ["abi", "evm.bytecode.object", "evm.deployedBytecode.object", "evm.deployedBytecode.immutableReferences"]
 _BUILD_S_MAX = 300.0
+_IMPORT = re.compile(r'^import .*"\./([^"/]+)";', re.MULTILINE)
 _HARMLESS = {"6335"}  # "leave" may become a keyword of a later Solidity; the compiler is pinned.
 
 
@@ -104,7 +106,9 @@ def compile_sources(sources: Mapping[str, str], contracts: Mapping[str, str], fo
             "contract": contract,
             "compiler": reply["version"],
             "settings": SETTINGS,
-            "sources_sha256": {source: hashlib.sha256(text.encode()).hexdigest() for source, text in sorted(sources.items())},
+            "sources_sha256": {
+                source: hashlib.sha256(sources[source].encode()).hexdigest() for source in _find_sources(name, sources)
+            },
             "abi": built["abi"],
             "bytecode": "0x" + built["evm"]["bytecode"]["object"],
             "runtime": "0x" + deployed["object"],
@@ -112,6 +116,17 @@ def compile_sources(sources: Mapping[str, str], contracts: Mapping[str, str], fo
         }
         artefacts[contract] = json.dumps(artefact, indent=1, sort_keys=True) + "\n"
     return artefacts
+
+
+def _find_sources(name: str, sources: Mapping[str, str]) -> list[str]:
+    """The file and everything that it imports."""
+    found, waiting = set[str](), [name]
+    while waiting:
+        current = waiting.pop()
+        if current not in found:
+            found.add(current)
+            waiting += _IMPORT.findall(sources[current])
+    return sorted(found)
 
 
 def _order_immutables(source: str, references: Mapping[str, Any]) -> dict[str, list[int]]:

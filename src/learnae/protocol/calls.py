@@ -13,6 +13,9 @@ from enum import Enum
 from learnae.ids import Address, PeerId, Wei
 
 
+_NO_WEI = Wei(0)
+
+
 class Stage(Enum):
     """Stages of the session's contract (Fig. 5); they only move forward, top to bottom."""
 
@@ -99,6 +102,11 @@ class Join:
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """Take the deposit back; only while the session is FUNDING. The last member takes over the index."""
+
+
+@dataclass(frozen=True, slots=True)
 class SubmitClaim:
     points: int
     evidence: bytes
@@ -129,6 +137,13 @@ class Withdraw:
 
 
 @dataclass(frozen=True, slots=True)
+class WithdrawTo:
+    """Pull what is due to this peer to another wallet, when its own cannot receive."""
+
+    wallet: Address
+
+
+@dataclass(frozen=True, slots=True)
 class PayTip:
     """Pay Eq. 1 directly to a helper (4.3); `receipt` is the CID digest of the HelpReported vertex."""
 
@@ -137,7 +152,7 @@ class PayTip:
     receipt: bytes
 
 
-Call = DeployPoid | Join | SubmitClaim | CastBallot | Tally | Release | Withdraw | PayTip
+Call = DeployPoid | Join | Leave | SubmitClaim | CastBallot | Tally | Release | Withdraw | WithdrawTo | PayTip
 
 
 # --- views: what can be read back -------------------------------------------------------------------------------
@@ -155,6 +170,7 @@ class ChainView:
     ballots: frozenset[int] = frozenset()  # indices of the members who voted
     nay_counts: Mapping[int, int] | None = None  # per claim index, from VOTING on
     approved: frozenset[int] = frozenset()  # claims approved, known once SETTLING is over
-    fund_wei: Wei = Wei(0)
+    fund_wei: Wei = _NO_WEI
     paid_wei: Mapping[Address, Wei] | None = None  # what each wallet was paid so far
     due_wei: Mapping[Address, Wei] | None = None  # what each member's wallet is still due (RELEASED, REFUNDED)
+    voting_ends_s: int = 0  # when VOTING ends now: a late ballot that reaches the quorum extends it once

@@ -12,8 +12,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import h11
 import trio
@@ -33,32 +34,44 @@ _EXTENSIONS: Final = ("chrome-extension://", "moz-extension://")  # A wallet in 
 _TEXT: Final = {200: "OK", 400: "Bad Request", 403: "Forbidden", 405: "Method Not Allowed", 413: "Content Too Large"}
 
 
+class Started(Protocol):
+    """Hears the URL when the server listens: trio's task status."""
+
+    def started(self, value: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """What an embedded chain starts with."""
+
+    chain_id: int = CHAIN_ID
+    prefund: Mapping[Address, Wei] = field(default_factory=dict)  # `learnae_fund` gives more at any time
+    block_time_s: float = 1.0  # an empty block is made when none came for so long
+    instant: bool = False  # every transaction gets a block at once, and block time may run ahead of the clock: for tests
+    clock: Callable[[], float] = time.time
+
+
 async def serve_chain(
     host: str = "127.0.0.1",
     port: int = 0,
     *,
-    chain_id: int = CHAIN_ID,
-    prefund: Mapping[Address, Wei] | None = None,
-    block_time_s: float = 1.0,
-    instant: bool = False,
-    clock: Callable[[], float] = time.time,
-    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+    options: ServerOptions | None = None,
+    task_status: Started = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve a new chain until cancelled; the task status carries its URL.
 
     Args:
         host, port: where to listen; port 0 takes a free one.
-        prefund: wallet -> wei at the start; `learnae_fund` gives more at any time.
-        block_time_s: an empty block is made when none came for so long.
-        instant: every transaction gets a block at once and block time may run ahead of the clock (tests).
     Raises: ChainServerError: the port is in use or cannot be bound.
     """
-    funds = {bytes.fromhex(wallet[2:]): int(wei) for wallet, wei in (prefund or {}).items()}
-    service = ChainService(LocalChain(chain_id, funds, clock), block_time_s, instant)
+    chosen = options or ServerOptions()
+    funds = {bytes.fromhex(wallet[2:]): int(wei) for wallet, wei in chosen.prefund.items()}
+    service = ChainService(LocalChain(chosen.chain_id, funds, chosen.clock), chosen.block_time_s, chosen.instant)
     try:
         listeners = await trio.open_tcp_listeners(port, host=host)
     except OSError as error:
-        raise ChainServerError(f"{host}:{port} cannot be used: {error.strerror or error}; choose another --port, or 0 for a free one") from error
+        why = f"{host}:{port} cannot be used: {error.strerror or error}; choose another --port, or 0 for a free one"
+        raise ChainServerError(why) from error
     names = _LOOPBACK | {host}
     slots = trio.Semaphore(_CONNECTIONS_MAX)
 
@@ -108,8 +121,7 @@ class _Connection:
 
     async def _answer(self, request: h11.Request) -> None:
         headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
-        host = headers.get("host", "").rsplit(":", 1)[0].strip("[]") if not headers.get("host", "").endswith("]") else headers["host"].strip("[]")
-        if host.lower() not in self._names or not headers.get("origin", _EXTENSIONS[0]).startswith(_EXTENSIONS):
+        if _read_host(headers.get("host", "")) not in self._names or not headers.get("origin", _EXTENSIONS[0]).startswith(_EXTENSIONS):
             return await self._send(403, b"only programs on this machine may use this chain")
         if request.method != b"POST":
             return await self._send(405, b"send JSON-RPC 2.0 with POST")
@@ -119,18 +131,21 @@ class _Connection:
         await self._send(200, json.dumps(await self._reply(body)).encode(), "application/json")
 
     async def _body(self) -> bytes | None:
-        body = bytearray()
+        """The whole body; None if it is too large or too slow."""
+        body: bytes | None = None
         with trio.move_on_after(_IDLE_S_MAX):
-            while True:
-                event = await self._next()
-                if isinstance(event, h11.Data):
-                    body += event.data
-                    if len(body) > BODY_BYTES_MAX:
-                        return None
-                elif isinstance(event, h11.EndOfMessage):
-                    return bytes(body)
-                else:
-                    return None
+            body = await self._collect()
+        return body
+
+    async def _collect(self) -> bytes | None:
+        body = bytearray()
+        while len(body) <= BODY_BYTES_MAX:
+            event = await self._next()
+            if isinstance(event, h11.EndOfMessage):
+                return bytes(body)
+            if not isinstance(event, h11.Data):
+                return None
+            body += event.data
         return None
 
     async def _reply(self, body: bytes) -> Any:
@@ -162,6 +177,11 @@ class _Connection:
             h11.EndOfMessage(),
         )
         await self._stream.send_all(b"".join(self._http.send(part) or b"" for part in parts))
+
+
+def _read_host(header: str) -> str:
+    """The name in a Host header, without port and brackets."""
+    return header.partition("]")[0].lstrip("[").lower() if header.startswith("[") else header.partition(":")[0].lower()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -202,15 +222,9 @@ async def _run(options: argparse.Namespace, prefund: Mapping[Address, Wei]) -> N
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
 
-            async def serve(task_status: trio.TaskStatus[str]) -> None:
-                await serve_chain(
-                    options.host,
-                    options.port,
-                    chain_id=options.chain_id,
-                    prefund=prefund,
-                    block_time_s=options.block_time,
-                    task_status=task_status,
-                )
+            async def serve(task_status: Started) -> None:
+                chosen = ServerOptions(chain_id=options.chain_id, prefund=prefund, block_time_s=options.block_time)
+                await serve_chain(options.host, options.port, options=chosen, task_status=task_status)
 
             url = await nursery.start(serve)
             print(f"chain ready: {url} (chain id {options.chain_id})", flush=True)

@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import rlp
+import rlp  # type: ignore[import-untyped]
 from eth.chains.base import MiningChain
-from eth.consensus import ConsensusApplier, NoProofConsensus
+from eth.consensus.applier import ConsensusApplier
+from eth.consensus.noproof import NoProofConsensus
 from eth.db.atomic import AtomicDB
 from eth.exceptions import VMError
-from eth.vm.forks import ShanghaiVM
+from eth.vm.forks.shanghai import ShanghaiVM
 from eth.vm.spoof import SpoofTransaction
 from eth_keys.datatypes import PrivateKey
-from eth_utils import ValidationError
-from rlp.exceptions import RLPException
+from eth_utils.exceptions import ValidationError
+from rlp.exceptions import RLPException  # type: ignore[import-untyped]
 
 GAS_LIMIT: Final = 30_000_000  # Of a block, as on the real chains when the contracts were written.
 FAUCET_WEI: Final = 10**27

@@ -39,6 +39,7 @@ class ChainService:
     instant: bool = False
     _waiting: list[_Waiting] = field(default_factory=list)
     _wanted: trio.Event = field(default_factory=trio.Event)
+    _faucet: trio.Lock = field(default_factory=trio.Lock)
 
     # --- making blocks ------------------------------------------------------------------------------------------
 
@@ -48,9 +49,10 @@ class ChainService:
             with trio.move_on_after(self.block_time_s):
                 await self._wanted.wait()
             self._wanted = trio.Event()
-            while self._waiting and not self._is_due():
-                await trio.sleep(0.02)
-            if self._waiting or self.chain.now_s() - self.chain.head.timestamp >= self.block_time_s:
+            if self._waiting and not self._is_due():
+                await trio.sleep(0.02)  # Until the clock shows another second than the newest block.
+                self._wanted.set()
+            elif self._waiting or self.chain.now_s() - self.chain.head.timestamp >= self.block_time_s:
                 self._make_block()
 
     def _is_due(self) -> bool:
@@ -218,9 +220,8 @@ class ChainService:
         return await self._include(transaction, signed)
 
     async def fund(self, wallet: object, amount: object) -> str:
-        while any(item.transaction.sender == self.chain.faucet for item in self._waiting):
-            await trio.sleep(0.02)  # The faucet's next nonce is known when its transaction is in a block.
-        return await self._include(*self.chain.fund(_address(wallet), _int(amount)))
+        async with self._faucet:  # Its next nonce is known when its last transaction is in a block.
+            return await self._include(*self.chain.fund(_address(wallet), _int(amount)))
 
     def travel(self, seconds: object) -> str:
         return hex(self.chain.travel(_int(seconds)))

@@ -86,7 +86,7 @@ contract Session {
 
     event SessionCreated(bytes32 indexed rulesDigest, address tips);
     event Joined(uint256 indexed index, address indexed wallet, address poid);
-    event Left(uint256 indexed index, address indexed wallet);
+    event Left(uint256 indexed index, address indexed wallet); // with its deposit
     event Claimed(uint256 indexed index, uint256 points, bytes32 evidence);
     event BallotCast(uint256 indexed index, uint256[] nay);
     event VotingExtended(uint256 votingEnds);
@@ -169,7 +169,6 @@ contract Session {
         counts = c;
         emit Left(index, msg.sender);
         emit Transfer(msg.sender, address(0), uint160(msg.sender));
-        emit Paid(msg.sender, msg.sender, depositWei);
         if (!_send(msg.sender, depositWei, gasleft())) revert PaymentRefused(msg.sender);
     }
 

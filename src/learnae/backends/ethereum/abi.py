@@ -1,0 +1,136 @@
+"""Contract calls, logs and errors as bytes and back, by an artefact's ABI. Source: Solidity contract ABI specification."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from eth_abi.abi import decode, encode
+from eth_abi.exceptions import DecodingError
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+
+from learnae.contracts import Artefact, load_artefact
+from learnae.errors import ChainAnswerError
+from learnae.ids import Address
+from learnae.protocol.calls import Stage
+
+STAGES = (Stage.FUNDING, Stage.TRAINING, Stage.CLAIMING, Stage.VOTING, Stage.SETTLING, Stage.RELEASED, Stage.REFUNDED)
+_SENTENCES = {
+    "BadTerms": "its terms are not acceptable: {0}",
+    "WrongStage": "the session is {0} and this belongs to {1}",
+    "WrongDeposit": "the deposit is {1} wei, not {0}",
+    "NotAContract": "there is no proof of identity at {0}",
+    "AlreadyMember": "this wallet is a member already",
+    "SessionFull": "the session has {0} members, as many as it takes",
+    "NotAMember": "this wallet is not a member of the session",
+    "AlreadyClaimed": "this member has claimed already",
+    "TooManyPoints": "a claim of {0} points is above 2^64 - 1",
+    "AlreadyVoted": "this member has voted already",
+    "BallotTooLong": "the ballot has {0} words of 256 claims and the session {1}",
+    "NayOnOwnClaim": "nobody votes on its own claim",
+    "NayWithoutClaim": "the ballot rejects a claim that was never made",
+    "TooManyNays": "the ballot rejects {0} claims and may reject {1}, less than half of the members",
+    "NothingDue": "nothing is due to {0} now",
+    "PaymentRefused": "{0} does not accept the money; withdraw to another address",
+    "TipRefused": "{0} does not accept the tip",
+    "NoTip": "a tip of nothing was sent",
+}
+
+
+class ContractAbi:
+    """The ABI of one artefact."""
+
+    def __init__(self, artefact: Artefact) -> None:
+        self.artefact = artefact
+        self._inputs: dict[str, list[str]] = {}
+        self._outputs: dict[str, list[str]] = {}
+        self._selectors: dict[str, bytes] = {}
+        self._errors: dict[bytes, tuple[str, list[str]]] = {}
+        self._events: dict[bytes, dict[str, Any]] = {}
+        self.topics: dict[str, bytes] = {}
+        for item in artefact.abi:
+            inputs = [_type_text(field) for field in item["inputs"]]
+            digest = keccak(text=f"{item.get('name', '')}({','.join(inputs)})")
+            if item["type"] == "function":
+                self._inputs[item["name"]], self._selectors[item["name"]] = inputs, digest[:4]
+                self._outputs[item["name"]] = [_type_text(field) for field in item["outputs"]]
+            elif item["type"] == "constructor":
+                self._inputs[""] = inputs
+            elif item["type"] == "error":
+                self._errors[digest[:4]] = item["name"], inputs
+            elif item["type"] == "event":
+                self._events[digest], self.topics[item["name"]] = item, digest
+
+    def encode(self, function: str, *values: object) -> bytes:
+        """Call data of a function."""
+        return self._selectors[function] + encode(self._inputs[function], values)
+
+    def encode_creation(self, *values: object) -> bytes:
+        """Init code with the constructor's arguments."""
+        return self.artefact.bytecode + encode(self._inputs.get("", []), values)
+
+    def decode(self, function: str, output: bytes) -> tuple[Any, ...]:
+        """What a view returned. Raises: ChainAnswerError: the bytes are not that."""
+        return _decode(function, self._outputs[function], output)
+
+    def decode_log(self, topics: Sequence[bytes], log_data: bytes) -> tuple[str, dict[str, Any]] | None:
+        """The event's name and its fields; None if it is none of this contract's."""
+        event = self._events.get(topics[0]) if topics else None
+        if event is None:
+            return None
+        indexed = [field for field in event["inputs"] if field["indexed"]]
+        plain = [field for field in event["inputs"] if not field["indexed"]]
+        if len(topics) != len(indexed) + 1:
+            return None
+        found = _decode(event["name"], [_type_text(field) for field in plain], log_data)
+        values = dict(zip((field["name"] for field in plain), found, strict=True))
+        for field, topic in zip(indexed, topics[1:], strict=True):
+            values[field["name"]] = _decode(event["name"], [_type_text(field)], topic)[0]
+        return event["name"], values
+
+    def explain(self, revert: bytes | None) -> tuple[str, str]:
+        """The name of the contract's error and a sentence about it; the name is empty if the bytes say nothing known."""
+        name, types = self._errors.get((revert or b"")[:4], ("", []))
+        if not name or revert is None:
+            return "", "the contract refused it without a reason"
+        try:
+            values = decode(types, revert[4:])
+        except DecodingError:
+            return "", "the contract refused it with a reason that cannot be read"
+        shown = [STAGES[value].value if name == "WrongStage" and value < len(STAGES) else value for value in values]
+        return name, _SENTENCES.get(name, name).format(*shown)
+
+
+def _decode(what: str, types: list[str], output: bytes) -> tuple[Any, ...]:
+    try:
+        return tuple(decode(types, output))
+    except (DecodingError, OverflowError, ValueError) as error:
+        raise ChainAnswerError(what, f"its bytes do not decode: {error}") from error
+
+
+def _type_text(field: dict[str, Any]) -> str:
+    if not field["type"].startswith("tuple"):
+        return str(field["type"])
+    return "(" + ",".join(_type_text(part) for part in field["components"]) + ")" + str(field["type"])[5:]
+
+
+def checksum(address: str | bytes) -> Address:
+    """An address as the program names it, from text or 20 bytes."""
+    return Address(to_checksum_address(address))
+
+
+@cache
+def session_abi() -> ContractAbi:
+    return ContractAbi(load_artefact("Session"))
+
+
+@cache
+def poid_abi() -> ContractAbi:
+    return ContractAbi(load_artefact("ProofOfIdentity"))
+
+
+@cache
+def tips_abi() -> ContractAbi:
+    return ContractAbi(load_artefact("Tips"))

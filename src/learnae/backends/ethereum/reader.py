@@ -1,0 +1,274 @@
+"""Reads one session from a node: its terms, and its state at the newest block.
+
+Members, claims, ballots and payments come from the contract's events, each read once; counters, approvals and dues from
+its views, in pages, only when something changed. What was read is thrown away when the chain replaced the block it stood on.
+A session is believed only if its code is the shipped artefact and the transaction that created it ran the shipped init code
+(other init code could have filled the storage beforehand).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import trio
+
+from learnae.backends.ethereum.abi import STAGES, ContractAbi, checksum, poid_abi, session_abi
+from learnae.backends.ethereum.poid import judge_poid, read_created_block
+from learnae.backends.ethereum.rpc import Endpoint, Fields, RpcError, read_bytes
+from learnae.errors import ChainAnswerError, NotASessionError
+from learnae.ids import Address, Wei
+from learnae.protocol.calls import ChainView, Claim, Member, PoidRecord, SessionTerms, Stage
+
+_LOG_BLOCKS: Final = 5000  # Blocks in one log query; halved when a node finds it too many.
+_PAGE: Final = 250  # Members in one view call: 3 to 4 million gas, below every node's limit for calls.
+_ADDRESS_BYTES: Final = 20
+_BLOCK_MAX: Final = 1 << 48  # A hostile record may name any block; nodes refuse numbers above 64 bits.
+_TERMS: Final = (
+    "rulesDigest",
+    "depositWei",
+    "membersMin",
+    "membersMax",
+    "fundingEnds",
+    "trainingEnds",
+    "claimingEnds",
+    "votingEnds",
+    "rejectQuorumPermille",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFacts:
+    """What never changes about a session."""
+
+    terms: SessionTerms
+    created_block: int
+    tips: Address
+
+
+@dataclass(slots=True)
+class _Scan:
+    """What the events up to `block` say."""
+
+    block: int
+    block_hash: bytes = b""
+    members: list[tuple[Address, Address]] = field(default_factory=list)  # wallet, poid
+    claims: dict[int, Claim] = field(default_factory=dict)
+    ballots: set[int] = field(default_factory=set)
+    paid: dict[Address, int] = field(default_factory=dict)
+
+
+def _terms_values(terms: SessionTerms) -> tuple[object, ...]:
+    return (
+        terms.rules_digest,
+        terms.deposit_wei,
+        terms.members_min,
+        terms.members_max,
+        terms.funding_ends_s,
+        terms.training_ends_s,
+        terms.claiming_ends_s,
+        terms.voting_ends_s,
+        terms.reject_quorum_permille,
+    )
+
+
+def encode_session_creation(terms: SessionTerms) -> bytes:
+    """Init code that deploys a session with these terms."""
+    return session_abi().encode_creation(_terms_values(terms))
+
+
+def _read_terms(fields: dict[str, bytes]) -> SessionTerms:
+    digest, *numbers = (fields[name] for name in _TERMS)
+    deposit, members_min, members_max, *rest = (int.from_bytes(number, "big") for number in numbers)
+    funding, training, claiming, voting, quorum = rest
+    return SessionTerms(
+        rules_digest=digest,
+        deposit_wei=Wei(deposit),
+        members_min=members_min,
+        members_max=members_max,
+        funding_ends_s=funding,
+        training_ends_s=training,
+        claiming_ends_s=claiming,
+        voting_ends_s=voting,
+        reject_quorum_permille=quorum,
+    )
+
+
+async def read_facts(endpoint: Endpoint, session: Address) -> SessionFacts:
+    """Check that `session` is a genuine session and read what is fixed in it. Raises: NotASessionError."""
+    code = read_bytes("eth_getCode", await endpoint.request("eth_getCode", session, "latest"))
+    if not code:
+        raise NotASessionError(session, "there is no contract")
+    fields = session_abi().artefact.read_immutables(code)
+    if fields is None:
+        raise NotASessionError(session, "its code is not the session contract that this program knows")
+    terms, created = _read_terms(fields), int.from_bytes(fields["createdBlock"], "big")
+    log = await _find_log(endpoint, session, created, session_abi(), "SessionCreated")
+    if log is None:
+        raise NotASessionError(session, "its creation is not logged in the block that it names")
+    digest = "0x" + log.data("transactionHash").hex()
+    creation = Fields("eth_getTransactionByHash", await endpoint.request("eth_getTransactionByHash", digest))
+    if creation.maybe_data("to") is not None or creation.data("input") != encode_session_creation(terms):
+        raise NotASessionError(session, "it was not created by the session contract's own init code")
+    return SessionFacts(terms, created, checksum(fields["tips"][-_ADDRESS_BYTES:]))
+
+
+async def _find_log(endpoint: Endpoint, contract: Address, block: int, abi: ContractAbi, event: str) -> Fields | None:
+    asked = {"address": contract, "topics": ["0x" + abi.topics[event].hex()], "fromBlock": hex(block), "toBlock": hex(block)}
+    found = await endpoint.request("eth_getLogs", asked)
+    if not isinstance(found, list) or not found:
+        return None
+    log = Fields("eth_getLogs", found[0])
+    return log if log.data("address") == bytes.fromhex(contract[2:]) else None
+
+
+class SessionReader:
+    """Follows one session. Not for two callers at once."""
+
+    def __init__(self, endpoint: Endpoint, session: Address, facts: SessionFacts, chain_id: int) -> None:
+        self._endpoint, self._session, self._facts, self._chain_id = endpoint, session, facts, chain_id
+        self._poids: dict[Address, PoidRecord] = {}
+        self._scan = _Scan(facts.created_block - 1)
+        self._rows: list[tuple[Any, ...]] = []
+        self._rows_key: object = None
+        self._view: ChainView | None = None
+
+    async def read(self) -> ChainView:
+        """The session at the newest block."""
+        asked: list[tuple[str, tuple[object, ...]]] = [("eth_getBlockByNumber", ("latest", False))]
+        if self._scan.block_hash:
+            asked.append(("eth_getBlockByNumber", (hex(self._scan.block), False)))
+        found = await self._endpoint.batch(asked)
+        head = Fields("eth_getBlockByNumber", found[0])
+        number, block_hash = head.number("number"), head.data("hash")
+        if self._view is not None and block_hash == self._scan.block_hash:
+            return self._view
+        if self._scan.block_hash and (found[1] is None or Fields("eth_getBlockByNumber", found[1]).data("hash") != self._scan.block_hash):
+            self._scan = _Scan(self._facts.created_block - 1)  # The chain was reorganised: read everything again.
+        scan = replace(
+            self._scan,
+            members=list(self._scan.members),
+            claims=dict(self._scan.claims),
+            ballots=set(self._scan.ballots),
+            paid=dict(self._scan.paid),
+        )
+        await self._follow_events(scan, number)
+        scan.block, scan.block_hash = number, block_hash
+        await self._judge_poids(scan.members)
+        self._view = await self._build_view(scan, number, head.number("timestamp"))
+        self._scan = scan
+        return self._view
+
+    # --- events -------------------------------------------------------------------------------------------------
+
+    async def _follow_events(self, scan: _Scan, last: int) -> None:
+        span, first = _LOG_BLOCKS, scan.block + 1
+        while first <= last:
+            upto = min(first + span - 1, last)
+            asked = {"address": self._session, "fromBlock": hex(first), "toBlock": hex(upto)}
+            try:
+                logs = await self._endpoint.request("eth_getLogs", asked)
+            except RpcError:
+                if span == 1:
+                    raise
+                span = max(1, span // 4)
+                continue
+            if not isinstance(logs, list):
+                raise ChainAnswerError("eth_getLogs", "it is no list")
+            for log in logs:
+                self._apply(scan, Fields("eth_getLogs", log))
+            first = upto + 1
+
+    def _apply(self, scan: _Scan, log: Fields) -> None:
+        topics = [read_bytes("eth_getLogs", topic) for topic in log.items("topics")]
+        decoded = session_abi().decode_log(topics, log.data("data"))
+        if decoded is None:
+            return
+        event, values = decoded
+        index = values.get("index", 0)
+        if event == "Joined":
+            scan.members.append((checksum(values["wallet"]), checksum(values["poid"])))
+        elif "index" in values and index >= len(scan.members):
+            raise ChainAnswerError("eth_getLogs", f"it names member {index} of {len(scan.members)}")
+        elif event == "Left":
+            last = scan.members.pop()
+            if index < len(scan.members):
+                scan.members[index] = last
+        elif event == "Claimed":
+            scan.claims[index] = Claim(index=index, points=values["points"], evidence=values["evidence"])
+        elif event == "BallotCast":
+            scan.ballots.add(index)
+        elif event == "Paid":
+            wallet = checksum(values["member"])
+            scan.paid[wallet] = scan.paid.get(wallet, 0) + values["amountWei"]
+
+    # --- proofs of identity -------------------------------------------------------------------------------------
+
+    async def _judge_poids(self, members: Sequence[tuple[Address, Address]]) -> None:
+        new = [poid for _, poid in members if poid not in self._poids]
+        codes = await self._endpoint.batch([("eth_getCode", (poid, "latest")) for poid in new])
+        topic = "0x" + poid_abi().topics["PoidCreated"].hex()
+        asked: dict[Address, dict[str, object]] = {}
+        for poid, code in zip(new, codes, strict=True):
+            block = read_created_block(read_bytes("eth_getCode", code))
+            if block is not None and block < _BLOCK_MAX:
+                asked[poid] = {"address": poid, "topics": [topic], "fromBlock": hex(block), "toBlock": hex(block)}
+        logs = dict(zip(asked, await self._endpoint.batch([("eth_getLogs", (one,)) for one in asked.values()]), strict=True))
+        for poid, code in zip(new, codes, strict=True):
+            found = logs.get(poid)
+            position = None
+            if isinstance(found, list) and found:
+                log = Fields("eth_getLogs", found[0])
+                position = (log.number("blockNumber"), log.number("transactionIndex"))
+            self._poids[poid] = judge_poid(poid, read_bytes("eth_getCode", code), self._chain_id, position)
+            await trio.lowlevel.checkpoint()  # A thousand signatures take a while.
+
+    # --- views --------------------------------------------------------------------------------------------------
+
+    async def _build_view(self, scan: _Scan, number: int, time_s: int) -> ChainView:
+        stage_number, counts = await self._call("summary", number)
+        stage = STAGES[min(stage_number, len(STAGES) - 1)]
+        members, claims, ballots, tallied, voting_ends_s, _points = counts
+        if (members, claims, ballots) != (len(scan.members), len(scan.claims), len(scan.ballots)):
+            raise ChainAnswerError("eth_getLogs", "events are missing: they do not add up to the contract's counters")
+        key = (stage, members, claims, ballots, tallied, sum(scan.paid.values()))
+        if key != self._rows_key:
+            settled = stage in (Stage.VOTING, Stage.SETTLING, Stage.RELEASED, Stage.REFUNDED)
+            self._rows = await self._read_rows(members, number) if settled else []
+            self._rows_key = key
+        wallets = [wallet for wallet, _ in scan.members]
+        closed = stage in (Stage.RELEASED, Stage.REFUNDED)
+        return ChainView(
+            block_number=number,
+            time_s=time_s,
+            stage=stage,
+            members=tuple(self._member(index, wallet, poid) for index, (wallet, poid) in enumerate(scan.members)),
+            claims=tuple(scan.claims[index] for index in sorted(scan.claims)),
+            ballots=frozenset(scan.ballots),
+            nay_counts={index: self._rows[index][4] for index in sorted(scan.claims)} if self._rows else None,
+            approved=frozenset(index for index, row in enumerate(self._rows) if row[5]),
+            fund_wei=Wei(self._facts.terms.deposit_wei * members),
+            paid_wei={wallet: Wei(scan.paid.get(wallet, 0)) for wallet in wallets},
+            due_wei={wallet: Wei(row[6]) for wallet, row in zip(wallets, self._rows, strict=True)} if closed else None,
+            voting_ends_s=voting_ends_s,
+        )
+
+    def _member(self, index: int, wallet: Address, poid: Address) -> Member:
+        record = self._poids[poid]
+        if not record.fault and record.wallet != wallet:
+            record = replace(record, fault=f"it belongs to wallet {record.wallet}, not to the member's")
+        return Member(index=index, wallet=wallet, poid=record)
+
+    async def _read_rows(self, members: int, number: int) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = []
+        while len(rows) < members:
+            (page,) = await self._call("readMembers", number, len(rows), _PAGE)
+            if not page:
+                raise ChainAnswerError("eth_call", "members are missing")
+            rows += page
+        return rows[:members]
+
+    async def _call(self, function: str, block: int, *values: object) -> tuple[Any, ...]:
+        message = {"to": self._session, "data": "0x" + session_abi().encode(function, *values).hex()}
+        return session_abi().decode(function, read_bytes("eth_call", await self._endpoint.request("eth_call", message, hex(block))))

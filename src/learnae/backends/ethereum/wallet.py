@@ -1,0 +1,56 @@
+"""The wallet's private key: it signs transactions and the proof of identity, and is never shown.
+
+`repr`, `str`, formatting and pickling never give the secret; only `export_secret` does, for the keystore.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from eth_account import Account
+from eth_account.messages import encode_defunct
+from eth_keys.datatypes import PrivateKey
+
+from learnae.ids import Address
+
+
+class WalletKey:
+    """A secp256k1 key of an Ethereum wallet."""
+
+    __slots__ = ("_secret", "address", "public_key")
+
+    def __init__(self, secret: bytes) -> None:
+        """Args: secret: the 32 bytes of the private key."""
+        key = PrivateKey(secret)
+        self._secret = secret
+        self.public_key: bytes = key.public_key.to_bytes()  # 64 bytes, uncompressed without prefix
+        self.address = Address(key.public_key.to_checksum_address())
+
+    @classmethod
+    def create(cls) -> WalletKey:
+        """A new random key."""
+        while True:
+            secret = secrets.token_bytes(32)
+            if 0 < int.from_bytes(secret, "big") < 2**255:  # Far inside the group's order.
+                return cls(secret)
+
+    def sign_transaction(self, fields: Mapping[str, Any]) -> tuple[bytes, bytes]:
+        """The signed raw transaction and its hash."""
+        signed = Account.sign_transaction(dict(fields), self._secret)
+        return bytes(signed.raw_transaction), bytes(signed.hash)
+
+    def sign_text(self, text: str) -> bytes:
+        """Signature of a text as wallets make it (EIP-191): r, s, v, 65 bytes."""
+        return bytes(Account.sign_message(encode_defunct(text=text), self._secret).signature)
+
+    def export_secret(self) -> bytes:
+        """The private key, 32 bytes, for encryption into a keystore only."""
+        return self._secret
+
+    def __repr__(self) -> str:
+        return f"WalletKey({self.address})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a wallet key is not copied out of its process")

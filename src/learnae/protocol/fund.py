@@ -1,0 +1,219 @@
+"""The session's contract as a pure reference model: same rules, same integers, same refusals (section 6, Fig. 5).
+
+`contracts/solidity/Session.sol` is what holds money; this says what it must do. Tests run both step by step and compare
+everything. The simulator and the memory chain use this one. Amounts are wei; times are Unix seconds of block time.
+Pure: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final
+
+from learnae.ids import Address, Wei
+from learnae.protocol.calls import Claim, SessionTerms, Stage
+
+MEMBERS_MAX: Final = 4096  # As the contract: one ballot stays below the gas cap of a transaction.
+DEPOSIT_WEI_MAX: Final = 2**112 - 1
+DURATION_S_MAX: Final = 1000 * 86400
+POINTS_MAX: Final = 2**64 - 1
+WORD_CLAIMS: Final = 256  # Claims that the contract counts at once.
+
+
+class FundError(Exception):
+    """The contract would refuse this; `reason` is the name of its error. Nothing changed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class Seat:
+    """One member's state, by its index."""
+
+    wallet: Address
+    poid: Address
+    claim: Claim | None = None
+    voted: bool = False
+    nays: int = 0
+    rejected: bool = False
+    paid: bool = False
+
+
+def validate_terms(terms: SessionTerms, now_s: int) -> None:
+    """Refuse terms that the contract's constructor refuses. Raises: FundError."""
+    times = (now_s, terms.funding_ends_s, terms.training_ends_s, terms.claiming_ends_s, terms.voting_ends_s)
+    if (
+        not 0 < terms.deposit_wei <= DEPOSIT_WEI_MAX
+        or not 0 < terms.members_min <= terms.members_max <= MEMBERS_MAX
+        or not 0 <= terms.reject_quorum_permille <= 1000
+        or any(later <= earlier for earlier, later in pairwise(times))
+        or terms.voting_ends_s > now_s + DURATION_S_MAX
+    ):
+        raise FundError("BadTerms")
+
+
+@dataclass(slots=True)
+class SessionFund:
+    """The contract's state. Methods are its functions: the caller's wallet first, the block's time last."""
+
+    terms: SessionTerms
+    seats: list[Seat] = field(default_factory=list)
+    ballots: int = 0
+    claims: int = 0
+    tallied_words: int = 0
+    points: int = 0  # of all claims; after the tally of the approved ones
+    voting_ends_s: int = 0
+    index_of: dict[Address, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.voting_ends_s = self.voting_ends_s or self.terms.voting_ends_s
+
+    # --- what anybody may read ----------------------------------------------------------------------------------
+
+    @property
+    def fund_wei(self) -> Wei:
+        return Wei(self.terms.deposit_wei * len(self.seats))
+
+    @property
+    def words(self) -> int:
+        return -(-len(self.seats) // WORD_CLAIMS)
+
+    def compute_stage(self, now_s: int) -> Stage:
+        """The stage: a pure function of time, members and tally."""
+        if now_s >= self.terms.funding_ends_s and len(self.seats) < self.terms.members_min:
+            return Stage.REFUNDED
+        if now_s < self.terms.claiming_ends_s:
+            return self.terms.compute_stage_by_time(now_s)
+        if now_s < self.voting_ends_s:
+            return Stage.VOTING
+        if not self.claims or not self.ballots:
+            return Stage.REFUNDED
+        if self.tallied_words < self.words:
+            return Stage.SETTLING
+        return Stage.RELEASED if self.points else Stage.REFUNDED
+
+    def compute_quorum(self) -> int:
+        """Members that make rejecting possible: ceil(quorum * members), at least one."""
+        return max(1, -(-len(self.seats) * self.terms.reject_quorum_permille // 1000))
+
+    def compute_threshold(self) -> int:
+        """Nays that reject a claim: half of the ballots and the quorum of all members; silence is no veto."""
+        return max(-(-self.ballots // 2), self.compute_quorum())
+
+    def compute_due(self, wallet: Address, now_s: int) -> Wei:
+        """What a wallet can take out now: floor(fund * points / approved points), or its deposit back."""
+        index = self.index_of.get(wallet)
+        if index is None or self.seats[index].paid:
+            return Wei(0)
+        stage, seat = self.compute_stage(now_s), self.seats[index]
+        if stage is Stage.REFUNDED:
+            return self.terms.deposit_wei
+        if stage is not Stage.RELEASED or seat.claim is None or seat.rejected:
+            return Wei(0)
+        return Wei(self.fund_wei * seat.claim.points // self.points)
+
+    # --- what members do ----------------------------------------------------------------------------------------
+
+    def join(self, wallet: Address, poid: Address, value_wei: int, now_s: int) -> int:
+        """Pay the deposit and become a member; returns the index. Raises: FundError."""
+        self._require(Stage.FUNDING, now_s)
+        if value_wei != self.terms.deposit_wei:
+            raise FundError("WrongDeposit")
+        if wallet in self.index_of:
+            raise FundError("AlreadyMember")
+        if len(self.seats) == self.terms.members_max:
+            raise FundError("SessionFull")
+        self.index_of[wallet] = len(self.seats)
+        self.seats.append(Seat(wallet, poid))
+        return len(self.seats) - 1
+
+    def leave(self, wallet: Address, now_s: int) -> Wei:
+        """Take the deposit back; the last member takes over the index. Raises: FundError."""
+        self._require(Stage.FUNDING, now_s)
+        index = self._find(wallet)
+        last = self.seats.pop()
+        if index < len(self.seats):
+            self.seats[index] = last
+            self.index_of[last.wallet] = index
+        del self.index_of[wallet]
+        return self.terms.deposit_wei
+
+    def claim(self, wallet: Address, points: int, evidence: bytes, now_s: int) -> None:
+        """Ask for a share; one per member, final. Raises: FundError."""
+        self._require(Stage.CLAIMING, now_s)
+        index = self._find(wallet)
+        if self.seats[index].claim is not None:
+            raise FundError("AlreadyClaimed")
+        if not 0 <= points <= POINTS_MAX:
+            raise FundError("TooManyPoints")
+        self.seats[index].claim = Claim(index=index, points=points, evidence=evidence)
+        self.claims += 1
+        self.points += points
+
+    def cast(self, wallet: Address, nays: Iterable[int], now_s: int) -> None:
+        """One ballot over all claims; `nays` are the indices that it rejects. Raises: FundError."""
+        self._require(Stage.VOTING, now_s)
+        index, rejected = self._find(wallet), set(nays)
+        if self.seats[index].voted:
+            raise FundError("AlreadyVoted")
+        if any(not 0 <= nay < self.words * WORD_CLAIMS for nay in rejected):
+            raise FundError("BallotTooLong")
+        if index in rejected:
+            raise FundError("NayOnOwnClaim")
+        if any(nay >= len(self.seats) or self.seats[nay].claim is None for nay in rejected):
+            raise FundError("NayWithoutClaim")
+        if len(rejected) > (len(self.seats) - 1) // 2:
+            raise FundError("TooManyNays")
+        self.seats[index].voted = True
+        for nay in rejected:
+            self.seats[nay].nays += 1
+        self.ballots += 1
+        if self.ballots == self.compute_quorum():
+            window_s = self.terms.voting_ends_s - self.terms.claiming_ends_s
+            self.voting_ends_s = max(self.voting_ends_s, now_s + -(-window_s // 4))
+
+    # --- what anybody may do ------------------------------------------------------------------------------------
+
+    def tally(self, words_max: int, now_s: int) -> None:
+        """Count on after the vote, `words_max` words of 256 claims at most. Raises: FundError."""
+        self._require(Stage.SETTLING, now_s)
+        end = min(self.words, self.tallied_words + words_max)
+        threshold = self.compute_threshold()
+        for seat in self.seats[self.tallied_words * WORD_CLAIMS : end * WORD_CLAIMS]:
+            if seat.claim is not None and seat.nays >= threshold:
+                seat.rejected = True
+                self.points -= seat.claim.points
+        self.tallied_words = end
+
+    def withdraw(self, wallet: Address, now_s: int, *, accepted: bool = True) -> Wei:
+        """Pay a wallet what it is due; `accepted` says whether the recipient takes it. Raises: FundError."""
+        amount = self.compute_due(wallet, now_s)
+        if not amount:
+            raise FundError("NothingDue")
+        if not accepted:
+            raise FundError("PaymentRefused")
+        self.seats[self.index_of[wallet]].paid = True
+        return amount
+
+    def release(
+        self, wallets: Iterable[Address], now_s: int, accepts: Callable[[Address], bool] = lambda wallet: True
+    ) -> dict[Address, Wei]:
+        """Pay many; who is due nothing is passed over, who does not accept keeps its credit. Returns what was paid."""
+        paid: dict[Address, Wei] = {}
+        for wallet in wallets:
+            if self.compute_due(wallet, now_s) and accepts(wallet):
+                paid[wallet] = self.withdraw(wallet, now_s)
+        return paid
+
+    def _require(self, needed: Stage, now_s: int) -> None:
+        if self.compute_stage(now_s) is not needed:
+            raise FundError("WrongStage")
+
+    def _find(self, wallet: Address) -> int:
+        if wallet not in self.index_of:
+            raise FundError("NotAMember")
+        return self.index_of[wallet]

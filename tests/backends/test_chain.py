@@ -1,0 +1,20 @@
+"""Every backend of the `Chain` port passes its conformance suite."""
+
+from __future__ import annotations
+
+import trio
+
+from tests.backends.chain_beds import make_memory_bed, open_ethereum_bed
+from tests.conformance.chain import check_chain
+
+
+def test_memory_chain__conforms() -> None:
+    trio.run(check_chain, make_memory_bed())
+
+
+def test_ethereum_chain__conforms_against_the_embedded_chain() -> None:
+    async def run() -> None:
+        async with open_ethereum_bed() as bed:
+            await check_chain(bed)
+
+    trio.run(run)
