@@ -15,8 +15,6 @@ from enum import Enum
 from random import Random
 from typing import Final
 
-import libipld
-
 from learnae.ids import Cid, PeerId, short_name
 from learnae.protocol import events as ev
 from learnae.protocol.contribution import ContributionLedger
@@ -27,6 +25,7 @@ from learnae.protocol.models import FAILURES_MAX, Candidate, ExchangePolicy, Loc
 from learnae.protocol.rewards import compute_credits
 from learnae.protocol.rules import SessionRules
 from learnae.protocol.validation import compute_model_bytes_max
+from learnae.tangle import cbor
 
 ANNOUNCED_PINNED: Final = 4  # Own models kept for others to fetch: the newest announcements.
 RECORD_LOCAL: Final = "local model"
@@ -91,7 +90,7 @@ class WorkCycle:
         self._facts = facts
         self.shelf.private_count = facts.private_slices if facts else 0
         if record is not None:
-            cid, size, correct, total, maturity, self.cycles, self._best_correct, *pinned = libipld.decode_dag_cbor(record)
+            cid, size, correct, total, maturity, self.cycles, self._best_correct, *pinned = cbor.decode(record)
             self.local = LocalModel(cid=cid, size_bytes=size, correct=correct, total=total, maturity_cycles=maturity)
             self._pinned.extend(pinned)
 
@@ -300,7 +299,7 @@ class WorkCycle:
         local = self.local
         self._best_correct = max(self._best_correct, local.correct)
         counts = [local.size_bytes, local.correct, local.total, local.maturity_cycles, self.cycles, self._best_correct]
-        return [*said, ev.SaveRecord(RECORD_LOCAL, libipld.encode_dag_cbor([local.cid, *counts, *self._pinned]))]
+        return [*said, ev.SaveRecord(RECORD_LOCAL, cbor.encode([local.cid, *counts, *self._pinned]))]
 
     def _announce(self, origin: Origin, parents: tuple[Cid, ...]) -> list[Said]:
         local = self.local

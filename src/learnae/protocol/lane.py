@@ -178,7 +178,7 @@ class ControlLane:
             issuer=self._me,
             sequence=head.sequence + 1 if head else 1,
             time_ms=max([now_ms, *(time + 1 for time in times)]),
-            kind=KIND_OF[type(message)],
+            kind=int(KIND_OF[type(message)]),
             body=message.to_body(),
             sign=self._sign,
         )

@@ -13,10 +13,9 @@ from enum import IntEnum
 from itertools import pairwise
 from typing import Any, Final
 
-import libipld
-
 from learnae.ids import PEER_ID_BYTES, Cid, Credits, PeerId, is_cid
 from learnae.protocol.rules import ADDRESS_CHARS_MAX, ADDRESSES_MAX
+from learnae.tangle import cbor
 from learnae.tangle.vertex import VERTEX_BYTES_MAX
 
 COUNT_MAX: Final = 2**40  # Larger than any count, size or number of examples here; keeps sums inside 64 bits.
@@ -319,7 +318,7 @@ class SyncMessage:
 
     def encode(self) -> bytes:
         have = None if self.have is None else [[issuer, sequence] for issuer, sequence in sorted(self.have.items())]
-        return libipld.encode_dag_cbor([1, have, self.answer, list(self.want), list(self.vertices)])
+        return cbor.encode([1, have, self.answer, list(self.want), list(self.vertices)])
 
 
 def decode_sync(content: bytes) -> SyncMessage | None:
@@ -327,8 +326,8 @@ def decode_sync(content: bytes) -> SyncMessage | None:
     if len(content) > SYNC_BYTES_MAX:
         return None
     try:
-        values = libipld.decode_dag_cbor(content)
-    except (ValueError, RecursionError):
+        values = cbor.decode(content)
+    except ValueError:
         return None
     match values:
         case [1, have, bool() as answer, list() as want, list() as vertices]:

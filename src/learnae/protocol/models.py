@@ -53,25 +53,25 @@ class ModelMarket:
     """Announcements heard, newest last per issuer, and how far each issuer's claims were from what was measured here."""
 
     def __init__(self) -> None:
-        self._by_issuer: dict[PeerId, list[Candidate]] = {}
+        self.by_issuer: dict[PeerId, list[Candidate]] = {}
         self._exaggeration: dict[PeerId, float] = {}
 
     def add(self, issuer: PeerId, announcement: Cid, message: ModelAnnounced) -> None:
-        known = self._by_issuer.setdefault(issuer, [])
+        known = self.by_issuer.setdefault(issuer, [])
         known.append(Candidate(announcement, issuer, message))
         del known[:-ANNOUNCEMENTS_PER_ISSUER_MAX]
 
     def drop_issuer(self, issuer: PeerId) -> None:
         """Its issuer forked: nothing that it said is used any more."""
-        self._by_issuer.pop(issuer, None)
+        self.by_issuer.pop(issuer, None)
 
     def all(self) -> Iterable[Candidate]:
-        for known in self._by_issuer.values():
+        for known in self.by_issuer.values():
             yield from known
 
     def newest(self) -> Iterable[Candidate]:
         """The newest announcement of every issuer."""
-        for known in self._by_issuer.values():
+        for known in self.by_issuer.values():
             yield known[-1]
 
     def measured(self, candidate: Candidate, remote: Evaluation) -> None:

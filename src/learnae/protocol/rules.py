@@ -8,17 +8,15 @@ Source: paper 4.1 (overuse threshold, dataslice size, codename), 4.3 (reward fac
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
-import libipld
-
 from learnae.errors import RulesError, TicketError
 from learnae.ids import CODEC_DAG_CBOR, Address, Cid, Topic, Wei, cid_text, compute_cid, is_cid
 from learnae.protocol.calls import SessionTerms
+from learnae.tangle import cbor
 from learnae.tangle.vertex import NET_BYTES
 
 RULES_VERSION: Final = 1
@@ -74,7 +72,7 @@ class SessionRules:
     @cached_property
     def encoded(self) -> bytes:
         """The canonical document: a list of the version and the fields in their order here."""
-        return libipld.encode_dag_cbor([RULES_VERSION, *(getattr(self, f.name) for f in fields(self))])
+        return cbor.encode([RULES_VERSION, *(getattr(self, f.name) for f in fields(self))])
 
     @cached_property
     def cid(self) -> Cid:
@@ -125,7 +123,7 @@ def _find_fault(rules: SessionRules) -> str:
         ("reward_factor", rules.reward_factor, 1, 10**9),
         ("tip_wei_per_credit", rules.tip_wei_per_credit, 0, 10**24),
         ("chain_id", rules.chain_id, 1, 2**53),
-        ("deposit_wei", rules.deposit_wei, 0, 10**27),
+        ("deposit_wei", rules.deposit_wei, 1, 10**27),
         ("members_min", rules.members_min, 1, 4095),
         ("members_max", rules.members_max, rules.members_min, 4095),
         ("starts_s", rules.starts_s, 0, 2**40),
@@ -157,8 +155,8 @@ def decode_rules(encoded: bytes) -> SessionRules:
     if len(encoded) > RULES_BYTES_MAX:
         raise RulesError(f"{len(encoded)} bytes, at most {RULES_BYTES_MAX} are allowed")
     try:
-        values = libipld.decode_dag_cbor(encoded)
-    except (ValueError, RecursionError) as error:
+        values = cbor.decode(encoded)
+    except ValueError as error:
         raise RulesError(f"not dag-cbor ({str(error)[:80]})") from None
     names = [f.name for f in fields(SessionRules)]
     if not isinstance(values, list) or not values or values[0] != RULES_VERSION or len(values) != len(names) + 1:
@@ -190,7 +188,7 @@ class Ticket:
 
     def to_text(self) -> str:
         """One line of letters and digits: `learnae1` and base32 of dag-cbor with a checksum."""
-        body = libipld.encode_dag_cbor([self.rules.encoded, self.contract, list(self.addresses)])
+        body = cbor.encode([self.rules.encoded, self.contract, list(self.addresses)])
         check = hashlib.sha256(body).digest()[:4]
         return TICKET_PREFIX + base64.b32encode(body + check).decode().rstrip("=").lower()
 
@@ -208,14 +206,14 @@ def decode_ticket(text: str) -> Ticket:
     letters = text[len(TICKET_PREFIX) :].upper()
     try:
         raw = base64.b32decode(letters + "=" * (-len(letters) % 8))
-    except (binascii.Error, ValueError):
+    except ValueError:
         raise TicketError("it holds characters that no ticket has, or is cut off") from None
     body, check = raw[:-4], raw[-4:]
     if hashlib.sha256(body).digest()[:4] != check:
         raise TicketError("its checksum is wrong: it is cut off or mistyped")
     try:
-        values = libipld.decode_dag_cbor(body)
-    except (ValueError, RecursionError):
+        values = cbor.decode(body)
+    except ValueError:
         values = None
     match values:
         case [bytes() as encoded, str() as contract, list() as addresses] if _are_addresses(contract, addresses):

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-import libipld
-
 from learnae.ids import Address, PeerId
 from learnae.protocol.calls import (
     Call,
@@ -31,6 +29,7 @@ from learnae.protocol.calls import (
 from learnae.protocol.identity import Membership
 from learnae.protocol.rewards import REWARD_RULES, Rows
 from learnae.protocol.rules import SessionRules
+from learnae.tangle import cbor
 
 CLAIM_BY_PERMILLE: Final = 600  # Of the claiming stage: by then a member claims, also if somebody's log is not closed.
 TURN_S: Final = 2.0  # Calls that anybody may make are made by the member whose turn it is; each waits this long for the one before.
@@ -177,9 +176,9 @@ class Settlement:
 
     def encode(self) -> bytes:
         snapshot = None if self.snapshot is None else [[peer, points] for peer, points in sorted(self.snapshot.items())]
-        return libipld.encode_dag_cbor([self.poid, snapshot])
+        return cbor.encode([self.poid, snapshot])
 
     def restore(self, record: bytes) -> None:
-        poid, snapshot = libipld.decode_dag_cbor(record)
+        poid, snapshot = cbor.decode(record)
         self.poid = poid
         self.snapshot = None if snapshot is None else {PeerId(peer): points for peer, points in snapshot}

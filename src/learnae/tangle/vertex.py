@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-import libipld
 from nacl.bindings import crypto_sign_open
 from nacl.exceptions import BadSignatureError
 
 from learnae.ids import CODEC_DAG_CBOR, PEER_ID_BYTES, Cid, PeerId, compute_cid, is_cid
+from learnae.tangle import cbor
 from learnae.tangle.verdict import Ruling, reject
 
 VERSION: Final = 1
@@ -32,7 +32,8 @@ KIND_MAX: Final = 255
 
 _DOMAIN = b"learnae vertex 1\n"
 _FIELDS = 10
-_SIGNATURE_TAIL = 2 + SIGNATURE_BYTES  # The signature's two header bytes (0x58 0x40) and itself end every vertex.
+_SIGNATURE_HEAD = b"\x58\x40"  # A byte string of 64 bytes.
+_SIGNATURE_TAIL = 2 + SIGNATURE_BYTES  # The signature's header and itself end every vertex; what precedes them is signed.
 
 Sign = Callable[[bytes], bytes]
 """Signs a message with an Ed25519 key: 64 bytes."""
@@ -56,7 +57,7 @@ class Vertex:
 
 def compute_genesis(net: bytes) -> Cid:
     """The CID that the first vertex of every issuer names as its own previous vertex."""
-    return compute_cid(libipld.encode_dag_cbor(["learnae genesis", net]), CODEC_DAG_CBOR)
+    return compute_cid(cbor.encode(["learnae genesis", net]), CODEC_DAG_CBOR)
 
 
 def create_vertex(  # noqa: PLR0913 - the fields of a vertex
@@ -73,9 +74,8 @@ def create_vertex(  # noqa: PLR0913 - the fields of a vertex
 ) -> Vertex:
     """Encode and sign a vertex. `parents[0]` is the issuer's own previous vertex; the rest gets sorted."""
     parents = (parents[0], *sorted(set(parents[1:]) - {parents[0]}))
-    fields = [VERSION, net, list(parents), issuer, sequence, time_ms, kind, tag, body, bytes(SIGNATURE_BYTES)]
-    unsigned = libipld.encode_dag_cbor(fields)[:-_SIGNATURE_TAIL]
-    encoded = unsigned + b"\x58\x40" + sign(_DOMAIN + unsigned)
+    unsigned = _encode_unsigned([VERSION, net, list(parents), issuer, sequence, time_ms, kind, tag, body])
+    encoded = unsigned + _SIGNATURE_HEAD + sign(_DOMAIN + unsigned)
     ruling = VertexCodec().decode(encoded)
     assert isinstance(ruling, Vertex), f"created a vertex that does not decode: {ruling.why}"
     return ruling
@@ -101,17 +101,22 @@ class VertexCodec:
         if not _is_shallow(encoded):
             return reject("nested too deep")
         try:
-            fields = libipld.decode_dag_cbor(encoded)
-        except (ValueError, RecursionError) as error:
+            fields = cbor.decode(encoded)
+        except ValueError as error:
             return reject(f"not dag-cbor: {str(error)[:100]}")
         # 3. Shape and field lengths.
         fault = _find_fault(fields)
         if fault:
             return reject(fault)
         # 4. Canonical: exactly these bytes encode these fields.
-        if libipld.encode_dag_cbor(fields) != encoded:
+        *unsigned, signature = fields
+        try:
+            canonical = _encode_unsigned(unsigned) + _SIGNATURE_HEAD + signature
+        except TypeError as error:
+            return reject(str(error))
+        if canonical != encoded:
             return reject("not the canonical encoding")
-        _, net, parents, issuer, sequence, time_ms, kind, tag, body, _signature = fields
+        _, net, parents, issuer, sequence, time_ms, kind, tag, body = unsigned
         return Vertex(
             net=net,
             parents=tuple(parents),
@@ -133,6 +138,13 @@ class VertexCodec:
         except BadSignatureError:
             return False
         return True
+
+
+def _encode_unsigned(fields: list[Any]) -> bytes:
+    """Fields 0 to 8 of a vertex behind the head of a list of ten: what is signed."""
+    version, net, parents, *rest = fields
+    body = b"".join(cbor.encode(field) for field in rest)
+    return b"\x8a" + cbor.encode(version) + cbor.encode(net) + cbor.encode_links(parents) + body
 
 
 def _find_fault(fields: object) -> str:

@@ -1,0 +1,100 @@
+"""The session's contract for simulated peers: the reference model of the contract behind the calls of a peer.
+
+A call is in a block `BLOCK_S` after it was submitted. Tips move money between wallets directly (4.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from learnae.ids import Address, PeerId, Wei
+from learnae.protocol import calls
+from learnae.protocol.calls import ChainView, Claim, Member, PoidRecord
+from learnae.protocol.fund import FundError, SessionFund
+from learnae.protocol.rules import SessionRules
+
+BLOCK_S: Final = 1.0
+
+
+class SimulatedChain:
+    """One contract, all wallets."""
+
+    def __init__(self, rules: SessionRules, peers: Sequence[PeerId]) -> None:
+        self.fund = SessionFund(rules.compute_terms())
+        self.wallets = {peer: Address("0x" + peer[:20].hex()) for peer in peers}
+        self.paid_wei: dict[Address, Wei] = {}
+        self.tipped_wei: dict[Address, int] = dict.fromkeys(self.wallets.values(), 0)  # received less paid, may be negative
+        self._poids: dict[Address, PoidRecord] = {}
+        self._changes = 0
+        self._view: tuple[tuple[object, ...], ChainView] | None = None
+
+    def execute(self, peer: PeerId, call: calls.Call, now_s: int) -> Address | None:
+        """Carry out one peer's call in a block of time `now_s`; the address of a contract that it deployed.
+
+        Raises: FundError: the contract refuses.
+        """
+        wallet = self.wallets[peer]
+        self._changes += 1
+        match call:
+            case calls.DeployPoid():
+                return self._deploy(peer, wallet, now_s)
+            case calls.Join(poid=poid):
+                self.fund.join(wallet, poid, self.fund.terms.deposit_wei, now_s)
+            case calls.SubmitClaim(points=points, evidence=evidence):
+                self.fund.claim(wallet, points, evidence, now_s)
+            case calls.CastBallot(nays=nays):
+                self.fund.cast(wallet, nays, now_s)
+            case calls.Tally():
+                self.fund.tally(64, now_s)
+            case calls.Release(wallets=wallets):
+                self._count(self.fund.release(wallets, now_s))
+            case calls.Withdraw():
+                self._count({wallet: self.fund.withdraw(wallet, now_s)})
+            case calls.PayTip(helper=helper, amount_wei=amount):
+                if helper not in self.tipped_wei:
+                    raise FundError("unknown wallet")
+                self.tipped_wei[wallet] -= amount
+                self.tipped_wei[helper] += amount
+        return None
+
+    def read(self, now_s: int) -> ChainView:
+        """The session at a block of time `now_s`; the same object while nothing changed."""
+        fund = self.fund
+        stage = fund.compute_stage(now_s)
+        key = (self._changes, now_s)
+        if self._view is None or self._view[0] != key:
+            members = tuple(
+                Member(index=index, wallet=seat.wallet, poid=self._poids[seat.poid]) for index, seat in enumerate(fund.seats)
+            )
+            if self._view is not None and self._view[1].members == members:
+                members = self._view[1].members
+            view = ChainView(
+                block_number=int(now_s),
+                time_s=now_s,
+                stage=stage,
+                members=members,
+                claims=tuple(seat.claim for seat in fund.seats if isinstance(seat.claim, Claim)),
+                ballots=frozenset(index for index, seat in enumerate(fund.seats) if seat.voted),
+                fund_wei=fund.fund_wei,
+                paid_wei=dict(self.paid_wei),
+                due_wei={seat.wallet: fund.compute_due(seat.wallet, now_s) for seat in fund.seats},
+            )
+            self._view = (key, view)
+        return self._view[1]
+
+    def _deploy(self, peer: PeerId, wallet: Address, now_s: int) -> Address:
+        contract = Address(f"0x{self._changes:040x}")
+        self._poids[contract] = PoidRecord(
+            contract=contract,
+            peer_id=peer,
+            wallet=wallet,
+            public_key=bytes(64),
+            timestamp_s=now_s,
+            position=(now_s, self._changes),
+        )
+        return contract
+
+    def _count(self, paid: Mapping[Address, Wei]) -> None:
+        for wallet, amount in paid.items():
+            self.paid_wei[wallet] = Wei(self.paid_wei.get(wallet, 0) + amount)
