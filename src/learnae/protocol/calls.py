@@ -12,7 +12,6 @@ from enum import Enum
 
 from learnae.ids import Address, PeerId, Wei
 
-
 _NO_WEI = Wei(0)
 
 
