@@ -24,20 +24,30 @@ class BlockStore(Protocol):
     Synchronous: a call costs one disk access. Conformance: `check_block_store`.
     """
 
-    def put_file(self, content: bytes) -> Cid:
+    def put_file(self, content: bytes, *, public: bool = True) -> Cid:
         """Store `content` durably and return its root CID: equal to `ipfs add --cid-version=1 --raw-leaves`.
 
+        A file that is not public is kept like any other and never given to the network; putting it again as public opens it.
         Raises: DiskFullError (the quota or the disk is full; nothing was kept).
         """
 
     def get_file(self, cid: Cid, *, bytes_max: int) -> bytes | None:
-        """The whole file, each block verified; None if a block is absent or was corrupt (corrupt ones are dropped)."""
+        """The whole file, each block verified; None if it is larger, or a block is absent or was corrupt (and so dropped)."""
 
     def put_block(self, cid: Cid, block: bytes) -> None:
         """Store one verified block durably. Raises: BlockMismatchError, DiskFullError."""
 
+    def put_blocks(self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True) -> None:
+        """Several blocks at the price of one sync; all or none. May be called from a worker thread."""
+
     def get_block(self, cid: Cid) -> bytes | None:
         """One block, verified on read; None if absent or corrupt."""
+
+    def get_public_block(self, cid: Cid) -> bytes | None:
+        """A block that the network may have; None if absent, corrupt, or not public."""
+
+    def has_block(self, cid: Cid) -> bool:
+        """Whether the block is here, without reading it."""
 
     def has_file(self, cid: Cid) -> bool:
         """Whether every block of the file is here."""
@@ -176,10 +186,10 @@ class Learner(Protocol):
     async def train(
         self, model: bytes, *, private_slices: Sequence[int], slices: Sequence[bytes], seed: int
     ) -> tuple[bytes, Evaluation]:
-        """Train a copy of `model` on the slices, in order; the evaluation's reference is `model`."""
+        """Train a copy of `model` on all the slices together, shuffled by `seed`; the evaluation's reference is `model`."""
 
-    async def average(self, local: bytes, remote: bytes, *, remote_share: float) -> tuple[bytes, Evaluation]:
-        """The session's reduce step on two models (4.1), and its evaluation with `local` as reference."""
+    async def average(self, local: bytes, remote: bytes, *, remote_share: float) -> tuple[bytes, Evaluation, Evaluation]:
+        """The session's reduce step on two models (4.1), its evaluation, and that of `remote`; `local` is the reference of both."""
 
     async def close(self) -> None: ...
 

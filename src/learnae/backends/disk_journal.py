@@ -1,0 +1,108 @@
+"""What this node must not forget, in one SQLite file: every accepted vertex, and small named records.
+
+An `append` has reached the disk when it returns (WAL, synchronous FULL), so a kill at any point loses nothing that was
+acknowledged and keeps nothing half. The folder belongs to one process: a second start on it ends with a sentence.
+Does not judge vertices: what is appended has been accepted by the core.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import IO, Final
+
+from learnae.errors import DiskFullError, FolderInUseError, JournalDamagedError
+from learnae.ids import Cid
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS vertices (position INTEGER PRIMARY KEY, cid BLOB NOT NULL UNIQUE, block BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS records (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+"""
+_PAGE = 256  # Vertices read per query: bounds memory while a long journal is replayed.
+
+
+class DiskJournal:
+    """`Journal` in the folder `folder` (made if absent, 0700).
+
+    Raises: FolderInUseError: another process has this folder open. JournalDamagedError: the file is not a journal.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
+        self._lock_file = _lock_folder(folder)
+        path = folder / "journal.sqlite"
+        try:
+            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            try:
+                for statement in ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=1000"):
+                    self._database.execute(f"PRAGMA {statement}")
+                self._database.executescript(_SCHEMA)
+            except sqlite3.Error:
+                self._database.close()
+                raise
+        except sqlite3.Error as error:
+            self._lock_file.close()
+            if _is_full(error):
+                raise DiskFullError("the journal", 0, str(error)) from error
+            raise JournalDamagedError(str(path), str(error)) from error
+        os.chmod(path, 0o600)
+
+    def append(self, vertices: Sequence[tuple[Cid, bytes]], records: Iterable[tuple[str, bytes | None]] = ()) -> None:
+        changes = list(records)
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.executemany("INSERT OR IGNORE INTO vertices (cid, block) VALUES (?, ?)", vertices)
+            for name, value in changes:
+                if value is None:
+                    self._database.execute("DELETE FROM records WHERE name = ?", (name,))
+                else:
+                    self._database.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (name, value))
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            if _is_full(error):
+                needed = sum(len(block) for _, block in vertices) + sum(len(value or b"") for _, value in changes)
+                raise DiskFullError("the journal", needed, str(error)) from error
+            raise JournalDamagedError(str(self._folder), str(error)) from error
+
+    def vertices(self) -> Iterator[bytes]:
+        position = 0
+        while True:
+            query = "SELECT position, block FROM vertices WHERE position > ? ORDER BY position LIMIT ?"
+            with closing(self._database.execute(query, (position, _PAGE))) as cursor:
+                rows = cursor.fetchall()
+            if not rows:
+                return
+            position = rows[-1][0]
+            for _, block in rows:
+                yield block
+
+    def records(self) -> dict[str, bytes]:
+        with closing(self._database.execute("SELECT name, value FROM records")) as cursor:
+            return dict(cursor.fetchall())
+
+    def close(self) -> None:
+        self._database.close()
+        self._lock_file.close()
+
+
+def _lock_folder(folder: Path) -> IO[bytes]:
+    """Hold the folder until the file is closed or the process ends, however it ends."""
+    file = open(folder / "lock", "ab")  # noqa: SIM115 - held open for as long as the journal is
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise FolderInUseError(str(folder)) from error
+    return file
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    """Whether SQLite ran out of room. A failed write (IOERR) is told the same way: nothing was written either."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)

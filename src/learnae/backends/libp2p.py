@@ -1,0 +1,156 @@
+"""The `Network` of a node, over py-libp2p: connections, gossip, direct messages and block exchange under one identity.
+
+`open_libp2p_network` puts the parts together: `libp2p_host` (TCP, Noise, yamux, dialling), `libp2p_pubsub` (gossipsub 1.1),
+`libp2p_direct` (`/learnae/sync/1`), `libp2p_blocks` and `libp2p_fetch` (`/learnae/blocks/1`).
+Needs the extra `net`. Source: protocol.md.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from random import Random, SystemRandom
+
+import trio
+
+from learnae.backends.libp2p_blocks import BlockServer
+from learnae.backends.libp2p_direct import DirectMessages
+from learnae.backends.libp2p_fetch import Fetcher
+from learnae.backends.libp2p_gossip import Judge
+from learnae.backends.libp2p_host import Host, open_host, parse_address
+from learnae.backends.libp2p_pubsub import PubSub
+from learnae.backends.libp2p_scores import BLAMED_WEIGHT, Scores
+from learnae.ids import Cid, PeerId, Topic, short_name
+from learnae.ports import BlockStore, Connected, DirectMessage, Disconnected, NetworkEvent
+
+logger = logging.getLogger(__name__)
+
+EVENTS_MAX = 64  # Direct messages that wait for the node: at most 64 MiB of the largest; then their senders wait.
+
+
+class Libp2pNetwork:
+    """`Network` over libp2p; made by `open_libp2p_network`."""
+
+    def __init__(self, host: Host, blocks: BlockStore, rng: Random) -> None:
+        self._host = host
+        self.scores = Scores()
+        self._events_send, self._events = trio.open_memory_channel[NetworkEvent](EVENTS_MAX)
+        self._told: set[PeerId] = set()
+        self._told_more = trio.lowlevel.ParkingLot()
+        self._direct = DirectMessages(host, self._deliver, self._blame)
+        self._pubsub = PubSub(host, self.scores, rng)
+        self._server = BlockServer(host, blocks)
+        self._fetcher = Fetcher(host, blocks, self._blame)
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self._host.peer_id
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return self._host.addresses
+
+    @property
+    def events(self) -> trio.MemoryReceiveChannel[NetworkEvent]:
+        return self._events
+
+    def connected(self) -> frozenset[PeerId]:
+        return self._host.connected()
+
+    def mesh(self, topic: Topic) -> frozenset[PeerId]:
+        """The peers to which gossip of `topic` is forwarded at once; for status and tests."""
+        return self._pubsub.router.mesh(topic)
+
+    def learn_addresses(self, peer: PeerId, addresses: Iterable[str]) -> None:
+        self._host.learn_addresses(peer, addresses, keep=True)
+
+    async def connect(self, address: str) -> PeerId:
+        return await self._host.connect(address)
+
+    async def subscribe(self, topic: Topic, judge: Judge) -> None:
+        await trio.lowlevel.checkpoint()
+        self._pubsub.subscribe(topic, judge)
+
+    async def publish(self, topic: Topic, content: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self._pubsub.publish(topic, content)
+
+    async def send(self, peer: PeerId, content: bytes) -> bool:
+        return await self._direct.send(peer, content)
+
+    async def fetch_file(self, cid: Cid, *, providers: Sequence[PeerId], bytes_max: int) -> None:
+        await self._fetcher.fetch_file(cid, providers=providers, bytes_max=bytes_max)
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Heartbeat, events and the gossip streams to connected peers, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._pubsub.run)
+            streams: dict[PeerId, trio.CancelScope] = {}
+            while True:
+                connected = self.connected()
+                for peer in connected - streams.keys():
+                    if self.scores.is_graylisted(peer, trio.current_time()):
+                        self._host.disconnect(peer)
+                    else:
+                        streams[peer] = trio.CancelScope()
+                        nursery.start_soon(self._serve_gossip, peer, streams[peer])
+                for peer in streams.keys() - connected:
+                    streams.pop(peer).cancel()
+                    self._direct.forget(peer)
+                await self._tell(connected)
+                if connected == self.connected():
+                    with trio.move_on_after(1.0):  # also looks at scores now and then
+                        await self._host.wait_for_change()
+                for peer in list(streams):
+                    if self.scores.is_graylisted(peer, trio.current_time()):
+                        self._host.disconnect(peer)
+
+    async def _serve_gossip(self, peer: PeerId, scope: trio.CancelScope) -> None:
+        with scope:
+            await self._pubsub.serve_peer(peer, lambda: peer in self.connected())
+
+    async def _tell(self, connected: frozenset[PeerId]) -> None:
+        for peer in self._told - connected:
+            await self._events_send.send(Disconnected(peer))
+            self._told.discard(peer)
+        for peer in connected - self._told:
+            await self._events_send.send(Connected(peer))
+            self._told.add(peer)
+        self._told_more.unpark_all()
+
+    async def _deliver(self, peer: PeerId, content: bytes) -> None:
+        while peer not in self._told:  # nobody speaks before being announced
+            if peer not in self.connected():
+                return
+            await self._told_more.park()
+        await self._events_send.send(DirectMessage(peer, content))
+
+    def _blame(self, peer: PeerId, why: str) -> None:
+        logger.warning("peer %s lost score: %s", short_name(peer), why)
+        self.scores.record_bad(peer, BLAMED_WEIGHT, trio.current_time())
+
+
+@asynccontextmanager
+async def open_libp2p_network(
+    *, seed: bytes, listen: Sequence[str], blocks: BlockStore, bootstrap: Sequence[str] = (), rng: Random | None = None
+) -> AsyncIterator[Libp2pNetwork]:
+    """A network that is up while the block runs.
+
+    Args:
+        seed: 32 bytes, the Ed25519 seed of this peer's identity.
+        listen: multiaddrs such as `/ip4/0.0.0.0/tcp/0`; may be empty for a peer that only dials.
+        bootstrap: addresses with `/p2p/...` (from a ticket); dialled, and dialled again, in the background.
+        rng: for choices among peers; the system's by default.
+    Raises: BadAddressError, AddressInUseError.
+    """
+    rng = SystemRandom() if rng is None else rng
+    entries = [(parse_address(address)[1], address) for address in bootstrap]
+    async with open_host(seed=seed, listen=listen, rng=rng) as host:
+        network = Libp2pNetwork(host, blocks, rng)
+        host.nursery.start_soon(network.run)
+        for peer, address in entries:
+            host.learn_addresses(peer, [address], keep=True)
+        yield network

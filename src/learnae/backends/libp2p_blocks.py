@@ -1,0 +1,76 @@
+"""Block exchange between learnae nodes, `/learnae/blocks/1`: ask for blocks by CID, get them in the order asked.
+
+A request is a count (1 byte) and as many CIDs of 36 bytes; requests are pipelined. For each CID comes a length of 4 bytes
+and the block, or the length 0xFFFFFFFF if the provider has none to give. This module serves; `libp2p_fetch` asks.
+
+Why not Bitswap: the wanted list, the sizes and the order are checked here before a byte is kept, and a model arrives at the
+speed of the line. Kubo nodes speak Bitswap only and are served by the Kubo backend.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+from libp2p.abc import INetStream
+
+from learnae.backends.libp2p_direct import read_exactly
+from learnae.backends.libp2p_host import Host
+from learnae.ids import CID_BYTES, Cid, PeerId, is_cid
+from learnae.ports import BlockStore
+
+PROTOCOL: Final = "/learnae/blocks/1"
+ABSENT: Final = 0xFFFFFFFF
+REQUEST_CIDS_MAX: Final = 64  # 16 MiB of leaves: enough to fill any line between two requests.
+STREAMS_PER_PEER_MAX: Final = 4  # Files that one peer may fetch here at a time.
+STREAMS_MAX: Final = 64  # In total; each holds at most one block of 256 KiB in memory.
+WRITE_S: Final = 30.0  # A block that a peer does not take in this time frees its place.
+IDLE_S: Final = 60.0  # A stream on which nothing is asked is closed; the asker opens another.
+
+
+class BlockServer:
+    """Gives the public blocks of a store to whoever asks, a bounded number at a time."""
+
+    def __init__(self, host: Host, blocks: BlockStore) -> None:
+        self._blocks = blocks
+        self._streams: dict[PeerId, int] = {}
+        host.handle_streams(PROTOCOL, self._serve)
+
+    async def _serve(self, peer: PeerId, stream: INetStream) -> None:
+        mine = self._streams.get(peer, 0)
+        if mine >= STREAMS_PER_PEER_MAX or sum(self._streams.values()) >= STREAMS_MAX:
+            return
+        self._streams[peer] = mine + 1
+        try:
+            with trio.move_on_after(IDLE_S) as idle:
+                while True:
+                    idle.deadline = trio.current_time() + IDLE_S
+                    cids = await _read_request(stream)
+                    if cids is None:
+                        return
+                    for cid in cids:
+                        idle.deadline = trio.current_time() + WRITE_S
+                        block = self._blocks.get_public_block(cid)
+                        if block is None:
+                            await stream.write(ABSENT.to_bytes(4, "big"))
+                        else:
+                            await stream.write(len(block).to_bytes(4, "big") + block)
+        finally:
+            self._streams[peer] -= 1
+            if not self._streams[peer]:
+                del self._streams[peer]
+
+
+def encode_request(cids: list[Cid]) -> bytes:
+    assert 0 < len(cids) <= REQUEST_CIDS_MAX
+    return bytes((len(cids),)) + b"".join(cids)
+
+
+async def _read_request(stream: INetStream) -> list[Cid] | None:
+    """None: what the peer asks is not a request."""
+    count = (await read_exactly(stream, 1))[0]
+    if not 0 < count <= REQUEST_CIDS_MAX:
+        return None
+    raw = await read_exactly(stream, count * CID_BYTES)
+    cids = [raw[at : at + CID_BYTES] for at in range(0, len(raw), CID_BYTES)]
+    return [Cid(cid) for cid in cids] if all(map(is_cid, cids)) else None

@@ -1,0 +1,352 @@
+"""One py-libp2p host with the settings of protocol.md: identity, addresses, connections that are kept up, streams to peers.
+
+TCP, Noise and yamux only. The identity is the Ed25519 key that signs this peer's vertices, so who sent a message is known
+from its connection. Addresses of others come from tickets and vertices, never from the peers' own Identify messages.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Final
+
+import trio
+from libp2p.abc import INetConn, INetStream, INetwork, INotifee
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.exceptions import BaseLibp2pError
+from libp2p.host.basic_host import BasicHost
+from libp2p.host.ping import ID as PING_PROTOCOL
+from libp2p.host.ping import PingService
+from libp2p.identity.identify.identify import ID as IDENTIFY_PROTOCOL
+from libp2p.identity.identify.identify import identify_handler_for
+from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStore
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
+from libp2p.tools.anyio_service import background_trio_service
+from libp2p.transport.upgrader import TransportUpgrader
+from multiaddr import Multiaddr
+from multiaddr.exceptions import BinaryParseError, ProtocolLookupError, StringParseError
+
+from learnae.backends.libp2p_tcp import BoundedSwarm, TcpTransport
+from learnae.backends.libp2p_yamux import CONNECTION_ERRORS, Yamux, YamuxStream
+from learnae.errors import AddressInUseError, BadAddressError, UnreachableError
+from learnae.ids import PEER_ID_BYTES, PeerId, parse_peer, peer_text
+
+logger = logging.getLogger(__name__)
+
+CONNECTIONS_MAX: Final = 128  # protocol.md, Limits
+CONNECTIONS_WANTED: Final = 48  # Dialled by us; the rest of the places is for those who dial us. Gossip needs about eight.
+KNOWN_PEERS_MAX: Final = 1024  # Peers whose addresses are remembered: a session has members_max of them, strangers may add more.
+ADDRESSES_MAX: Final = 8  # Per peer; a host has a few interfaces, all the rest is noise.
+ADDRESS_CHARS_MAX: Final = 256
+DIAL_S: Final = 10.0
+_REDIAL_FIRST_S: Final = 1.0
+_REDIAL_MAX_S: Final = 60.0  # A peer that is away for hours is still found again within a minute.
+
+_PREFIX = bytes.fromhex("002408011220")  # identity multihash of an Ed25519 key
+STREAM_ERRORS: Final = (BaseLibp2pError, *CONNECTION_ERRORS)
+"""What opening, reading or writing a stream may raise because of the peer or the line."""
+
+
+def peer_of(peer_id: ID) -> PeerId | None:
+    """The Ed25519 key inside a libp2p peer id; None for another kind of key, which no peer of a session has."""
+    raw = peer_id.to_bytes()
+    return PeerId(raw[len(_PREFIX) :]) if raw.startswith(_PREFIX) and len(raw) == len(_PREFIX) + PEER_ID_BYTES else None
+
+
+def libp2p_id(peer: PeerId) -> ID:
+    return ID(_PREFIX + peer)
+
+
+def muxed_stream_of(stream: INetStream) -> YamuxStream:
+    muxed = stream.muxed_stream  # type: ignore[attr-defined]
+    assert isinstance(muxed, YamuxStream), "the only muxer on offer"
+    return muxed
+
+
+def drop_stream(stream: INetStream) -> None:
+    """Reset a stream that we opened, and forget it, without waiting."""
+    muxed_stream_of(stream).reset_now()
+    stream.swarm_conn.remove_stream(stream)  # type: ignore[attr-defined]
+
+
+def parse_address(address: str) -> tuple[Multiaddr, PeerId]:
+    """Split `/ip4/192.0.2.7/tcp/4001/p2p/12D3Koo...` into what is dialled and who answers there.
+
+    Raises: BadAddressError: not such a multiaddr.
+    """
+    expected = "a multiaddr such as /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo... (also /ip6, /dns4, /dns6)"
+    if len(address) > ADDRESS_CHARS_MAX:
+        raise BadAddressError(address[:60] + "...", expected)
+    try:
+        maddr = Multiaddr(address)
+        name = maddr.value_for_protocol("p2p")
+        peer = parse_peer(str(name))
+        names = [protocol.name for protocol in maddr.protocols()]
+    except (StringParseError, BinaryParseError, ProtocolLookupError, ValueError) as error:
+        raise BadAddressError(address, expected) from error
+    if len(names) != 3 or names[0] not in ("ip4", "ip6", "dns", "dns4", "dns6") or names[1:] != ["tcp", "p2p"]:
+        raise BadAddressError(address, expected)
+    return maddr.decapsulate(Multiaddr(f"/p2p/{name}")), peer
+
+
+class _Muxers(MuxerMultistream):
+    """Offers our yamux; py-libp2p's class puts in its own whatever it was given."""
+
+    async def new_conn(self, conn: object, peer_id: ID) -> Yamux:
+        protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)  # type: ignore[attr-defined, arg-type]
+        return self._annotate_connection(Yamux(conn, peer_id), conn, protocol)  # type: ignore[arg-type, return-value]
+
+
+class _Host(BasicHost):
+    """A host that answers Identify but asks nobody: what strangers say about themselves is not used."""
+
+    async def _on_notifee_connected(self, conn: INetConn) -> None:
+        return
+
+
+class Host:
+    """Connections and streams of one peer; made by `open_host`."""
+
+    def __init__(self, seed: bytes, rng: Random) -> None:
+        assert len(seed) == PEER_ID_BYTES, "an Ed25519 seed has 32 bytes"
+        key_pair = create_new_key_pair(seed)
+        self.peer_id = PeerId(key_pair.public_key.to_bytes())
+        self._transport = TcpTransport()
+        noise = NoiseTransport(key_pair, noise_privkey=create_noise_key_pair().private_key)
+        upgrader = TransportUpgrader({NOISE_PROTOCOL: noise}, {})
+        upgrader.muxer_multistream = _Muxers({TProtocol("/yamux/1.0.0"): Yamux})
+        peerstore = PeerStore()
+        peerstore.add_key_pair(ID.from_pubkey(key_pair.public_key), key_pair)
+        limits = ConnectionConfig(
+            max_connections=CONNECTIONS_MAX, min_connections=0, low_watermark=0, high_watermark=CONNECTIONS_MAX, max_connections_per_peer=2
+        )
+        self.swarm = BoundedSwarm(
+            ID.from_pubkey(key_pair.public_key), peerstore, upgrader, [self._transport], RetryConfig(max_retries=0), limits
+        )
+        self.libp2p = _Host(self.swarm, disable_identify_address_discovery=True)
+        self.libp2p.multiselect.handlers.clear()
+        self.libp2p.set_stream_handler(IDENTIFY_PROTOCOL, identify_handler_for(self.libp2p, use_varint_format=True))
+        self.libp2p.set_stream_handler(PING_PROTOCOL, PingService(self.libp2p).handle_ping)
+        self.swarm.register_notifee(_Watcher(self))
+        self._rng = rng
+        self._known: OrderedDict[PeerId, OrderedDict[str, None]] = OrderedDict()  # addresses by peer, last used last
+        self._kept: set[PeerId] = set()  # peers that are dialled again when lost
+        self._redials: dict[PeerId, trio.CancelScope] = {}
+        self._dials: dict[PeerId, trio.Event] = {}
+        self._changed = trio.lowlevel.ParkingLot()
+        self.nursery: trio.Nursery
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(f"{address}/p2p/{peer_text(self.peer_id)}" for address in self.libp2p.get_transport_addrs())
+
+    def connected(self) -> frozenset[PeerId]:
+        peers = (peer_of(peer_id) for peer_id, conns in self.swarm.connections.items() if any(not conn.is_closed for conn in conns))
+        return frozenset(peer for peer in peers if peer is not None)
+
+    async def wait_for_change(self) -> None:
+        """Until a connection came or went."""
+        await self._changed.park()
+
+    def handle_streams(self, protocol: str, handle: Callable[[PeerId, INetStream], Awaitable[None]]) -> None:
+        """Serve a protocol: the stream ends when `handle` returns, and is reset if it fails. Faults of the peer end it silently."""
+
+        async def serve(stream: INetStream) -> None:
+            peer = peer_of(stream.muxed_conn.peer_id)
+            muxed = muxed_stream_of(stream)
+            try:
+                if peer is not None:
+                    await handle(peer, stream)
+                    muxed.finish()
+            except STREAM_ERRORS as error:
+                logger.debug("stream %s ended: %r", protocol, error)
+            except Exception:  # the supervisor of strangers' streams: our bug must not end the node
+                logger.error("stream %s ended with an unexpected error", protocol, exc_info=True)
+            finally:
+                muxed.reset_now()  # nothing, if it is finished
+
+        self.libp2p.set_stream_handler(TProtocol(protocol), serve)
+
+    async def open_stream(self, peer: PeerId, protocols: Sequence[str]) -> INetStream:
+        """Raises: one of STREAM_ERRORS: not connected, or the peer does not speak any of the protocols."""
+        return await self.libp2p.new_stream(libp2p_id(peer), [TProtocol(protocol) for protocol in protocols])
+
+    def learn_addresses(self, peer: PeerId, addresses: Iterable[str], *, keep: bool = False) -> None:
+        """Remember addresses of a peer; with `keep`, dial it again whenever it is lost."""
+        if peer == self.peer_id:
+            return
+        known = self._known.setdefault(peer, OrderedDict())
+        self._known.move_to_end(peer)
+        for address, _ in zip(addresses, range(ADDRESSES_MAX), strict=False):
+            try:
+                _, said = parse_address(address)
+            except BadAddressError:
+                continue
+            if said == peer:
+                known[address] = None
+                known.move_to_end(address)
+        while len(known) > ADDRESSES_MAX:
+            known.popitem(last=False)
+        while len(self._known) > KNOWN_PEERS_MAX:
+            gone, _ = self._known.popitem(last=False)
+            self._kept.discard(gone)
+        if keep and known:
+            self._kept.add(peer)
+            self._redial(peer)
+
+    async def connect(self, address: str) -> PeerId:
+        """Raises: BadAddressError, UnreachableError within 10 s."""
+        maddr, peer = parse_address(address)
+        if peer not in self.connected():
+            try:
+                with trio.fail_after(DIAL_S):
+                    await self.swarm.dial_addr(maddr, libp2p_id(peer))
+            except trio.TooSlowError as error:
+                raise UnreachableError(address, f"no answer within {DIAL_S:.0f} s") from error
+            except STREAM_ERRORS as error:
+                raise UnreachableError(address, _reason(error)) from error
+        self.learn_addresses(peer, [address], keep=True)
+        return peer
+
+    async def reach(self, peer: PeerId) -> bool:
+        """Be connected to `peer`, dialling its known addresses one after the other if needed."""
+        while peer not in self.connected():
+            under_way = self._dials.get(peer)
+            if under_way is not None:
+                await under_way.wait()
+                if peer not in self.connected():
+                    return False
+                break
+            self._dials[peer] = trio.Event()
+            try:
+                for address in list(reversed(self._known.get(peer, {}))):
+                    maddr, _ = parse_address(address)
+                    try:
+                        with trio.fail_after(DIAL_S):
+                            await self.swarm.dial_addr(maddr, libp2p_id(peer))
+                        return True
+                    except (trio.TooSlowError, *STREAM_ERRORS) as error:
+                        logger.debug("dialling %s failed: %r", address, error)
+                return False
+            finally:
+                self._dials.pop(peer).set()
+        return True
+
+    async def listen(self, address: str) -> None:
+        """Raises: BadAddressError, AddressInUseError."""
+        try:
+            maddr = Multiaddr(address)
+            names = [protocol.name for protocol in maddr.protocols()]
+        except (StringParseError, BinaryParseError, ValueError) as error:
+            raise BadAddressError(address, "a multiaddr such as /ip4/0.0.0.0/tcp/4001") from error
+        if len(names) != 2 or names[0] not in ("ip4", "ip6") or names[1] != "tcp":
+            raise BadAddressError(address, "a multiaddr such as /ip4/0.0.0.0/tcp/4001")
+        if not await self.swarm.listen(maddr):
+            fault = self._transport.faults.pop(str(maddr), None)
+            reason = "the port is in use" if fault and fault.errno == errno.EADDRINUSE else (fault and fault.strerror) or "unknown reason"
+            raise AddressInUseError(address, reason)
+
+    def disconnect(self, peer: PeerId) -> None:
+        """End all connections with a peer at once."""
+        for conn in self.swarm.get_connections(libp2p_id(peer)):
+            conn.muxed_conn.abort()  # type: ignore[attr-defined]
+
+    def abort(self) -> None:
+        """End all connections at once, without waiting for anyone."""
+        for conns in self.swarm.connections.values():
+            for conn in conns:
+                conn.muxed_conn.abort()  # type: ignore[attr-defined]
+        self.swarm.connections.clear()
+
+    # --- staying connected --------------------------------------------------------------------------------------
+
+    def handle_connected(self) -> None:
+        self._changed.unpark_all()
+
+    def handle_disconnected(self, peer: PeerId | None) -> None:
+        self._changed.unpark_all()
+        if peer is not None:
+            self._redial(peer)
+
+    def _redial(self, peer: PeerId) -> None:
+        if peer in self._kept and peer not in self._redials and peer not in self.connected():
+            self._redials[peer] = trio.CancelScope()
+            self.nursery.start_soon(self._keep_dialling, peer)
+
+    async def _keep_dialling(self, peer: PeerId) -> None:
+        delay_s = _REDIAL_FIRST_S
+        try:
+            while peer in self._kept and peer not in self.connected():
+                if len(self.connected()) < CONNECTIONS_WANTED and await self.reach(peer):
+                    return
+                await trio.sleep(delay_s * self._rng.uniform(0.7, 1.3))
+                delay_s = min(delay_s * 2, _REDIAL_MAX_S)
+        finally:
+            del self._redials[peer]
+
+
+class _Watcher(INotifee):
+    """Tells the host of connections that came or went."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def connected(self, network: INetwork, conn: INetConn) -> None:
+        self._host.handle_connected()
+
+    async def disconnected(self, network: INetwork, conn: INetConn) -> None:
+        self._host.handle_disconnected(peer_of(conn.muxed_conn.peer_id))
+
+    async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
+        return
+
+    async def closed_stream(self, network: INetwork, stream: INetStream) -> None:
+        return
+
+    async def listen(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        return
+
+    async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        return
+
+
+@asynccontextmanager
+async def open_host(*, seed: bytes, listen: Sequence[str], rng: Random) -> AsyncIterator[Host]:
+    """A host that listens on `listen` (multiaddrs without `/p2p`) until the block is left.
+
+    Raises: BadAddressError, AddressInUseError: nothing is left open.
+    """
+    host = Host(seed, rng)
+    fault: Exception | None = None  # raised after the nurseries are closed, so that it does not arrive in a group
+    async with background_trio_service(host.swarm), trio.open_nursery() as nursery:
+        host.nursery = nursery
+        try:
+            for address in listen:
+                await host.listen(address)
+            yield host
+        except Exception as error:  # noqa: BLE001 - raised again below
+            fault = error
+        finally:
+            host.abort()
+            nursery.cancel_scope.cancel()
+    if fault is not None:
+        raise fault
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in words: libraries wrap it several times."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error) or type(error).__name__

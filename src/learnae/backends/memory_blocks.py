@@ -1,0 +1,105 @@
+"""The block store of a test or a simulation: the same promises as the one on disk, except that nothing survives.
+
+Not durable, not bounded by a disk; the quota and the order of eviction are those of `disk_blocks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from learnae.backends.unixfs import LEAF_BYTES, build_blocks, collect_all, collect_blocks
+from learnae.errors import BlockMismatchError, DiskFullError
+from learnae.ids import Cid, cid_text, compute_cid
+
+QUOTA_BYTES = 5 << 30
+
+
+class MemoryBlocks:
+    """`BlockStore` in a dictionary, oldest use first."""
+
+    def __init__(self, *, quota_bytes: int = QUOTA_BYTES) -> None:
+        self._quota_bytes = quota_bytes
+        self._blocks: dict[Cid, bytes] = {}  # in order of last use
+        self._private: set[Cid] = set()
+        self._pins: set[Cid] = set()
+        self._used_bytes = 0
+
+    def put_file(self, content: bytes, *, public: bool = True) -> Cid:
+        blocks = list(build_blocks(content))
+        self.put_blocks(blocks, public=public)
+        return blocks[-1][0]
+
+    def put_block(self, cid: Cid, block: bytes) -> None:
+        self.put_blocks([(cid, block)])
+
+    def put_blocks(self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True) -> None:
+        new: dict[Cid, bytes] = {}
+        seen: set[Cid] = set()
+        for cid, block in blocks:
+            if len(block) > LEAF_BYTES or compute_cid(block, cid[1]) != cid:
+                raise BlockMismatchError(cid_text(cid), len(block))
+            seen.add(cid)
+            if cid not in self._blocks:
+                new[cid] = block
+        self._make_room(sum(map(len, new.values())), seen)
+        for cid, block in new.items():
+            self._blocks[cid] = block
+            self._used_bytes += len(block)
+        if public:
+            self._private -= seen
+        else:
+            self._private |= new.keys()
+
+    def get_file(self, cid: Cid, *, bytes_max: int) -> bytes | None:
+        leaves = collect_blocks(cid, self.get_block, bytes_max=bytes_max)
+        if leaves is None:
+            return None
+        parts = [self.get_block(leaf.cid) for leaf in leaves]
+        whole = [part for part in parts if part is not None]
+        if len(whole) < len(parts) or sum(map(len, whole)) > bytes_max:
+            return None
+        return b"".join(whole)
+
+    def get_block(self, cid: Cid) -> bytes | None:
+        block = self._blocks.pop(cid, None)
+        if block is not None:
+            self._blocks[cid] = block
+        return block
+
+    def get_public_block(self, cid: Cid) -> bytes | None:
+        return None if cid in self._private else self.get_block(cid)
+
+    def has_file(self, cid: Cid) -> bool:
+        blocks = collect_all(cid, self._blocks.get)
+        return blocks is not None and all(block in self._blocks for block in blocks)
+
+    def has_block(self, cid: Cid) -> bool:
+        return cid in self._blocks
+
+    def pin(self, cid: Cid) -> None:
+        self._pins.add(cid)
+
+    def unpin(self, cid: Cid) -> None:
+        self._pins.discard(cid)
+
+    @property
+    def used_bytes(self) -> int:
+        return self._used_bytes
+
+    def _make_room(self, more_bytes: int, wanted: set[Cid]) -> None:
+        if self._used_bytes + more_bytes <= self._quota_bytes:
+            return
+        kept = wanted | {block for root in self._pins for block in collect_all(root, self._blocks.get) or (root,)}
+        victims: list[Cid] = []
+        freed_bytes = 0
+        for cid, block in self._blocks.items():
+            if self._used_bytes - freed_bytes + more_bytes <= self._quota_bytes:
+                break
+            if cid not in kept:
+                victims.append(cid)
+                freed_bytes += len(block)
+        if self._used_bytes - freed_bytes + more_bytes > self._quota_bytes:
+            raise DiskFullError("the block store", more_bytes, f"its quota is {self._quota_bytes} bytes")
+        for cid in victims:
+            self._used_bytes -= len(self._blocks.pop(cid))
+            self._private.discard(cid)
