@@ -1,0 +1,48 @@
+"""Whether a stranger's bytes are a model of this session: layout, size and values. Needs numpy, not torch.
+
+Source: threats.md, hostile models: exact names, shapes, dtypes of the session's manifest, finite, size capped before allocation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from learnae.errors import ModelMismatchError, ModelRejectedError
+from learnae.learning.header import FLOATS, Header, Manifest, TensorSpec, find_model_fault, read_header
+
+_BITS = {"F64": ("<u8", 0x7FF0_0000_0000_0000), "F32": ("<u4", 0x7F80_0000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80)}
+"""How the exponent looks in each float type: all its bits are 1 in NaN and infinity, and only there."""
+
+
+def check_model(model: bytes, manifest: Manifest) -> Header:
+    """Check a model against the session's manifest; its header, for reading it.
+
+    Raises: ModelMismatchError: a tensor is missing or has another type or shape. ModelRejectedError: anything else; the
+    message says what was got and what was expected. Nothing larger than one tensor's bits is allocated, and only after the header is right.
+    """
+    fault = find_model_fault(model, manifest)
+    if isinstance(fault, str):
+        raise ModelRejectedError(fault)
+    if fault is not None:
+        raise ModelMismatchError(*fault)
+    header = read_header(model)
+    for name, spec in header.items():
+        if not is_finite(model, spec):
+            raise ModelRejectedError(f"parameter {name!r} holds NaN or infinity; only finite values are accepted")
+        if spec.dtype == "BOOL" and not is_boolean(model, spec):
+            raise ModelRejectedError(f"parameter {name!r} is BOOL but holds bytes other than 0 and 1")
+    return header
+
+
+def is_finite(content: bytes, spec: TensorSpec) -> bool:
+    """Whether all values of one tensor are finite; whole numbers always are."""
+    if spec.dtype not in FLOATS:
+        return True
+    kind, exponent = _BITS[spec.dtype]
+    bits = np.frombuffer(memoryview(content)[spec.begin : spec.end], dtype=kind)
+    mask = bits.dtype.type(exponent)
+    return not bool(((bits & mask) == mask).any())
+
+
+def is_boolean(content: bytes, spec: TensorSpec) -> bool:
+    return not bool((np.frombuffer(memoryview(content)[spec.begin : spec.end], dtype=np.uint8) > 1).any())

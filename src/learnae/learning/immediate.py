@@ -1,0 +1,66 @@
+"""Any learner without `async` as the `Learner` port: for tests, and for tasks so small that a worker process is not worth it.
+
+Blocks its thread while it works, so a node uses `ProcessLearner`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import trio
+
+from learnae.protocol.measures import Evaluation, TaskFacts
+
+
+class PlainLearner(Protocol):
+    """The `Learner` port without `async`: `InlineLearner` and `SyntheticLearner`."""
+
+    def open(self) -> TaskFacts: ...
+    def initial_model(self, seed: int) -> bytes: ...
+    def read_shared_slice(self, index: int) -> bytes: ...
+    def evaluate(self, model: bytes, *, reference: bytes | None) -> Evaluation: ...
+    def train(self, model: bytes, *, private_slices: Sequence[int], slices: Sequence[bytes], seed: int) -> tuple[bytes, Evaluation]: ...
+    def average(self, local: bytes, remote: bytes, *, remote_share: float) -> tuple[bytes, Evaluation, Evaluation]: ...
+    def close(self) -> None: ...
+
+
+class ImmediateLearner:
+    """Passes every call on, with a checkpoint first."""
+
+    def __init__(self, learner: PlainLearner) -> None:
+        self._learner = learner
+        self._facts: TaskFacts | None = None
+
+    async def open(self) -> TaskFacts:
+        await trio.lowlevel.checkpoint()
+        if self._facts is None:
+            self._facts = self._learner.open()
+        return self._facts
+
+    async def initial_model(self, seed: int) -> bytes:
+        await self.open()
+        return self._learner.initial_model(seed)
+
+    async def read_shared_slice(self, index: int) -> bytes:
+        await self.open()
+        return self._learner.read_shared_slice(index)
+
+    async def evaluate(self, model: bytes, *, reference: bytes | None) -> Evaluation:
+        await self.open()
+        return self._learner.evaluate(model, reference=reference)
+
+    async def train(
+        self, model: bytes, *, private_slices: Sequence[int], slices: Sequence[bytes], seed: int
+    ) -> tuple[bytes, Evaluation]:
+        await self.open()
+        return self._learner.train(model, private_slices=private_slices, slices=slices, seed=seed)
+
+    async def average(self, local: bytes, remote: bytes, *, remote_share: float) -> tuple[bytes, Evaluation, Evaluation]:
+        await self.open()
+        return self._learner.average(local, remote, remote_share=remote_share)
+
+    async def close(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self._learner.close()
+        self._facts = None

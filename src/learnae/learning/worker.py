@@ -1,0 +1,107 @@
+"""The process that trains for a node: `python -m learnae.learning.worker`, started by `process.ProcessLearner`.
+
+Reads requests from its standard input, answers on its standard output, one after another (`frames`). What the user's code prints
+goes to standard error. When standard input ends, the node is gone: the worker ends at once, in the middle of a training too.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, BinaryIO, Final
+
+from learnae.errors import LearningError
+from learnae.learning.config import LearnerConfig
+from learnae.learning.frames import Frame, FrameReader, encode_frame
+from learnae.learning.inline import InlineLearner
+from learnae.protocol.measures import Evaluation
+
+PIECE_BYTES: Final = 1 << 20
+REQUESTS_MAX: Final = 4  # The node sends one at a time; a cancelled one may still be under way.
+NICENESS: Final = 5  # The node answers the network first.
+
+Answer = tuple[dict[str, Any], Sequence[bytes]]
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the node decides when to end.
+    os.nice(NICENESS)
+    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    requests: queue.Queue[Frame] = queue.Queue(REQUESTS_MAX)
+    threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
+    service = Service(lambda values: _write(out, encode_frame(values)))
+    while True:
+        request = requests.get()
+        values, attachments = service.handle(request)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        _write(out, encode_frame({**values, "id": request.values.get("id")}, attachments))
+
+
+def _read_requests(requests: queue.Queue[Frame]) -> None:
+    reader = FrameReader()
+    while piece := os.read(0, PIECE_BYTES):
+        reader.feed(piece)
+        while (frame := reader.take()) is not None:
+            requests.put(frame)
+    os._exit(0)  # From this thread, because the main one may be deep in a training.
+
+
+def _write(out: BinaryIO, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[out.write(view) :]
+
+
+class Service:
+    """Requests to answers. A LearningError is an answer; anything else is our bug and ends the process with its traceback."""
+
+    def __init__(self, tell: Callable[[dict[str, Any]], None]) -> None:
+        self._tell = tell
+        self._learner: InlineLearner | None = None
+
+    def handle(self, request: Frame) -> Answer:
+        try:
+            return self._answer(str(request.values["ask"]), request.values, request.attachments)
+        except LearningError as error:
+            return {"error": type(error).__name__, "text": str(error)}, ()
+
+    def _answer(self, ask: str, values: dict[str, Any], attachments: tuple[bytes, ...]) -> Answer:
+        if ask == "open":
+            self._learner = InlineLearner(LearnerConfig(**values["config"]), on_progress=self._on_progress)
+            return {"facts": asdict(self._learner.open())}, ()
+        learner = self._learner
+        assert learner is not None, "the first request is not open"
+        match ask:
+            case "initial_model":
+                return {}, (learner.initial_model(values["seed"]),)
+            case "read_shared_slice":
+                return {}, (learner.read_shared_slice(values["index"]),)
+            case "evaluate":
+                model, *reference = attachments
+                return _answer_evaluations(learner.evaluate(model, reference=reference[0] if reference else None))
+            case "train":
+                model, *slices = attachments
+                trained, evaluation = learner.train(model, private_slices=values["private_slices"], slices=slices, seed=values["seed"])
+                return _answer_evaluations(evaluation, model=trained)
+            case "average":
+                average, *evaluations = learner.average(*attachments, remote_share=values["remote_share"])
+                return _answer_evaluations(*evaluations, model=average)
+        raise AssertionError(f"unknown request {ask!r}")
+
+    def _on_progress(self, done: int, total: int) -> None:
+        self._tell({"progress": [done, total]})
+
+
+def _answer_evaluations(*evaluations: Evaluation, model: bytes | None = None) -> Answer:
+    return {"evaluations": [asdict(item) for item in evaluations]}, () if model is None else (model,)
+
+
+if __name__ == "__main__":
+    main()
