@@ -7,9 +7,9 @@ SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 NODE_MAJOR := $(shell node --version 2>/dev/null | sed -nE 's/^v([0-9]+).*/\1/p')
+COMMA := ,
 # The contract test rebuilds the Solidity sources; a machine without Node 20 gets one inside .venv.
 DEV_EXTRAS := $(if $(shell [ "$(or $(NODE_MAJOR),0)" -ge 20 ] && echo yes),dev,dev$(COMMA)node)
-COMMA := ,
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
