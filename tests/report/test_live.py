@@ -48,7 +48,7 @@ def test_plain__sums_up_now_and_then() -> None:
         view.update("carl", cycles=4, accuracy=0.8)
         view.update("carl", cycles=5)
 
-    assert out.getvalue().splitlines()[1:] == ["[   10 s] Training: median accuracy 85.0 %, 7 work cycles, 1 adoptions, 2 peers"]
+    assert out.getvalue().splitlines()[1:] == ["[   10 s] Training: median accuracy 85.0\u00a0%, 7 work cycles, 1 adoptions, 2 peers"]
 
 
 def test_table__shows_every_peer_its_bar_and_the_time_left() -> None:
@@ -62,7 +62,7 @@ def test_table__shows_every_peer_its_bar_and_the_time_left() -> None:
     text = show(view)
 
     assert "1 min 0 s left" in text
-    assert all(words in text for words in ("ada", "carl", "latecomer", "17", "90.0 %", "1,200"))
+    assert all(words in text for words in ("ada", "carl", "latecomer", "17", "90.0\u00a0%", "1,200"))
     assert "━" * 9 in text
 
 
@@ -103,7 +103,7 @@ def test_live__draws_on_a_terminal_and_gives_it_back() -> None:
         view.update("ada", state="done", accuracy=0.95)
 
     assert "ada" in out.getvalue()
-    assert "95.0 %" in out.getvalue()
+    assert "95.0\u00a0%" in out.getvalue()
 
 
 def test_update__refuses_what_it_does_not_know() -> None:

@@ -51,7 +51,7 @@ def test_pick_unit__keeps_figures_short(amount: int, unit: str) -> None:
 
 def test_numbers__that_are_none_become_a_dash() -> None:
     assert [format_percent(math.nan), format_points(math.inf)] == ["–", "–"]
-    assert [format_percent(0.9432), format_points(-0.0123), format_points(0.05)] == ["94.3 %", "−1.2", "+5.0"]
+    assert [format_percent(0.9432), format_points(-0.0123), format_points(0.05)] == ["94.3\u00a0%", "−1.2", "+5.0"]
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(0, "0 s"), (59.6, "1 min 0 s"), (172.4, "2 min 52 s"), (7260, "2 h 1 min")])

@@ -7,6 +7,8 @@ import unicodedata
 
 TEXT_MAX = 200  # Names and digests fit; a longer text comes from somebody who wants to break the page.
 
+UNBROKEN = "\u00a0"  # A number and its sign stay on one line.
+
 _UNITS = (("ETH", 18), ("gwei", 9), ("wei", 0))
 
 
@@ -22,7 +24,7 @@ def clean_text(value: str) -> str:
 
 def format_percent(share: float, decimals: int = 1) -> str:
     """0.9432 as `94.3 %`; a dash for what is no number."""
-    return f"{100 * share:.{decimals}f} %" if math.isfinite(share) else "–"
+    return f"{100 * share:.{decimals}f}{UNBROKEN}%" if math.isfinite(share) else "–"
 
 
 def format_points(difference: float) -> str:
