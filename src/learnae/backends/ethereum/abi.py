@@ -51,7 +51,7 @@ class ContractAbi:
         self._events: dict[bytes, dict[str, Any]] = {}
         self.topics: dict[str, bytes] = {}
         for item in artefact.abi:
-            inputs = [_type_text(field) for field in item["inputs"]]
+            inputs = [_type_text(field) for field in item.get("inputs", ())]
             digest = keccak(text=f"{item.get('name', '')}({','.join(inputs)})")
             if item["type"] == "function":
                 self._inputs[item["name"]], self._selectors[item["name"]] = inputs, digest[:4]
