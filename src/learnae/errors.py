@@ -151,11 +151,15 @@ class BlockMismatchError(LearnaeError):
 # --- network ----------------------------------------------------------------------------------------------------
 
 
-class AddressInUseError(LearnaeError):
+class ListenError(LearnaeError):
     """The node cannot listen where it was told to."""
 
-    def __init__(self, address: str, reason: str) -> None:
-        super().__init__(f"cannot listen on {address}: {reason}; stop the program that uses it, or choose another port (0: any free one)")
+    def __init__(self, address: str, *, is_taken: bool, reason: str = "") -> None:
+        if is_taken:
+            reason = "the port is in use; stop the program that uses it, or choose another port (0: any free one)"
+        else:
+            reason = f"{reason}; choose an address of this machine and a port that you may open"
+        super().__init__(f"cannot listen on {address}: {reason}")
 
 
 class BadAddressError(LearnaeError):

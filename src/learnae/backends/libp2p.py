@@ -144,7 +144,7 @@ async def open_libp2p_network(
         listen: multiaddrs such as `/ip4/0.0.0.0/tcp/0`; may be empty for a peer that only dials.
         bootstrap: addresses with `/p2p/...` (from a ticket); dialled, and dialled again, in the background.
         rng: for choices among peers; the system's by default.
-    Raises: BadAddressError, AddressInUseError.
+    Raises: BadAddressError, ListenError.
     """
     rng = SystemRandom() if rng is None else rng
     entries = [(parse_address(address)[1], address) for address in bootstrap]

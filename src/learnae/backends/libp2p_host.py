@@ -28,6 +28,7 @@ from libp2p.identity.identify.identify import identify_handler_for
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
+from libp2p.security.noise.exceptions import PeerIDMismatchesPubkey
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
@@ -38,7 +39,7 @@ from multiaddr.exceptions import BinaryParseError, ProtocolLookupError, StringPa
 
 from learnae.backends.libp2p_tcp import BoundedSwarm, TcpTransport
 from learnae.backends.libp2p_yamux import CONNECTION_ERRORS, Yamux, YamuxStream
-from learnae.errors import AddressInUseError, BadAddressError, UnreachableError
+from learnae.errors import BadAddressError, ListenError, UnreachableError
 from learnae.ids import PEER_ID_BYTES, PeerId, parse_peer, peer_text
 
 logger = logging.getLogger(__name__)
@@ -243,7 +244,7 @@ class Host:
         return True
 
     async def listen(self, address: str) -> None:
-        """Raises: BadAddressError, AddressInUseError."""
+        """Raises: BadAddressError, ListenError."""
         try:
             maddr = Multiaddr(address)
             names = [protocol.name for protocol in maddr.protocols()]
@@ -253,8 +254,8 @@ class Host:
             raise BadAddressError(address, "a multiaddr such as /ip4/0.0.0.0/tcp/4001")
         if not await self.swarm.listen(maddr):
             fault = self._transport.faults.pop(str(maddr), None)
-            reason = "the port is in use" if fault and fault.errno == errno.EADDRINUSE else (fault and fault.strerror) or "unknown reason"
-            raise AddressInUseError(address, reason)
+            is_taken = fault is not None and fault.errno == errno.EADDRINUSE
+            raise ListenError(address, is_taken=is_taken, reason=str(fault and fault.strerror).lower())
 
     def disconnect(self, peer: PeerId) -> None:
         """End all connections with a peer at once."""
@@ -324,7 +325,7 @@ class _Watcher(INotifee):
 async def open_host(*, seed: bytes, listen: Sequence[str], rng: Random) -> AsyncIterator[Host]:
     """A host that listens on `listen` (multiaddrs without `/p2p`) until the block is left.
 
-    Raises: BadAddressError, AddressInUseError: nothing is left open.
+    Raises: BadAddressError, ListenError: nothing is left open.
     """
     host = Host(seed, rng)
     fault: Exception | None = None  # raised after the nurseries are closed, so that it does not arrive in a group
@@ -347,6 +348,8 @@ def _reason(error: BaseException) -> str:
     """The innermost cause in words: libraries wrap it several times."""
     while error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, PeerIDMismatchesPubkey):
+        return "another peer answers there"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error) or type(error).__name__

@@ -16,6 +16,7 @@ import trio
 from libp2p.abc import IListener, IRawConnection
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
@@ -145,10 +146,24 @@ class TcpTransport(TCP):
         return TcpListener(handler_function, self.faults)
 
 
+class _NoAutoConnector(AutoConnector):
+    """Dials nobody: whom to dial is decided in `libp2p_host`."""
+
+    async def maybe_connect(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def run_background_task(self, nursery: trio.Nursery) -> None:
+        await trio.lowlevel.checkpoint()
+
+
 class BoundedSwarm(Swarm):
     """py-libp2p's swarm, with a limit on handshakes, and a place for each connection only as long as it lives."""
 
     _handshakes = 0
+
+    def _init_connection_management(self) -> None:
+        super()._init_connection_management()
+        self.auto_connector = _NoAutoConnector(swarm=self)
 
     async def _handle_inbound_connection(self, read_write_closer: ReadWriteCloser, maddr: Multiaddr) -> None:
         if self._handshakes >= HANDSHAKES_MAX or self.get_total_connections() >= self.connection_config.max_connections:

@@ -1,0 +1,135 @@
+"""Which blocks of a file are still wanted, who was asked for what, and what has arrived.
+
+Only what is in the plan may be kept: each block's greatest size is known before it is asked for, the size of the file is
+known from its root, and what an earlier try left in the store is not asked for again.
+
+Pure but for the store that it looks into: no network, the clock is passed in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from learnae.backends.unixfs import LEAF_BYTES, NODE_BYTES_MAX, NodeError, parse_node
+from learnae.ids import CODEC_DAG_PB, CODEC_RAW, Cid, PeerId
+
+HEDGE_S: Final = 0.25  # Before an idle provider is asked for what another already owes.
+
+
+@dataclass(slots=True)
+class _Wanted:
+    file_bytes: int | None  # below this block; None: the root, whose size is not known yet
+    depth: int | None  # 0: a leaf
+    size_max: int
+    asked: dict[PeerId, float] = field(default_factory=dict)  # when
+
+
+class FetchPlan:
+    """What is still wanted of one file, and of whom. `fault` says why it can never be complete, if it cannot."""
+
+    def __init__(self, root: Cid, bytes_max: int, has_block: Callable[[Cid], bool], get_block: Callable[[Cid], bytes | None]) -> None:
+        self.root, self.bytes_max = root, bytes_max
+        self._has, self._get = has_block, get_block
+        self._wanted: dict[Cid, _Wanted] = {}
+        self._order: deque[Cid] = deque()  # not asked of anyone
+        self.lacking: dict[PeerId, set[Cid]] = {}
+        self.fault = ""
+        if root[1] == CODEC_DAG_PB:
+            self._want(root, None, None, NODE_BYTES_MAX)
+        elif root[1] == CODEC_RAW:
+            self._want(root, None, 0, LEAF_BYTES)
+        else:
+            self.fault = "it is not a file"
+
+    @property
+    def is_done(self) -> bool:
+        return not self._wanted or bool(self.fault)
+
+    def take(self, peer: PeerId, count: int, now_s: float) -> list[Cid]:
+        """Up to `count` blocks to ask `peer` for; when all are asked for, those that another has owed for longest."""
+        lacking = self.lacking.get(peer, set())
+        taken: list[Cid] = []
+        passed: list[Cid] = []
+        while self._order and len(taken) < count:
+            cid = self._order.popleft()
+            if cid in lacking:
+                passed.append(cid)
+            elif cid in self._wanted:
+                taken.append(cid)
+        self._order.extendleft(reversed(passed))
+        if not taken and not self._order:
+            late = [
+                (min(wanted.asked.values()), cid)
+                for cid, wanted in self._wanted.items()
+                if wanted.asked and peer not in wanted.asked and cid not in lacking and now_s - max(wanted.asked.values()) > HEDGE_S
+            ]
+            taken = [cid for _, cid in sorted(late)[: max(1, count // 4)]]
+        for cid in taken:
+            self._wanted[cid].asked[peer] = now_s
+        return taken
+
+    def compute_size_max(self, cid: Cid) -> int:
+        """What a provider may send for a block that it was asked for; another may have sent it meanwhile."""
+        wanted = self._wanted.get(cid)
+        return LEAF_BYTES if wanted is None else wanted.size_max
+
+    def handle_block(self, cid: Cid, block: bytes) -> bool:
+        """A verified block has arrived; whether it is to be kept: not if another provider was faster, or it ends the plan."""
+        wanted = self._wanted.get(cid)
+        if wanted is None:
+            return False
+        if wanted.depth == 0:
+            if wanted.file_bytes is not None and len(block) != wanted.file_bytes:
+                self.fault = "a leaf has not the size that the node above it says"
+            elif len(block) > self.bytes_max:
+                self.fault = f"it has {len(block)} bytes, at most {self.bytes_max} were expected"
+        else:
+            self._handle_node(wanted, block)
+        if self.fault:
+            return False
+        del self._wanted[cid]
+        return True
+
+    def _handle_node(self, wanted: _Wanted, block: bytes) -> None:
+        try:
+            children = parse_node(block, file_bytes=wanted.file_bytes, depth=wanted.depth)
+        except NodeError as error:
+            self.fault = f"it is not a file as learnae and IPFS write it: {error}"
+            return
+        size_bytes = sum(child.file_bytes for child in children)
+        if size_bytes > self.bytes_max:
+            self.fault = f"it has {size_bytes} bytes, at most {self.bytes_max} were expected"
+            return
+        for child in children:
+            self._want(child.cid, child.file_bytes, child.depth, child.file_bytes if child.depth == 0 else NODE_BYTES_MAX)
+
+    def handle_absent(self, peer: PeerId, cid: Cid) -> None:
+        self.lacking.setdefault(peer, set()).add(cid)
+        self._give_back(peer, cid)
+
+    def handle_lost(self, peer: PeerId) -> None:
+        """`peer` will not send what it still owes."""
+        for cid in list(self._wanted):
+            self._give_back(peer, cid)
+
+    def _give_back(self, peer: PeerId, cid: Cid) -> None:
+        wanted = self._wanted.get(cid)
+        if wanted is not None and wanted.asked.pop(peer, None) is not None and not wanted.asked:
+            self._order.appendleft(cid)
+
+    def _want(self, cid: Cid, file_bytes: int | None, depth: int | None, size_max: int) -> None:
+        if cid in self._wanted:
+            return
+        if not self._has(cid):
+            self._wanted[cid] = _Wanted(file_bytes, depth, size_max)
+            self._order.append(cid)
+        elif depth != 0:
+            block = self._get(cid)  # a node that an earlier try left here: go on below it
+            self._wanted[cid] = _Wanted(file_bytes, depth, size_max)
+            if block is None:
+                self._order.append(cid)
+            else:
+                self.handle_block(cid, block)
