@@ -74,6 +74,10 @@ def split_examples(examples: Examples, validation_share: float) -> tuple[Example
     return (x[order[count:]], y[order[count:]]), (x[order[:count]], y[order[:count]])
 
 
+def pool_examples(parts: Sequence[Examples]) -> Examples:
+    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+
+
 class InlineLearner:
     """The methods of the `Learner` port without `async`. `open` comes first; every method raises what the port says."""
 
@@ -102,7 +106,7 @@ class InlineLearner:
             device=str(self._device),
             parameters=self._manifest.parameters,
             model_bytes=len(content),
-            private_slices=slices - self._shared,
+            private_slices=self.private_slices,
             shared_slices=self._shared,
         )
 
@@ -158,6 +162,20 @@ class InlineLearner:
         theirs = self._read(remote)
         content = encode_tensors(REDUCERS[self._config.reducer](self._read(local), theirs, remote_share=remote_share))
         return content, self.evaluate(content, reference=local), self.evaluate(remote, reference=local)
+
+    @property
+    def private_slices(self) -> int:
+        return -(-len(self._train[0]) // self._per_slice) - self._shared
+
+    @property
+    def examples_per_slice(self) -> int:
+        return self._per_slice
+
+    def take_over(self, others: Sequence[InlineLearner]) -> None:
+        """Pool the data of other learners of the same task with the own: what no peer can do, to compare with."""
+        self._train = pool_examples([self._train, *(other._train for other in others)])
+        self._validation = pool_examples([self._validation, *(other._validation for other in others)])
+        self._measured.clear()
 
     def close(self) -> None:
         self._measured.clear()
@@ -219,7 +237,7 @@ class InlineLearner:
             parts.insert(0, (x[rows], y[rows]))
         if not parts:
             raise IndexError("there is no slice to train on")
-        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+        return pool_examples(parts)
 
     def _run(self, state: StateDict, examples: Examples, seed: int) -> StateDict:
         """Passes of gradient descent from `state`; global random state is restored afterwards."""

@@ -87,11 +87,11 @@ class Task:
 class Blame:
     """Whatever the user's code raises inside becomes a TaskError that says what was being done, and in which line.
 
-    Not an `except`: interrupts and our own errors pass through.
+    With a `source` it becomes a TaskDataError about that. Not an `except`: interrupts and our own errors pass through.
     """
 
-    def __init__(self, task: str, file: Path, doing: str) -> None:
-        self._task, self._file, self._doing = task, file, doing
+    def __init__(self, task: str, file: Path, doing: str, *, source: str | None = None) -> None:
+        self._task, self._file, self._doing, self._source = task, file, doing, source
 
     def __enter__(self) -> None:
         return None
@@ -102,7 +102,8 @@ class Blame:
         lines = [frame.lineno for frame in traceback.extract_tb(trace) if Path(frame.filename) == self._file]
         where = f", line {lines[-1]}" if lines and lines[-1] else ""
         first = str(error).strip().splitlines()[0][:300] if str(error).strip() else "no message"
-        raise TaskError(self._task, f"{self._doing} failed with {type(error).__name__}: {first} ({self._file.name}{where})") from error
+        why = f"{self._doing} failed with {type(error).__name__}: {first} ({self._file.name}{where})"
+        raise (TaskError(self._task, why) if self._source is None else TaskDataError(self._source, why)) from error
 
 
 def load_task(name: str) -> Task:
@@ -151,11 +152,11 @@ def _read_values(name: str, module: ModuleType) -> Hyperparameters:
 def load_examples(task: Task, source: str, *, test: bool = False) -> Examples:
     """The user's own data, or the task's test data, as two tensors of equal length.
 
-    Raises: TaskError: the task's code failed. TaskDataError: what it returned is not usable.
+    Raises: TaskDataError: loading failed, or what came back is not usable.
     """
     load = task.load_test_data if test else task.load_data
     assert load is not None
-    with Blame(task.name, task.file, f"loading {source!r}"):
+    with Blame(task.name, task.file, "loading them", source=source):
         loaded = load(source)
     if not isinstance(loaded, tuple) or len(loaded) != 2:
         raise TaskDataError(source, f"loading it gave {type(loaded).__name__}, expected a tuple (x, y)")
