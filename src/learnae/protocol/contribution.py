@@ -44,6 +44,7 @@ class ContributionLedger:
 
     def __init__(self) -> None:
         self._rows: dict[PeerId, ContributionVector] = {}
+        self._plain: dict[PeerId, dict[PeerId, Credits]] | None = None  # what `rows` gave, until a row changes
 
     def row(self, reporter: PeerId) -> ContributionVector:
         vector = self._rows.get(reporter)
@@ -54,15 +55,19 @@ class ContributionLedger:
         vector = self._rows.setdefault(reporter, ContributionVector(reporter))
         if sequence == vector.sequence + 1:
             vector.fold(sequence, message)
+            if isinstance(message, HelpReported):
+                self._plain = None
 
     def refold(self, reporter: PeerId, log: Iterable[tuple[int, Message]]) -> None:
         """Build a row anew from a shortened log (the issuer forked)."""
         self._rows[reporter] = ContributionVector(reporter)
+        self._plain = None
         for sequence, message in log:
             self.fold(reporter, sequence, message)
 
     def merge(self, other: Mapping[PeerId, ContributionVector]) -> None:
         """Take over rows that were folded further; idempotent, and the same in any order (Fig. 4)."""
+        self._plain = None
         for reporter, vector in other.items():
             if vector.sequence > self.row(reporter).sequence:
                 self._rows[reporter] = vector
@@ -72,7 +77,9 @@ class ContributionLedger:
 
     def rows(self) -> dict[PeerId, dict[PeerId, Credits]]:
         """The whole ledger as plain rows, sorted, for the reward rules and for comparing two peers."""
-        return {r: dict(sorted(v.credits.items())) for r, v in sorted(self._rows.items()) if v.credits}
+        if self._plain is None:
+            self._plain = {r: dict(sorted(v.credits.items())) for r, v in sorted(self._rows.items()) if v.credits}
+        return self._plain
 
     def vectors(self) -> Mapping[PeerId, ContributionVector]:
         return self._rows

@@ -26,12 +26,11 @@ from learnae.protocol.messages import (
     HelpReported,
     Message,
     SyncMessage,
-    parse_message,
 )
 from learnae.protocol.rules import SessionRules
 from learnae.tangle.dag import TangleDag
 from learnae.tangle.verdict import ACCEPTED, Ruling, Verdict, ignore
-from learnae.tangle.vertex import Codec, Sign, Vertex, create_vertex
+from learnae.tangle.vertex import Sign, Vertex, create_vertex
 
 PAGE_BYTES_MAX: Final = SYNC_BYTES_MAX // 2  # Leaves room for the have-vector in the same message.
 ORPHAN_AGE_MAX_MS: Final = 600_000  # A partition of ten minutes; what is older comes by sync, in order.
@@ -58,7 +57,7 @@ class Received:
 class ControlLane:
     """What this peer knows of the control lane, and its own log in it."""
 
-    def __init__(self, *, rules: SessionRules, me: PeerId, sign: Sign, rng: Random, codec: Codec) -> None:
+    def __init__(self, *, rules: SessionRules, me: PeerId, sign: Sign, rng: Random, codec: validation.ControlCodec) -> None:
         self._rules = rules
         self._me = me
         self._sign = sign
@@ -79,7 +78,7 @@ class ControlLane:
             return Received(vertex)
         if vertex.cid in self.dag or vertex.cid in self.dag.orphans:
             return Received(ignore("known"))
-        message = validation.validate_alone(vertex, self._rules, self.net, now_ms=now_ms)
+        message = validation.validate_alone(vertex, self._codec.parse(vertex), self._rules, self.net, now_ms=now_ms)
         if isinstance(message, Ruling):
             return Received(message)
         ruling = validation.is_member_vertex(vertex, self.members)
@@ -108,7 +107,7 @@ class ControlLane:
             first_ruling = first_ruling or ruling
             if ruling is ACCEPTED:
                 for freed in self.dag.orphans.release(vertex.cid):
-                    parsed = parse_message(freed.kind, freed.body)
+                    parsed = self._codec.parse(freed)
                     assert parsed is not None, "orphans were parsed before they waited"
                     ready.append((freed, parsed))
         assert first_ruling is not None
@@ -147,7 +146,7 @@ class ControlLane:
 
     def _refold(self, issuer: PeerId) -> None:
         def read(vertex: Vertex) -> Message:
-            message = parse_message(vertex.kind, vertex.body)
+            message = self._codec.parse(vertex)
             assert message is not None, "only parsed vertices enter"
             return message
 
@@ -159,7 +158,7 @@ class ControlLane:
         for encoded in vertices:
             vertex = self._codec.decode(encoded)
             assert isinstance(vertex, Vertex), "the journal holds only vertices"
-            message = parse_message(vertex.kind, vertex.body)
+            message = self._codec.parse(vertex)
             assert message is not None, "the journal holds only parsed vertices"
             if vertex.cid not in self.dag:
                 self._insert(vertex, message, entries, [], [])

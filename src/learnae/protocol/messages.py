@@ -317,8 +317,15 @@ class SyncMessage:
     vertices: tuple[bytes, ...] = field(default=())
 
     def encode(self) -> bytes:
-        have = None if self.have is None else [[issuer, sequence] for issuer, sequence in sorted(self.have.items())]
-        return cbor.encode([1, have, self.answer, list(self.want), list(self.vertices)])
+        have = None if self.have is None else _encode_have(self.have)
+        rest = [self.answer, list(self.want), list(self.vertices)]
+        return b"\x85\x01" + (have or cbor.encode(None)) + b"".join(map(cbor.encode, rest))
+
+
+def _encode_have(have: Mapping[PeerId, int]) -> bytes:
+    """The pairs of a have-vector, sorted; written out by hand, because every sync carries one of every issuer."""
+    pairs = [b"\x82\x58\x20" + issuer + cbor.encode_head(0, have[issuer]) for issuer in sorted(have)]
+    return cbor.encode_head(4, len(pairs)) + b"".join(pairs)
 
 
 def decode_sync(content: bytes) -> SyncMessage | None:

@@ -25,7 +25,7 @@ from learnae.protocol.messages import (
 from learnae.protocol.rewards import compute_credits
 from learnae.protocol.rules import SessionRules
 from learnae.tangle.verdict import ACCEPTED, Ruling, ignore, reject
-from learnae.tangle.vertex import Codec, Vertex
+from learnae.tangle.vertex import Vertex, VertexCodec
 
 TIME_AHEAD_MAX_MS: Final = 120_000  # Ordinary computers' clocks are off by seconds; two minutes forgive a bad one.
 VERTEX_RATE_PER_S: Final = 5  # A busy peer issues about two a second.
@@ -34,13 +34,21 @@ HASHLIST_SLICES_MAX: Final = 16_384  # The list of so many CIDs has 576 KiB: it 
 MODEL_OVERSIZE_PERMILLE: Final = 1020  # A model may be 2 % larger than the session's (longer header, padding).
 
 
+class ControlCodec(VertexCodec):
+    """The codec of the control lane: also reads what a vertex says. The simulator shares one that remembers."""
+
+    def parse(self, vertex: Vertex) -> Message | None:
+        """The message of a vertex, None if its body is not one of its kind."""
+        return parse_message(vertex.kind, vertex.body)
+
+
 def compute_model_bytes_max(rules: SessionRules) -> int:
     """The most bytes that a model of this session may have: 2 % over the initial one, and room for a header."""
     return rules.model_bytes * MODEL_OVERSIZE_PERMILLE // 1000 + 1024
 
 
-def validate_alone(vertex: Vertex, rules: SessionRules, net: bytes, *, now_ms: int) -> Message | Ruling:
-    """Judge a decoded vertex by itself, without its signature; its message if nothing speaks against it."""
+def validate_alone(vertex: Vertex, message: Message | None, rules: SessionRules, net: bytes, *, now_ms: int) -> Message | Ruling:
+    """Judge a decoded vertex and its parsed message by themselves, without the signature; the message if nothing speaks against it."""
     # 1. It belongs to this session and lane.
     if vertex.net != net:
         return reject("another session or lane")
@@ -48,7 +56,6 @@ def validate_alone(vertex: Vertex, rules: SessionRules, net: bytes, *, now_ms: i
     if vertex.tag:
         return reject("a control vertex with a tag")
     # 3. Its body is what its kind writes.
-    message = parse_message(vertex.kind, vertex.body)
     if message is None:
         return reject(f"not a body of kind {vertex.kind}")
     # 4. It is not older than the session.
@@ -93,7 +100,7 @@ def validate_place(vertex: Vertex, *, get: Callable[[Cid], Vertex | None], first
     return ACCEPTED
 
 
-def validate_fork(proof: ForkProved, codec: Codec, net: bytes) -> tuple[Vertex, Vertex] | None:
+def validate_fork(proof: ForkProved, codec: ControlCodec, net: bytes) -> tuple[Vertex, Vertex] | None:
     """The two vertices of a fork proof, both decoded and with right signatures; None if it proves nothing."""
     first, second = codec.decode(proof.first), codec.decode(proof.second)
     if not isinstance(first, Vertex) or not isinstance(second, Vertex):

@@ -22,6 +22,8 @@ class SimulatedLearner(Protocol):
         self, model: bytes, *, private_slices: Sequence[int], slices: Sequence[bytes], seed: int
     ) -> tuple[bytes, Evaluation]: ...
 
-    def average(self, local: bytes, remote: bytes, *, remote_share: float) -> tuple[bytes, Evaluation]: ...
+    def average(self, local: bytes, remote: bytes, *, remote_share: float) -> tuple[bytes, Evaluation, Evaluation]:
+        """The mean, its evaluation with `local` as reference, and the remote model's own evaluation."""
+
 
     def read_shared_slice(self, index: int) -> bytes: ...

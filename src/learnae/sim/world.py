@@ -75,7 +75,9 @@ class World:
     def _make_host(self, index: int, learner: SimulatedLearner) -> Host:
         key = SigningKey(hashlib.sha256(f"learnae simulation {self.seed} {index}".encode()).digest())
         name = PeerId(bytes(key.verify_key))
-        settings = PeerSettings(reports_help=index >= self.scenario.silent, tips_budget_wei=10**18)
+        settings = PeerSettings(
+            reports_help=index >= self.scenario.silent, tips_budget_wei=10**18, pace_s=self.scenario.cycle_s
+        )
 
         def make_peer(rng: Random) -> Peer:
             return Peer(
@@ -299,8 +301,7 @@ class World:
             case ev.AverageModels():
                 local, remote = files[effect.local], files[effect.remote]
                 step_s *= 2 * EVALUATE_SHARE
-                measured = learner.evaluate(remote, reference=local)
-                model, evaluation = learner.average(local, remote, remote_share=effect.remote_share)
+                model, evaluation, measured = learner.average(local, remote, remote_share=effect.remote_share)
                 event = ev.ModelsAveraged(effect.number, self._store(host, model), len(model), evaluation, measured)
             case ev.EvaluateModel():
                 step_s *= EVALUATE_SHARE

@@ -26,7 +26,7 @@ def encode(value: object) -> bytes:
 def encode_links(cids: Iterable[bytes]) -> bytes:
     """A list of CIDs as links (tag 42, identity multibase prefix)."""
     links = [_LINK + bytes((len(cid) + 1, 0)) + cid for cid in cids]
-    return _head(4, len(links)) + b"".join(links)
+    return encode_head(4, len(links)) + b"".join(links)
 
 
 def decode(encoded: bytes) -> Any:
@@ -44,20 +44,20 @@ def _append(parts: list[bytes], value: object) -> None:
     kind = type(value)
     if kind is int:
         assert isinstance(value, int)
-        parts.append(_head(0, value) if value >= 0 else _head(1, -1 - value))
+        parts.append(encode_head(0, value) if value >= 0 else encode_head(1, -1 - value))
     elif kind is bytes:
         assert isinstance(value, bytes)
-        parts.append(_head(2, len(value)))
+        parts.append(encode_head(2, len(value)))
         parts.append(value)
     elif kind is list:
         assert isinstance(value, list)
-        parts.append(_head(4, len(value)))
+        parts.append(encode_head(4, len(value)))
         for item in value:
             _append(parts, item)
     elif kind is str:
         assert isinstance(value, str)
         text = value.encode()
-        parts.append(_head(3, len(text)))
+        parts.append(encode_head(3, len(text)))
         parts.append(text)
     elif value is None or value is True or value is False:
         parts.append(b"\xf6" if value is None else b"\xf5" if value else b"\xf4")
@@ -65,7 +65,8 @@ def _append(parts: list[bytes], value: object) -> None:
         raise TypeError(f"cannot encode a {kind.__name__}")
 
 
-def _head(major: int, number: int) -> bytes:
+def encode_head(major: int, number: int) -> bytes:
+    """The head of an item: its major type (0 whole number, 2 bytes, 4 list, ...) and its number, in the shortest form."""
     if number < 24:
         return bytes((major << 5 | number,))
     if number < 0x100:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from nacl.bindings import crypto_sign_open
 from nacl.exceptions import BadSignatureError
@@ -81,16 +81,8 @@ def create_vertex(  # noqa: PLR0913 - the fields of a vertex
     return ruling
 
 
-class Codec(Protocol):
-    """Decodes and verifies vertices; the simulator shares one that remembers what it has seen."""
-
-    def decode(self, encoded: bytes) -> Vertex | Ruling: ...
-
-    def verify(self, vertex: Vertex) -> bool: ...
-
-
 class VertexCodec:
-    """The codec of a node: stateless."""
+    """Decodes and verifies vertices; stateless."""
 
     def decode(self, encoded: bytes) -> Vertex | Ruling:
         """Decode canonical bytes, or say why they are not a vertex. The signature is not checked here."""

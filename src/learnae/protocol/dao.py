@@ -1,0 +1,157 @@
+"""This peer as a member of the session's DAO: what the chain says, who is a member, what stage it is, which calls to make.
+
+Takes views of the chain and the answers to transactions; the ledger it reads, it does not write. Pure.
+Source: paper 4.4 (identity), 6 and Fig. 5 (stages); docs/contracts.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from learnae.ids import CODEC_DAG_CBOR, Address, Cid, PeerId
+from learnae.protocol import events as ev
+from learnae.protocol.calls import Call, ChainView, Stage
+from learnae.protocol.cycle import Phase
+from learnae.protocol.identity import Membership, judge_members
+from learnae.protocol.lane import ControlLane
+from learnae.protocol.messages import Kind
+from learnae.protocol.rules import SessionRules
+from learnae.protocol.settlement import Books, Settlement
+
+RECORD_SETTLEMENT = "settlement"
+
+
+class DaoMember:
+    """Membership, stages and transactions of one peer."""
+
+    def __init__(self, *, rules: SessionRules, me: PeerId, lane: ControlLane, next_number: Callable[[], int]) -> None:
+        self._rules = rules
+        self._me = me
+        self._lane = lane
+        self._next_number = next_number
+        self.settlement = Settlement(rules, me)
+        self.membership = Membership({})
+        self.view: ChainView | None = None
+        self.finished = False
+        self._view_at_s = 0.0
+        self._calls: dict[int, Call] = {}
+        self._phase = Phase.WAITING
+
+    def restore(self, records: Mapping[str, bytes]) -> None:
+        record = records.get(RECORD_SETTLEMENT)
+        if record is not None:
+            self.settlement.restore(record)
+
+    @property
+    def is_member(self) -> bool:
+        return self._me in self.membership.by_peer
+
+    def find_wallet(self, peer: PeerId) -> Address | None:
+        member = self.membership.by_peer.get(peer)
+        return member.wallet if member else None
+
+    # --- time -----------------------------------------------------------------------------------------------
+
+    def compute_chain_time(self, now_s: float) -> float:
+        """The chain's clock, carried on by this machine's: only differences of the own clock count."""
+        return now_s if self.view is None else self.view.time_s + (now_s - self._view_at_s)
+
+    def compute_phase(self, now_s: float) -> Phase:
+        """What the work cycle may do now."""
+        rules, view = self._rules, self.view
+        time_s = self.compute_chain_time(now_s)
+        if view is None or time_s < rules.funding_ends_s:
+            return Phase.WAITING
+        if time_s >= rules.training_ends_s or view.stage in (Stage.REFUNDED, Stage.RELEASED):
+            return Phase.CLOSED
+        return Phase.TRAINING if time_s < rules.training_ends_s - rules.final_s else Phase.FINAL
+
+    # --- views of the chain ---------------------------------------------------------------------------------
+
+    def read(self, view: ChainView, now_s: float) -> list[ev.Effect]:
+        """Take a view: who is a member now, which stage and phase it is."""
+        if self.view is None or view.time_s != self.view.time_s:
+            self._view_at_s = now_s
+        before, self.view = self.view, view
+        effects: list[ev.Effect] = []
+        if before is None or before.members != view.members:
+            effects += self._members_changed(view)
+        if before is None or before.stage != view.stage:
+            effects.append(ev.Tell(ev.Topic.DAO, f"stage {view.stage.value}", {"event": "stage", "stage": view.stage.value}))
+        phase = self.compute_phase(now_s)
+        if phase is not self._phase:
+            self._phase = phase
+            effects.append(ev.Tell(ev.Topic.SESSION, f"phase {phase.value}", {"event": "phase", "phase": phase.value}))
+        return effects
+
+    def _members_changed(self, view: ChainView) -> list[ev.Effect]:
+        known = {member.wallet for member, _ in self.membership.rejected}
+        self.membership = judge_members(view.members)
+        self._lane.members = self.membership.peers
+        effects: list[ev.Effect] = [
+            ev.Tell(ev.Topic.TROUBLE, f"not admitted: {member.wallet}: {why}")
+            for member, why in self.membership.rejected
+            if member.wallet not in known
+        ]
+        text = f"{len(self.membership.by_peer)} members"
+        return [*effects, ev.Tell(ev.Topic.SESSION, text, {"event": "members", "members": len(view.members)})]
+
+    # --- transactions ---------------------------------------------------------------------------------------
+
+    def settle(self, now_s: float) -> list[ev.Effect]:
+        """The next call that this member owes the session, and the end when nothing is left to do."""
+        view = self.view
+        if self.finished or view is None:
+            return []
+        before = self.settlement.snapshot
+        call = self.settlement.step(view, self.membership, self._read_books(view), now_s=self.compute_chain_time(now_s))
+        effects: list[ev.Effect] = []
+        if self.settlement.snapshot is not before:
+            effects.append(ev.SaveRecord(RECORD_SETTLEMENT, self.settlement.encode()))
+        if call is not None:
+            effects += self._submit(call)
+        late = view.stage is not Stage.FUNDING and not self.is_member and not self.settlement.pending
+        if late or self.settlement.is_over(view, self.membership):
+            self.finished = True
+            effects.append(ev.Finish("" if self.is_member else "the time to join is over: this peer is not a member of the session"))
+        return effects
+
+    def _read_books(self, view: ChainView) -> Books | None:
+        if view.stage not in (Stage.CLAIMING, Stage.VOTING):
+            return None
+        ledger, dag = self._lane.ledger, self._lane.dag
+        closed = all(ledger.row(peer).closed or dag.fork(peer) for peer in self.membership.peers)
+        own = next((v for v in dag.chain(self._me) if v.kind == Kind.CHECKPOINT and isinstance(v.body, list) and v.body[0]), None)
+        return Books(
+            rows=ledger.rows(),
+            closed=closed and not len(dag.orphans),
+            evidence=own.cid[4:] if own else bytes(32),
+            missing_evidence=any(_to_vertex_cid(claim.evidence) not in dag for claim in view.claims),
+        )
+
+    def _submit(self, call: Call) -> list[ev.Effect]:
+        number = self._next_number()
+        self._calls[number] = call
+        self.settlement.submitted()
+        name = type(call).__name__
+        return [ev.Tell(ev.Topic.DAO, f"sends {name}", {"event": "call", "call": name}), ev.SubmitTransaction(number, call)]
+
+    def answered(self, event: ev.TransactionConfirmed | ev.TransactionFailed, now_s: float) -> list[ev.Effect]:
+        """Take the answer to one of this member's transactions."""
+        call = self._calls.pop(event.number)
+        if isinstance(event, ev.TransactionConfirmed):
+            self.settlement.confirmed()
+            if event.address is None:
+                return []
+            self.settlement.poid = event.address
+            return [ev.SaveRecord(RECORD_SETTLEMENT, self.settlement.encode())]
+        self.settlement.failed(now_s=self.compute_chain_time(now_s))
+        told = ev.Tell(ev.Topic.TROUBLE, f"{type(call).__name__} failed: {event.reason}")
+        if event.final and not self.is_member:
+            self.finished = True
+            return [told, ev.Finish(event.reason)]
+        return [told]
+
+
+def _to_vertex_cid(digest: bytes) -> Cid:
+    return Cid(bytes((1, CODEC_DAG_CBOR, 0x12, 0x20)) + digest)
