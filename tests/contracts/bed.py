@@ -57,6 +57,7 @@ class Bed:
     """One session. Every call goes to the contract and to the model, and both must say the same."""
 
     terms: SessionTerms = field(default_factory=make_terms)
+    wallets: int = 10  # that hold money at the start, besides 299 and 300
     clock_s: int = START_S
     chain: LocalChain = field(init=False)
     session: Address = field(init=False)
@@ -67,7 +68,7 @@ class Bed:
     gas: dict[str, int] = field(default_factory=dict)  # most gas that each function used
 
     def __post_init__(self) -> None:
-        rich = {bytes.fromhex(make_wallet(index).address[2:]): 10**36 for index in range(301)}
+        rich = {bytes.fromhex(make_wallet(index).address[2:]): 10**36 for index in (*range(self.wallets), 299, 300)}
         self.chain = LocalChain(CHAIN_ID, rich, lambda: self.clock_s)
         self.session = self.deploy(encode_session_creation(self.terms))
         self.model = SessionFund(self.terms)
