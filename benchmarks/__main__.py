@@ -1,0 +1,49 @@
+"""`python -m benchmarks [NAME ...] [--json]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks import Result
+
+
+def list_names() -> list[str]:
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+
+
+def format_table(results: list[Result]) -> str:
+    rows = [("case", "value", "unit", "reference", "its value", "ratio")]
+    for result in results:
+        reference_value = "" if result.reference_value is None else f"{result.reference_value:,.3f}"
+        ratio = "" if result.ratio is None else f"{result.ratio:.2f}"
+        rows.append((result.case, f"{result.value:,.3f}", result.unit, result.reference or "", reference_value, ratio))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure a part of learnae on this machine.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {', '.join(list_names())}")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON for each")
+    chosen = parser.parse_args(arguments)
+    unknown = [name for name in chosen.names if name not in list_names()]
+    if unknown:
+        print(f"there is no benchmark {unknown[0]!r}; choose from: {', '.join(list_names())}", file=sys.stderr)
+        return 2
+    if not chosen.names:
+        print("\n".join(list_names()))
+    for name in chosen.names:
+        results: list[Result] = import_module(f"benchmarks.{name}").run()
+        if chosen.json:
+            print(json.dumps({"benchmark": name, "results": [result.to_json() for result in results]}), flush=True)
+        else:
+            print(f"{name}\n{format_table(results)}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

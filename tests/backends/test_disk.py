@@ -1,0 +1,214 @@
+"""Block store and journal on disk: promises of the ports, kills, bit rot, full disks, second starts."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+from itertools import count
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from learnae.backends.disk_blocks import DiskBlocks
+from learnae.backends.disk_journal import DiskJournal
+from learnae.backends.unixfs import LEAF_BYTES, build_blocks
+from learnae.errors import DiskFullError, FolderInUseError, JournalDamagedError
+from learnae.ids import CODEC_DAG_CBOR, compute_cid
+from tests.conformance.block_store import check_block_store
+from tests.conformance.journal import check_journal
+
+QUOTA = 8 << 20
+
+
+def open_blocks(folder: Path, quota_bytes: int = QUOTA) -> DiskBlocks:
+    return DiskBlocks(folder, quota_bytes=quota_bytes, reserve_bytes=0)
+
+
+def test_disk_blocks__keep_the_promises_of_the_port(tmp_path: Path) -> None:
+    numbers = count()
+    check_block_store(lambda quota_bytes: open_blocks(tmp_path / str(next(numbers)), quota_bytes))
+
+
+def test_disk_journal__keeps_the_promises_of_the_port(tmp_path: Path) -> None:
+    check_journal(DiskJournal(tmp_path))
+
+
+# --- blocks -----------------------------------------------------------------------------------------------------
+
+
+def test_disk_blocks__files_pins_and_privacy_survive_a_restart(tmp_path: Path) -> None:
+    store = open_blocks(tmp_path)
+    content = Random(1).randbytes(3 * LEAF_BYTES)
+    shared, kept = store.put_file(content), store.put_file(b"mine", public=False)
+    store.pin(shared)
+    again = open_blocks(tmp_path)
+    assert again.get_file(shared, bytes_max=len(content)) == content
+    assert again.get_public_block(kept) is None
+    assert again.get_block(kept) == b"mine"
+    assert again.used_bytes == store.used_bytes
+    for seed in range(2, 12):
+        again.put_file(Random(seed).randbytes(2 << 20))
+    assert again.has_file(shared), "its pin was read back"
+    again.unpin(shared)
+    assert not list((tmp_path / "pins").iterdir())
+
+
+def test_disk_blocks__flipped_bits_are_never_given_and_the_block_can_be_stored_again(tmp_path: Path) -> None:
+    """threats.md, bit rot: corrupt bytes are never used, and are fetched again."""
+    store = open_blocks(tmp_path)
+    content = Random(1).randbytes(2 * LEAF_BYTES)
+    root = store.put_file(content)
+    leaf, block = next(iter(build_blocks(content)))
+    (pack,) = (tmp_path / "packs").iterdir()
+    raw = bytearray(pack.read_bytes())
+    raw[raw.index(block[:32])] ^= 1
+    pack.write_bytes(raw)
+    assert store.get_file(root, bytes_max=len(content)) is None
+    assert not store.has_block(leaf), "dropped, so that it is asked for again"
+    store.put_block(leaf, block)
+    assert store.get_file(root, bytes_max=len(content)) == content
+    again = open_blocks(tmp_path)
+    assert again.get_file(root, bytes_max=len(content)) == content, "the newer copy wins after a restart"
+
+
+def test_disk_blocks__unfinished_and_damaged_packs_do_not_stop_a_start(tmp_path: Path) -> None:
+    store = open_blocks(tmp_path)
+    first, second = Random(1).randbytes(1000), Random(2).randbytes(1000)
+    one, two = store.put_file(first), store.put_file(second)
+    packs = sorted((tmp_path / "packs").iterdir())
+    (tmp_path / "packs" / "9.unfinished").write_bytes(b"half a pack")
+    packs[1].write_bytes(packs[1].read_bytes()[:-1])  # cut short
+    (tmp_path / "packs" / "7.public").write_bytes(b"\xff" * 100)
+    again = open_blocks(tmp_path)
+    assert again.get_file(one, bytes_max=1000) == first
+    assert again.get_file(two, bytes_max=1000) is None
+    assert not (tmp_path / "packs" / "9.unfinished").exists()
+
+
+def test_disk_blocks__a_full_disk_is_one_sentence_and_nothing_is_lost(tmp_path: Path) -> None:
+    """threats.md, disk: a file size limit stands for the full disk; the write fails half way."""
+    store = open_blocks(tmp_path)
+    kept = store.put_file(b"before")
+    used_bytes = store.used_bytes
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (LEAF_BYTES, limits[1]))
+        with pytest.raises(DiskFullError, match=r"no room in the block store for .* more bytes: File too large; free some space"):
+            store.put_file(Random(1).randbytes(4 * LEAF_BYTES))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert store.get_block(kept) == b"before"
+    assert store.used_bytes == used_bytes
+    assert len(list((tmp_path / "packs").iterdir())) == 1, "the half pack is gone"
+    assert store.has_file(store.put_file(Random(1).randbytes(4 * LEAF_BYTES)))
+
+
+def test_disk_blocks__leave_the_reserve_to_the_journal(tmp_path: Path) -> None:
+    disk = os.statvfs(tmp_path)
+    store = DiskBlocks(tmp_path, quota_bytes=1 << 60, reserve_bytes=disk.f_bavail * disk.f_frsize + (1 << 30))
+    with pytest.raises(DiskFullError, match="0 bytes of the disk may still be used"):
+        store.put_file(b"small")
+
+
+# --- journal ----------------------------------------------------------------------------------------------------
+
+
+def test_disk_journal__is_read_back_after_a_restart(tmp_path: Path) -> None:
+    journal = DiskJournal(tmp_path)
+    journal.append([(compute_cid(b"one", CODEC_DAG_CBOR), b"one")], [("name", b"value")])
+    journal.close()
+    again = DiskJournal(tmp_path)
+    assert list(again.vertices()) == [b"one"]
+    assert again.records() == {"name": b"value"}
+    again.close()
+    assert (tmp_path / "journal.sqlite").stat().st_mode & 0o077 == 0
+
+
+def test_disk_journal__a_second_start_on_the_folder_is_one_sentence(tmp_path: Path) -> None:
+    journal = DiskJournal(tmp_path)
+    with pytest.raises(FolderInUseError, match=f"the folder {tmp_path} is in use by another learnae process; stop that one first"):
+        DiskJournal(tmp_path)
+    journal.append([(compute_cid(b"one", CODEC_DAG_CBOR), b"one")])
+    journal.close()
+    DiskJournal(tmp_path).close()
+
+
+def test_disk_journal__a_file_that_is_no_journal_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "journal.sqlite").write_bytes(b"not a database" * 1000)
+    for _ in range(2):  # and the folder is free again after the first
+        with pytest.raises(JournalDamagedError, match=r"journal.sqlite cannot be used .*; restore it from a backup"):
+            DiskJournal(tmp_path)
+
+
+def test_disk_journal__a_full_disk_is_one_sentence_and_nothing_is_half_written(tmp_path: Path) -> None:
+    """SQLite's own page limit stands for the full disk."""
+    journal = DiskJournal(tmp_path)
+    journal.append([(compute_cid(b"one", CODEC_DAG_CBOR), b"one")], [("stage", b"1")])
+    journal._database.execute("PRAGMA max_page_count = 12")
+    large = bytes(200_000)
+    with pytest.raises(DiskFullError, match=r"no room in the journal for 200001 more bytes: .*; free some space"):
+        journal.append([(compute_cid(large, CODEC_DAG_CBOR), large)], [("stage", b"2")])
+    assert list(journal.vertices()) == [b"one"]
+    assert journal.records() == {"stage": b"1"}
+    journal._database.execute("PRAGMA max_page_count = 100000")
+    journal.append([(compute_cid(large, CODEC_DAG_CBOR), large)], [("stage", b"2")])
+    assert journal.records() == {"stage": b"2"}
+    journal.close()
+
+
+_APPENDER = """
+import sys
+from pathlib import Path
+from learnae.backends.disk_blocks import DiskBlocks
+from learnae.backends.disk_journal import DiskJournal
+from learnae.ids import CODEC_DAG_CBOR, compute_cid
+journal = DiskJournal(Path(sys.argv[1]))
+blocks = DiskBlocks(Path(sys.argv[1]), reserve_bytes=0)
+number = 0
+while True:
+    block = b"%d" % number
+    journal.append([(compute_cid(block, CODEC_DAG_CBOR), block)], [("number", block)])
+    blocks.put_file(block * 2000)
+    print(number, flush=True)
+    number += 1
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 7, 30])
+def test_disk__what_was_acknowledged_before_a_kill_is_there_after_it(tmp_path: Path, lines: int) -> None:
+    """threats.md, kill at any point: starts again, repeats nothing, forgets nothing."""
+    with subprocess.Popen([sys.executable, "-c", _APPENDER, str(tmp_path)], stdout=subprocess.PIPE, env=_environment()) as process:
+        assert process.stdout is not None
+        for _ in range(lines):
+            acknowledged = int(process.stdout.readline())
+        process.kill()
+        rest = process.stdout.read().split()
+        acknowledged = int(rest[-1]) if rest else acknowledged
+    journal, blocks = DiskJournal(tmp_path), open_blocks(tmp_path)
+    found = [int(block) for block in journal.vertices()]
+    assert found == list(range(len(found))), "each once, in order"
+    assert acknowledged <= found[-1] <= acknowledged + 1
+    assert int(journal.records()["number"]) == found[-1], "vertex and record of one append are there together or not at all"
+    for number in range(acknowledged + 1):
+        content = b"%d" % number * 2000
+        assert blocks.get_file(compute_cid(content), bytes_max=len(content)) == content
+    journal.close()
+
+
+def test_sqlite__syncs_every_commit(tmp_path: Path) -> None:
+    journal = DiskJournal(tmp_path)
+    settings = [journal._database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    journal.close()
+    assert settings == ["wal", 2]
+    assert sqlite3.sqlite_version_info >= (3, 37), "STRICT tables"
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
