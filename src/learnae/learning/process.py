@@ -11,10 +11,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final
 
 import trio
 
+import learnae
 from learnae import errors
 from learnae.errors import LearnerDiedError, LearningError
 from learnae.learning.config import LearnerConfig
@@ -116,7 +118,7 @@ class ProcessLearner:
             return
         if self._process is None:
             self._broken, self._said = False, b""
-            environment = {**os.environ, **dict.fromkeys(BRIDLED, str(self._config.threads))}
+            environment = {**os.environ, **dict.fromkeys(BRIDLED, str(self._config.threads)), "PYTHONPATH": find_import_path()}
             self._process = await trio.lowlevel.open_process(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
             )
@@ -198,6 +200,12 @@ class ProcessLearner:
         process, self._process, self._facts = self._process, None, None
         self._reader = FrameReader()
         return process
+
+
+def find_import_path() -> str:
+    """PYTHONPATH with which a new process finds the same package as this one, however this one found it."""
+    here = str(Path(learnae.__file__).parents[1])
+    return os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
 
 
 async def _end(process: trio.Process) -> None:
