@@ -209,6 +209,8 @@ class WorkCycle:
                 self.shelf.forget(cid)
         if task.candidate is not None and blames_remote:
             task.candidate.failures = FAILURES_MAX
+        if task.name == "open" and blames_remote:
+            return [ev.Finish(f"the session's initial model does not fit this task: {reason}")]
         return [ev.Tell(ev.Topic.TROUBLE, reason)]
 
     def _trained(self, task: _Task, event: ev.ModelTrained) -> list[Said]:
@@ -216,7 +218,6 @@ class WorkCycle:
         assert self.local is not None
         said: list[Said] = []
         if task.slices:
-            self.shelf.count_use(task.slices, by_me=True)
             said.append(DatasliceConsumed(slices=task.slices))
         self.cycles += 1
         parents = (self.local.cid,)

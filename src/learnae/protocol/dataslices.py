@@ -15,7 +15,7 @@ from typing import Final
 
 from learnae.ids import Cid, PeerId
 
-QUEUE_MAX: Final = 16  # Slices fetched ahead; a slice is small and a cycle takes a few.
+QUEUE_MAX: Final = 64  # Foreign slices kept for training: as many as a cycle takes by default.
 SHARED_SLICES_MAX: Final = 65_536  # Known shared slices of the whole session: about 10 MiB of counts.
 HASHLISTS_PER_PEER_MAX: Final = 4  # A peer that shares more data later publishes another list; not one each second.
 
@@ -34,8 +34,8 @@ class DatasliceShelf:
     overuse_threshold: int
     private_count: int = 0
     shared: dict[Cid, SharedSlice] = field(default_factory=dict)
-    queue: list[Cid] = field(default_factory=list)  # shared slices here and not yet consumed by this peer
-    consumed: set[Cid] = field(default_factory=set)  # by this peer
+    queue: list[Cid] = field(default_factory=list)  # shared slices here that may still be used
+    unfit: set[Cid] = field(default_factory=set)  # turned out not to be data of this task
     fetching: set[Cid] = field(default_factory=set)
     hashlists: dict[PeerId, list[Cid]] = field(default_factory=dict)
     _round: list[int] = field(default_factory=list)  # private slices left in this pass over the own data
@@ -56,14 +56,12 @@ class DatasliceShelf:
                 if here and self._is_usable(cid):
                     self.queue.append(cid)
 
-    def count_use(self, slices: Iterable[Cid], *, by_me: bool) -> None:
-        """Somebody announced that it trained on these slices (`DatasliceConsumed`)."""
+    def count_use(self, slices: Iterable[Cid]) -> None:
+        """Somebody, this peer included, announced that it trained on these slices (`DatasliceConsumed`)."""
         for cid in slices:
             known = self.shared.get(cid)
             if known is not None:
                 known.uses += 1
-            if by_me:
-                self.consumed.add(cid)
         self.queue = [cid for cid in self.queue if self._is_usable(cid)]
 
     def choose_fetches(self, rng: Random) -> list[Cid]:
@@ -87,7 +85,7 @@ class DatasliceShelf:
 
     def forget(self, cid: Cid) -> None:
         """A slice turned out not to be data of this task: never take it again."""
-        self.consumed.add(cid)
+        self.unfit.add(cid)
         self.queue = [queued for queued in self.queue if queued != cid]
 
     @property
@@ -109,4 +107,4 @@ class DatasliceShelf:
         return tuple(private), tuple(item for item in taken if not isinstance(item, int))
 
     def _is_usable(self, cid: Cid) -> bool:
-        return cid not in self.consumed and self.shared[cid].uses < self.overuse_threshold
+        return cid not in self.unfit and self.shared[cid].uses < self.overuse_threshold

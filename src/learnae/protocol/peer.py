@@ -202,7 +202,7 @@ class Peer:
             case HashlistPublished() as published:
                 return self.sharing.on_published(issuer, published)
             case DatasliceConsumed(slices=slices):
-                self.cycle.shelf.count_use(slices, by_me=mine)
+                self.cycle.shelf.count_use(slices)
                 self.sharing.on_consumed(slices)
                 return self.sharing.fetch_more()
             case ModelAnnounced() as announced if not mine:

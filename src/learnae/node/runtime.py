@@ -1,0 +1,280 @@
+"""A running node: one `Peer`, its backends, and the loops between them.
+
+The order that everything else relies on: what the peer wants remembered is on disk before any other effect of the same event is
+carried out. So a number is never used twice, and a kill at any point loses only what was not yet acknowledged.
+Source: ARCHITECTURE.md; paper Fig. 1.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from learnae.ids import Address, PeerId, cid_text, peer_text
+from learnae.node import work
+from learnae.node.progress import ProgressLog, write_status
+from learnae.ports import BlockStore, Chain, Connected, DirectMessage, Disconnected, Journal, Learner, Network
+from learnae.protocol import events as ev
+from learnae.protocol.measures import TaskFacts
+from learnae.protocol.peer import Peer
+from learnae.protocol.validation import compute_model_bytes_max
+from learnae.tangle.verdict import Verdict
+
+STATUS_EVERY_S: Final = 2.0
+PUBLISH_QUEUE_MAX: Final = 1024  # Own vertices that wait for the network; a peer may issue five a second.
+SYNCS_PER_PEER_MAX: Final = 4  # Direct messages under way to one peer; more are dropped, the next sync repairs.
+FAREWELL_S: Final = 0.5  # For the last vertices to leave after the peer was asked to stop.
+RECORD_TRANSACTION: Final = "signed transaction"
+"""Name of the journal's record of a transaction that was signed and may be under way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeParts:
+    """What a node is made of; the caller opens and closes the backends."""
+
+    peer: Peer
+    network: Network
+    blocks: BlockStore
+    journal: Journal
+    chain: Chain
+    learner: Learner | None  # None: this member only votes
+    session: Address
+    folder: Path
+    poll_s: float = 1.0  # between looks at the chain
+
+
+class Node:
+    """Runs one peer until its session is over or its user stops it."""
+
+    def __init__(self, parts: NodeParts, *, on_tell: Callable[[ev.Tell], None] = lambda tell: None) -> None:
+        self._parts = parts
+        self._peer = parts.peer
+        self._on_tell = on_tell
+        rules = parts.peer.rules
+        self._tools = work.Tools(
+            network=parts.network,
+            blocks=parts.blocks,
+            chain=parts.chain,
+            learner=parts.learner,
+            session=parts.session,
+            model_bytes_max=compute_model_bytes_max(rules),
+            slice_bytes=rules.slice_bytes,
+        )
+        self._log = ProgressLog(parts.folder)
+        self._deadlines: dict[ev.Timer, float] = {}
+        self._wake = trio.Event()
+        self._publish_send, self._publish_receive = trio.open_memory_channel[bytes](PUBLISH_QUEUE_MAX)
+        self._syncs: Counter[PeerId] = Counter()
+        self._facts: TaskFacts | None = None
+        self._finished: ev.Finish | None = None
+        self._over = trio.Event()
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self) -> str:
+        """Run until the session is over or `stop` was called; what went wrong, in a sentence, or an empty string.
+
+        Raises: LearnaeError leaves that no retry helps: the user's task or data, a full disk.
+        """
+        parts = self._parts
+        topic = self._peer.rules.compute_topic("control")
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                if parts.learner is not None:
+                    self._facts = await parts.learner.open()
+                self._feed(
+                    ev.Started(
+                        facts=self._facts,
+                        addresses=parts.network.addresses,
+                        vertices=tuple(parts.journal.vertices()),
+                        records=parts.journal.records(),
+                    )
+                )
+                await parts.network.subscribe(topic, self._judge)
+                nursery.start_soon(self._publish_all)
+                nursery.start_soon(self._read_network)
+                nursery.start_soon(self._read_chain)
+                nursery.start_soon(self._keep_time)
+                nursery.start_soon(self._keep_status)
+                await self._over.wait()
+                await trio.sleep(FAREWELL_S)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._write_status("stopped")
+            self._log.close()
+        return self._finished.fault if self._finished else ""
+
+    def stop(self, reason: str) -> None:
+        """Say goodbye and end `run` within a second. Everything needed to come back is on disk already."""
+        if self._nursery is None or not self._peer.lane.dag.have_vector():
+            self._over.set()
+        else:
+            self._feed(ev.StopAsked(reason))
+
+    # --- events in ------------------------------------------------------------------------------------------
+
+    def _feed(self, event: ev.Event) -> list[ev.Effect]:
+        """Give the peer one event and carry out what it answers: first to disk, then everything else, in order."""
+        now_s = time.time()
+        effects = self._peer.handle(event, now_s)
+        vertices = []
+        records = []
+        for effect in effects:
+            match effect:
+                case ev.PublishVertex(cid=cid, encoded=encoded):
+                    vertices.append((cid, encoded))
+                case ev.SaveVertices(vertices=more):
+                    vertices.extend(more)
+                case ev.SaveRecord(name=name, content=content):
+                    records.append((name, content))
+        if vertices or records:
+            self._parts.journal.append(vertices, records)
+        for effect in effects:
+            self._carry_out(effect, now_s)
+        return effects
+
+    def _judge(self, sender: PeerId, content: bytes) -> Verdict:
+        """Gossip asks before it forwards; accepting is delivering."""
+        for effect in self._feed(ev.VertexReceived(sender, content)):
+            if isinstance(effect, ev.PassVerdict):
+                return effect.ruling.verdict
+        raise AssertionError("a received vertex is always judged")
+
+    async def _answer(self, answer: Awaitable[ev.Event]) -> None:
+        self._feed(await answer)
+
+    # --- effects out ----------------------------------------------------------------------------------------
+
+    def _carry_out(self, effect: ev.Effect, now_s: float) -> None:
+        parts, tools = self._parts, self._tools
+        match effect:
+            case ev.PublishVertex(encoded=encoded):
+                with suppress(trio.WouldBlock):  # It is on disk; should the queue be full, the next sync brings it to the others.
+                    self._publish_send.send_nowait(encoded)
+            case ev.SendSync(peer=peer, content=content):
+                self._send_sync(peer, content)
+            case ev.LearnAddresses(peer=peer, addresses=addresses):
+                parts.network.learn_addresses(peer, addresses)
+            case ev.FetchFile():
+                self._start(work.fetch(tools, effect))
+            case ev.PinFile(cid=cid):
+                parts.blocks.pin(cid)
+            case ev.UnpinFile(cid=cid):
+                parts.blocks.unpin(cid)
+            case ev.ShareSlices():
+                assert self._facts is not None
+                self._start(work.share(tools, effect, self._facts.shared_slices))
+            case ev.ReadHashlist():
+                self._start(work.read_hashlist(tools, effect))
+            case ev.TrainModel() | ev.AverageModels() | ev.EvaluateModel():
+                self._start(work.learn(tools, effect))
+            case ev.SubmitTransaction():
+                self._start(work.submit(tools, effect))
+            case ev.SetTimer(timer=timer, at_s=at_s):
+                self._deadlines[timer] = at_s
+                self._wake.set()
+            case ev.Tell():
+                if self._log.write(effect, now_s):
+                    self._on_tell(effect)
+            case ev.Finish():
+                self._finished = self._finished or effect
+                self._over.set()
+            case ev.SaveVertices() | ev.SaveRecord() | ev.PassVerdict():
+                pass  # Written before, or answered by `_judge`.
+
+    def _start(self, answer: Awaitable[ev.Event]) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(self._answer, answer)
+
+    def _send_sync(self, peer: PeerId, content: bytes) -> None:
+        if self._syncs[peer] < SYNCS_PER_PEER_MAX:
+            assert self._nursery is not None
+            self._syncs[peer] += 1
+            self._nursery.start_soon(self._sync, peer, content)
+
+    async def _sync(self, peer: PeerId, content: bytes) -> None:
+        try:
+            await self._parts.network.send(peer, content)
+        finally:
+            self._syncs[peer] -= 1
+            if not self._syncs[peer]:
+                del self._syncs[peer]
+
+    # --- loops ----------------------------------------------------------------------------------------------
+
+    async def _publish_all(self) -> None:
+        topic = self._peer.rules.compute_topic("control")
+        async for encoded in self._publish_receive:
+            await self._parts.network.publish(topic, encoded)
+
+    async def _read_network(self) -> None:
+        async for event in self._parts.network.events:
+            match event:
+                case Connected(peer=peer):
+                    self._feed(ev.PeerConnected(peer))
+                case Disconnected(peer=peer):
+                    self._feed(ev.PeerDisconnected(peer))
+                case DirectMessage(sender=sender, content=content):
+                    self._feed(ev.SyncReceived(sender, content))
+
+    async def _read_chain(self) -> None:
+        while True:
+            self._feed(ev.ChainRead(await self._parts.chain.read(self._parts.session)))
+            await trio.sleep(self._parts.poll_s)
+
+    async def _keep_time(self) -> None:
+        while True:
+            self._wake = trio.Event()
+            now_s = time.time()
+            due = [timer for timer, at_s in self._deadlines.items() if at_s <= now_s]
+            for timer in due:
+                del self._deadlines[timer]
+                self._feed(ev.TimerFired(timer))
+            if not due:
+                pause_s = min(self._deadlines.values(), default=now_s + 3600.0) - now_s
+                with trio.move_on_after(max(0.0, pause_s)):
+                    await self._wake.wait()
+            await trio.lowlevel.checkpoint()
+
+    async def _keep_status(self) -> None:
+        while True:
+            self._write_status("running")
+            await trio.sleep(STATUS_EVERY_S)
+
+    def _write_status(self, state: str) -> None:
+        peer, dao = self._peer, self._peer.dao
+        local, ledger = peer.cycle.local, peer.lane.ledger
+        view = dao.view
+        write_status(
+            self._parts.folder,
+            {
+                "time_s": round(time.time(), 3),
+                "state": state,
+                "session": peer.rules.name,
+                "rules": cid_text(peer.rules.cid),
+                "peer_id": peer_text(peer.me),
+                "wallet": self._parts.chain.wallet,
+                "contract": self._parts.session,
+                "stage": view.stage.value if view else "unknown",
+                "phase": dao.compute_phase(time.time()).value,
+                "member": dao.is_member,
+                "members": len(dao.membership.by_peer),
+                "connected": len(peer.connected),
+                "addresses": list(self._parts.network.addresses),
+                "accuracy": local.accuracy if local else None,
+                "maturity_cycles": local.maturity_cycles if local else 0,
+                "cycles": peer.cycle.cycles,
+                "vertices": len(peer.lane.dag),
+                "help_given": ledger.profile(peer.me),
+                "help_received": ledger.received(peer.me),
+                "stored_bytes": self._parts.blocks.used_bytes,
+                "ends_s": {"training": peer.rules.training_ends_s, "voting": peer.rules.voting_ends_s},
+            },
+        )

@@ -1,0 +1,144 @@
+"""Carrying out the effects that take time and have an answer: fetching, learning, sharing slices, transactions.
+
+Each function does one effect against the ports and returns the event that answers it. Errors of the outside world become
+the event that says so; errors that no retry helps (the user's own task) go up and end the node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from learnae.errors import (
+    DiskFullError,
+    FetchError,
+    LearnerDiedError,
+    ModelRejectedError,
+    NotEnoughMoneyError,
+    SliceRejectedError,
+    TrainingDivergedError,
+    TransactionError,
+)
+from learnae.ids import CID_BYTES, Address, Cid, cid_text
+from learnae.ports import BlockStore, Chain, Learner, Network
+from learnae.protocol import events as ev
+from learnae.protocol.sharing import SLICE_HEADER_BYTES, decode_hashlist, encode_hashlist
+
+FETCH_S_MIN: Final = 20.0  # Time given to a fetch, and more for large files:
+FETCH_BYTES_S: Final = 100_000  # a line slower than this is of no use to a session.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """The ports that answers are made with."""
+
+    network: Network
+    blocks: BlockStore
+    chain: Chain
+    learner: Learner | None
+    session: Address
+    model_bytes_max: int
+    slice_bytes: int
+
+
+class _MissingFileError(Exception):
+    """A file that should be in the block store is not, or was corrupt."""
+
+    def __init__(self, cid: Cid) -> None:
+        super().__init__(f"{cid_text(cid)} is no longer in the block store")
+
+
+async def fetch(tools: Tools, effect: ev.FetchFile) -> ev.Event:
+    """Bring a file into the block store."""
+    if tools.blocks.has_file(effect.cid):
+        return ev.FileFetched(effect.number)
+    with trio.move_on_after(FETCH_S_MIN + effect.bytes_max / FETCH_BYTES_S) as scope:
+        try:
+            await tools.network.fetch_file(effect.cid, providers=effect.providers, bytes_max=effect.bytes_max)
+        except (FetchError, DiskFullError) as error:
+            return ev.FetchFailed(effect.number, str(error))
+    if scope.cancelled_caught:
+        return ev.FetchFailed(effect.number, "it took too long")
+    return ev.FileFetched(effect.number)
+
+
+async def learn(tools: Tools, effect: ev.TrainModel | ev.AverageModels | ev.EvaluateModel) -> ev.Event:
+    """Train, average or evaluate in the worker, and store what came out."""
+    assert tools.learner is not None
+    try:
+        match effect:
+            case ev.TrainModel():
+                return await _train(tools, tools.learner, effect)
+            case ev.AverageModels():
+                return await _average(tools, tools.learner, effect)
+            case ev.EvaluateModel():
+                return await _evaluate(tools, tools.learner, effect)
+    except (ModelRejectedError, SliceRejectedError) as error:
+        return ev.LearningFailed(effect.number, str(error), blames_remote=True)
+    except (TrainingDivergedError, LearnerDiedError, DiskFullError, _MissingFileError) as error:
+        return ev.LearningFailed(effect.number, str(error), blames_remote=False)
+
+
+async def share(tools: Tools, effect: ev.ShareSlices, count: int) -> ev.Event:
+    """Store the slices that the user opened, and their list; pinned, because others rely on them."""
+    assert tools.learner is not None
+    slices = []
+    for index in range(count):
+        slices.append(await _store(tools, await tools.learner.read_shared_slice(index)))
+        tools.blocks.pin(slices[-1])
+    hashlist = await _store(tools, encode_hashlist(slices))
+    tools.blocks.pin(hashlist)
+    return ev.SlicesShared(effect.number, hashlist, tuple(slices))
+
+
+async def read_hashlist(tools: Tools, effect: ev.ReadHashlist) -> ev.Event:
+    """Read a fetched list; one that is not a list of CIDs is an empty list."""
+    content = tools.blocks.get_file(effect.hashlist, bytes_max=effect.slices_max * CID_BYTES)
+    await trio.lowlevel.checkpoint()
+    return ev.HashlistRead(effect.number, decode_hashlist(content or b"", slices_max=effect.slices_max) or ())
+
+
+async def submit(tools: Tools, effect: ev.SubmitTransaction) -> ev.Event:
+    """Send a transaction and wait for its block."""
+    try:
+        receipt = await tools.chain.submit(tools.session, effect.call)
+    except TransactionError as error:
+        return ev.TransactionFailed(effect.number, str(error), final=isinstance(error, NotEnoughMoneyError))
+    return ev.TransactionConfirmed(effect.number, receipt.address)
+
+
+async def _train(tools: Tools, learner: Learner, effect: ev.TrainModel) -> ev.Event:
+    model = await _load(tools, effect.model)
+    slices = [await _load(tools, cid, bytes_max=tools.slice_bytes + SLICE_HEADER_BYTES) for cid in effect.slices]
+    trained, evaluation = await learner.train(model, private_slices=effect.private_slices, slices=slices, seed=effect.seed)
+    return ev.ModelTrained(effect.number, await _store(tools, trained), len(trained), evaluation)
+
+
+async def _average(tools: Tools, learner: Learner, effect: ev.AverageModels) -> ev.Event:
+    local, remote = await _load(tools, effect.local), await _load(tools, effect.remote)
+    average, evaluation, theirs = await learner.average(local, remote, remote_share=effect.remote_share)
+    return ev.ModelsAveraged(effect.number, await _store(tools, average), len(average), evaluation, theirs)
+
+
+async def _evaluate(tools: Tools, learner: Learner, effect: ev.EvaluateModel) -> ev.Event:
+    model = await _load(tools, effect.model)
+    reference = None if effect.reference is None else await _load(tools, effect.reference)
+    return ev.ModelEvaluated(effect.number, len(model), await learner.evaluate(model, reference=reference))
+
+
+async def _load(tools: Tools, cid: Cid, *, bytes_max: int = 0) -> bytes:
+    limit = bytes_max or tools.model_bytes_max
+
+    def read() -> bytes | None:
+        return tools.blocks.get_file(cid, bytes_max=limit)
+
+    content = await trio.to_thread.run_sync(read)
+    if content is None:
+        raise _MissingFileError(cid)
+    return content
+
+
+async def _store(tools: Tools, content: bytes) -> Cid:
+    return await trio.to_thread.run_sync(tools.blocks.put_file, content)
