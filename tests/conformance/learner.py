@@ -53,8 +53,10 @@ async def _check_training(make_learner: Callable[[], Learner]) -> None:
         assert len(average) == facts.model_bytes
         assert evaluation == await learner.evaluate(average, reference=trained)
         assert remote == await learner.evaluate(foreign, reference=trained)
-        assert (await learner.average(trained, foreign, remote_share=0.0))[0] == trained
-        assert (await learner.average(trained, foreign, remote_share=1.0))[0] == foreign
+        _, nothing, _ = await learner.average(trained, foreign, remote_share=0.0)
+        assert nothing.gained == nothing.lost == 0
+        _, everything, remote = await learner.average(trained, foreign, remote_share=1.0)
+        assert everything == remote
     finally:
         await learner.close()
         await other.close()

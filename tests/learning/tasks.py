@@ -7,6 +7,8 @@ from pathlib import Path
 from learnae.learning.config import LearnerConfig
 from learnae.learning.inline import InlineLearner
 
+SLICE_BYTES = 900
+
 LINES = """
 import torch
 EPOCHS = 2
@@ -14,7 +16,8 @@ BATCH = 16
 
 
 def build_model():
-    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Dropout(0.1), torch.nn.Linear(8, 3))
+    hidden = torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Dropout(0.1)
+    return torch.nn.Sequential(*hidden, torch.nn.Linear(8, 3))
 
 
 def load_data(source):
@@ -37,9 +40,9 @@ def write_task(folder: Path, text: str = LINES, *, extra: str = "") -> str:
 
 
 def make_config(folder: Path, *, text: str = LINES, extra: str = "", share_permille: int = 400, device: str = "cpu") -> LearnerConfig:
-    """Slices of 1,000 bytes: about 30 examples, so four slices of 102, of which one is shared by default."""
+    """Slices of about 30 examples, so four slices of 102, of which one is shared by default."""
     task = write_task(folder, text, extra=extra)
-    return LearnerConfig(task=task, source="mine", slice_bytes=1000, share_permille=share_permille, device=device)
+    return LearnerConfig(task=task, source="mine", slice_bytes=SLICE_BYTES, share_permille=share_permille, device=device)
 
 
 def open_learner(folder: Path, *, text: str = LINES, extra: str = "", share_permille: int = 400) -> InlineLearner:

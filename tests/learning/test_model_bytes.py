@@ -28,7 +28,8 @@ from tests.learning.hostile import GOOD, GOOD_BYTES, hostile_models, make_file
 MANIFEST = replace(read_manifest(make_file(GOOD)), file_bytes=4000)
 """Of the small good model, with room for what each hostile file adds, so that its own fault is what is found."""
 CORPUS = list(hostile_models())
-DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+DTYPES = (*FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 
 @pytest.mark.parametrize(("words", "content"), [item[1:] for item in CORPUS], ids=[item[0] for item in CORPUS])
@@ -116,7 +117,7 @@ def test_codec__tensors_come_back_equal_and_bytes_are_canonical(plan: list[tuple
     assert all(torch.equal(tensor, decoded[name]) for name, tensor in load(content).items()), "the library reads the same"
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_check_model__one_bad_value_anywhere_is_found(dtype: torch.dtype, value: float) -> None:
     """threats.md: no NaN spreads."""
