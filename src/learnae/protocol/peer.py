@@ -193,7 +193,7 @@ class Peer:
         return effects
 
     def _on_entry(self, entry: Entry) -> list[Said]:
-        """Act on one vertex that entered the lane, this peer's own included."""
+        """Act on one vertex that entered the lane from outside or from the journal."""
         issuer = entry.vertex.issuer
         mine = issuer == self.me
         match entry.message:
@@ -229,12 +229,15 @@ class Peer:
         return effects
 
     def _on_own(self, entry: Entry) -> list[Said]:
-        """What follows from an own message beside what follows for everybody (`_on_entry`)."""
+        """Act on an own message that was just issued."""
         match entry.message:
             case HelpReported() as help:
                 values = {"event": "reported", "to": help.helper, "credits": help.credits, "owed": help.owed}
                 told = ev.Tell(ev.Topic.HELP, f"was helped by {short_name(help.helper)}: {help.credits} credits", values)
                 return [told, *self.tips.on_reported(help, entry.vertex.cid)]
+            case DatasliceConsumed(slices=slices):
+                self.cycle.shelf.count_use(slices)
+                return self.sharing.fetch_more()
             case _:
                 return []
 
