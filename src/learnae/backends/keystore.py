@@ -23,6 +23,7 @@ from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 from nacl.signing import SigningKey
 
+from learnae.backends.bounded_json import parse_json
 from learnae.backends.ethereum.wallet import WalletKey
 from learnae.errors import KeystoreError
 from learnae.ids import PeerId, peer_text
@@ -102,7 +103,7 @@ def open_keystore(path: Path, password: str) -> Keys:
     """
     content = _read_private(path)
     try:
-        fields = json.loads(content)
+        fields = parse_json(content)
         sealed_by = fields["identity"]
         scrypt_n, salt, sealed = int(sealed_by["n"]), bytes.fromhex(sealed_by["salt"]), bytes.fromhex(sealed_by["sealed"])
         keyfile, peer, address = fields["wallet"], str(fields["peer_id"]), str(fields["wallet_address"])
@@ -111,7 +112,7 @@ def open_keystore(path: Path, password: str) -> Keys:
         if keyfile["crypto"]["kdf"] != "scrypt" or parameters["r"] > _SCRYPT_R:
             raise KeystoreError(path, "its wallet is not sealed with scrypt")
         _check_cost(path, int(parameters["n"]), int(parameters["p"]))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise KeystoreError(path, "it is damaged or no keystore; take your copy of it") from error
     try:
         seed = SecretBox(_stretch(password, salt, scrypt_n)).decrypt(sealed)
@@ -194,7 +195,7 @@ def _read_private(path: Path) -> bytes:
 def describe_keystore(path: Path) -> dict[str, Any]:
     """What a keystore says without its password: `peer_id`, `wallet_address`. Raises: KeystoreError."""
     try:
-        fields = json.loads(_read_private(path))
+        fields = parse_json(_read_private(path))
         return {"peer_id": str(fields["peer_id"]), "wallet_address": str(fields["wallet_address"])}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise KeystoreError(path, "it is damaged or no keystore; take your copy of it") from error

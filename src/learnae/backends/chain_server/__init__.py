@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 import h11
 import trio
 
+from learnae.backends.bounded_json import parse_json
 from learnae.backends.chain_server.engine import LocalChain
 from learnae.backends.chain_server.rpc import BATCH_MAX, ChainService
 from learnae.errors import ChainServerError
@@ -150,8 +151,8 @@ class _Connection:
 
     async def _reply(self, body: bytes) -> Any:
         try:
-            asked = json.loads(body)
-        except (ValueError, RecursionError):
+            asked = parse_json(body)
+        except ValueError:
             return {"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": "not JSON"}}
         if not isinstance(asked, list):
             return await self._service.answer(asked)

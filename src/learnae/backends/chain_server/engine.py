@@ -28,6 +28,7 @@ from rlp.exceptions import RLPException  # type: ignore[import-untyped]
 GAS_LIMIT: Final = 30_000_000  # Of a block, as on the real chains when the contracts were written.
 FAUCET_WEI: Final = 10**27
 TRANSACTIONS_MAX: Final = 256  # In one block; a caller with more waits for the next.
+TRANSACTION_BYTES_MAX: Final = 1 << 17  # As geth; a deployment has 12 kB.
 _BLANK_ROOT: Final = bytes.fromhex("56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421")
 
 
@@ -109,19 +110,26 @@ class LocalChain:
 
         Its time is the clock's, but at least a second after its parent's, as Ethereum demands.
         """
-        header = self._next_header()
-        vm = self._chain.get_vm(header)
-        refusals: list[RefusedError | None] = []
-        applied: list[tuple[Any, bytes, Any, Any]] = []
-        for transaction, raw in transactions:
-            try:
-                receipt, computation = vm.apply_transaction(header, transaction)
-            except (ValidationError, VMError) as error:
-                refusals.append(RefusedError(f"invalid transaction: {error}"))
-                continue
-            header = vm.add_receipt_to_header(header, receipt)
-            applied.append((transaction, raw, receipt, computation))
-            refusals.append(None)
+        refusals: list[RefusedError | None] = [None] * len(transactions)
+        while True:
+            header = self._next_header()
+            vm = self._chain.get_vm(header)
+            applied: list[tuple[Any, bytes, Any, Any]] = []
+            for position, (transaction, raw) in enumerate(transactions):
+                if refusals[position] is not None:
+                    continue
+                refusals[position] = _find_refusal(vm, header, transaction)
+                if refusals[position] is not None:
+                    continue
+                try:
+                    receipt, computation = vm.apply_transaction(header, transaction)
+                except (ValidationError, VMError) as error:
+                    refusals[position] = RefusedError(f"invalid transaction: {error}")
+                    break  # It may have left traces in this state: build the block anew without it.
+                header = vm.add_receipt_to_header(header, receipt)
+                applied.append((transaction, raw, receipt, computation))
+            else:
+                break
         filled = vm.set_block_transactions_and_withdrawals(
             vm.get_block(), header, [item[0] for item in applied], [item[2] for item in applied]
         )
@@ -152,11 +160,13 @@ class LocalChain:
 
     def decode(self, raw: bytes) -> Any:
         """Read a signed transaction and check what can be checked before its block. Raises: RefusedError."""
+        if len(raw) > TRANSACTION_BYTES_MAX:
+            raise RefusedError(f"oversized data: {len(raw)} bytes, limit {TRANSACTION_BYTES_MAX}")
         try:
             transaction = self._chain.get_vm(self.head).get_transaction_builder().decode(raw)
             transaction.validate()
             sender = transaction.sender
-        except (RLPException, ValidationError, VMError, ValueError, TypeError, IndexError, AttributeError) as error:
+        except (RLPException, ValidationError, VMError, ValueError, TypeError, IndexError, AttributeError, RecursionError) as error:
             raise RefusedError(f"not a signed transaction: {error}", code=-32602) from error
         if transaction.hash in self.mined:
             raise RefusedError("already known")
@@ -245,3 +255,13 @@ class LocalChain:
             message_text = "execution reverted" if reverted else f"execution failed: {computation.error!r}"
             raise RefusedError(message_text, code=3 if reverted else -32000, revert=bytes(computation.output) if reverted else None)
         return bytes(computation.output), computation.get_gas_used() + unsigned.intrinsic_gas
+
+
+def _find_refusal(vm: Any, header: Any, transaction: Any) -> RefusedError | None:
+    """Why a transaction cannot be in this block; checked before anything is changed."""
+    try:
+        vm.validate_transaction_against_header(header, transaction)
+        vm.state.validate_transaction(transaction)
+    except (ValidationError, VMError) as error:
+        return RefusedError(f"invalid transaction: {error}")
+    return None if transaction.gas >= transaction.intrinsic_gas else RefusedError("intrinsic gas too low")

@@ -55,6 +55,7 @@ class ChainOptions:
 
     fee_cap_wei: int = 200 * 10**9  # Most that is paid for a unit of gas; above it a call waits.
     poll_s: float = 0.5  # Between looks for a receipt.
+    fee_poll_s: float = 12.0  # Between looks at the price while it is above the cap: a block of the main network.
     save_pending: Callable[[bytes | None], None] | None = None  # Signed transaction before its broadcast; None when it is done.
 
 
@@ -292,7 +293,7 @@ class EthereumChain:
                 told = True
                 cap = self._options.fee_cap_wei
                 self._on_trouble(f"gas costs {(base + tip) / 1e9:.1f} gwei, more than the cap of {cap / 1e9:.1f}; waiting until it falls")
-            await trio.sleep(12.0)  # A block of the main network.
+            await trio.sleep(self._options.fee_poll_s)
 
     # --- until it is in a block ---------------------------------------------------------------------------------
 

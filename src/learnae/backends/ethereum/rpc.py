@@ -6,7 +6,6 @@ uses them (`Fields`). Source: Ethereum execution API specification.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import trio
 
+from learnae.backends.bounded_json import parse_json
 from learnae.errors import ChainAnswerError, ChainUnreachableError
 
 ANSWER_BYTES_MAX: Final = 64 << 20  # A page of 5,000 logs is about 4 MB, a batch of 100 contract codes about 2 MB.
@@ -37,12 +37,12 @@ class RpcError(ChainAnswerError):
 class Endpoint:
     """One node's JSON-RPC address. An async context manager; `on_trouble` hears once when it goes down, once when it is back."""
 
-    def __init__(self, url: str, on_trouble: Callable[[str], None]) -> None:
+    def __init__(self, url: str, on_trouble: Callable[[str], None], retry_s: Sequence[float] = _RETRY_S) -> None:
         parts = urlsplit(url)
         self.name = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")  # Paths may hold a secret key.
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ChainUnreachableError(self.name, "it is not an http:// or https:// address")
-        self._url, self._on_trouble = url, on_trouble
+        self._url, self._on_trouble, self._retry_s = url, on_trouble, retry_s
         self._client = httpx.AsyncClient(timeout=httpx.Timeout(_ANSWER_S_MAX, connect=5.0), trust_env=parts.scheme == "https")
         self._down = False
 
@@ -82,7 +82,7 @@ class Endpoint:
                 if not self._down:
                     self._down = True
                     self._on_trouble(f"{error}; trying again until it does")
-                await trio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
+                await trio.sleep(self._retry_s[min(attempt, len(self._retry_s) - 1)])
                 attempt += 1
                 continue
             if self._down:
@@ -104,8 +104,8 @@ class Endpoint:
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise ChainUnreachableError(self.name, str(error) or type(error).__name__) from error
         try:
-            return json.loads(body)
-        except (ValueError, RecursionError):
+            return parse_json(bytes(body))
+        except ValueError:
             raise ChainAnswerError(what, f"it is not JSON (HTTP {status})") from None
 
 
