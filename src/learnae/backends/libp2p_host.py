@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -43,6 +44,9 @@ from learnae.errors import BadAddressError, ListenError, UnreachableError
 from learnae.ids import PEER_ID_BYTES, PeerId, parse_peer, peer_text
 
 logger = logging.getLogger(__name__)
+if not os.environ.get("LIBP2P_DEBUG"):
+    # py-libp2p logs as errors what strangers do all day; what matters here is told by our own loggers.
+    logging.getLogger("libp2p").setLevel(logging.CRITICAL)
 
 CONNECTIONS_MAX: Final = 128  # protocol.md, Limits
 CONNECTIONS_WANTED: Final = 48  # Dialled by us; the rest of the places is for those who dial us. Gossip needs about eight.

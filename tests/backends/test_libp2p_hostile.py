@@ -1,0 +1,324 @@
+"""Hostile peers on real sockets: what they send is bounded, never kept, costs score, and others take their place."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from random import Random
+
+import pytest
+import trio
+import trio.testing
+from libp2p.abc import INetStream
+from libp2p.pubsub.pb import rpc_pb2
+
+from learnae.backends import libp2p_direct, libp2p_fetch, libp2p_pubsub
+from learnae.backends.libp2p import Libp2pNetwork, open_libp2p_network
+from learnae.backends.libp2p_blocks import PROTOCOL as BLOCKS
+from learnae.backends.libp2p_blocks import STREAMS_PER_PEER_MAX, encode_request
+from learnae.backends.libp2p_direct import PROTOCOL as SYNC
+from learnae.backends.libp2p_direct import ByteBudget, read_exactly
+from learnae.backends.libp2p_gossip import TOPICS_PER_PEER_MAX, encode_subscription
+from learnae.backends.libp2p_host import STREAM_ERRORS, Host, open_host
+from learnae.backends.libp2p_scores import GRAYLIST_THRESHOLD
+from learnae.backends.memory_blocks import MemoryBlocks
+from learnae.backends.unixfs import LEAF_BYTES
+from learnae.errors import FetchError
+from learnae.ids import CODEC_DAG_PB, CODEC_RAW, Cid, PeerId, Topic, compute_cid
+from learnae.ports import Connected, DirectMessage
+from learnae.tangle.verdict import Verdict
+
+LOOPBACK = ["/ip4/127.0.0.1/tcp/0"]
+Handler = Callable[[PeerId, INetStream], Awaitable[None]]
+
+
+@asynccontextmanager
+async def open_victim(store: MemoryBlocks) -> AsyncIterator[Libp2pNetwork]:
+    async with open_libp2p_network(seed=bytes([1]) * 32, listen=LOOPBACK, blocks=store, rng=Random(1)) as network:
+        yield network
+
+
+@asynccontextmanager
+async def open_attacker(victim: Libp2pNetwork, blocks: Handler | None = None) -> AsyncIterator[Host]:
+    async with open_host(seed=bytes([66]) * 32, listen=LOOPBACK, rng=Random(2)) as attacker:
+        if blocks is not None:
+            attacker.handle_streams(BLOCKS, blocks)
+        await attacker.connect(victim.addresses[0])
+        await until(lambda: attacker.peer_id in victim.connected())
+        yield attacker
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    with trio.fail_after(5):
+        while not is_true():
+            await trio.testing.wait_all_tasks_blocked(0.005)
+
+
+async def read_request(stream: INetStream) -> list[Cid]:
+    count = (await read_exactly(stream, 1))[0]
+    raw = await read_exactly(stream, 36 * count)
+    return [Cid(raw[at : at + 36]) for at in range(0, len(raw), 36)]
+
+
+async def send_wrong_bytes(peer: PeerId, stream: INetStream) -> None:
+    while True:
+        for _ in await read_request(stream):
+            await stream.write((1000).to_bytes(4, "big") + bytes(1000))
+
+
+async def send_too_large(peer: PeerId, stream: INetStream) -> None:
+    await read_request(stream)
+    await stream.write((1 << 30).to_bytes(4, "big") + bytes(100_000))
+    await trio.sleep_forever()
+
+
+async def send_endlessly(peer: PeerId, stream: INetStream) -> None:
+    while True:
+        await stream.write(bytes(65536))
+
+
+async def send_nothing(peer: PeerId, stream: INetStream) -> None:
+    await trio.sleep_forever()
+
+
+async def send_slowly(peer: PeerId, stream: INetStream) -> None:
+    await read_request(stream)
+    await stream.write((10_000).to_bytes(4, "big"))
+    while True:
+        await stream.write(b"x")
+        await trio.sleep(0.02)
+
+
+async def hang_up(peer: PeerId, stream: INetStream) -> None:
+    await read_request(stream)
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests wait for the same reasons as a node does, and less long."""
+    monkeypatch.setattr(libp2p_fetch, "STALL_S", 0.3)
+    monkeypatch.setattr(libp2p_fetch, "BLOCK_S", 0.6)
+    monkeypatch.setattr(libp2p_direct, "FRAME_S", 0.3)
+
+
+LIARS = [send_wrong_bytes, send_too_large, send_endlessly]
+SLUGGARDS = [send_nothing, send_slowly, hang_up]
+
+
+@pytest.mark.parametrize("attack", [*LIARS, *SLUGGARDS], ids=lambda attack: attack.__name__)
+def test_fetch__from_a_hostile_and_an_honest_provider_completes(attack: Handler) -> None:
+    """threats.md, blocks: wrong, unwanted or endless blocks are never kept; the provider is switched."""
+    content = Random(3).randbytes(10 * LEAF_BYTES)
+
+    async def run() -> None:
+        store, honest_store = MemoryBlocks(), MemoryBlocks()
+        cid = honest_store.put_file(content)
+        async with (
+            open_victim(store) as victim,
+            open_libp2p_network(seed=bytes([2]) * 32, listen=LOOPBACK, blocks=honest_store) as honest,
+            open_attacker(victim, attack) as attacker,
+        ):
+            await victim.connect(honest.addresses[0])
+            with trio.fail_after(5):
+                await victim.fetch_file(cid, providers=[attacker.peer_id, honest.peer_id], bytes_max=len(content))
+            assert store.get_file(cid, bytes_max=len(content)) == content
+            assert store.used_bytes == honest_store.used_bytes, "nothing else was kept"
+
+    trio.run(run)
+
+
+@pytest.mark.parametrize("attack", [*LIARS, *SLUGGARDS], ids=lambda attack: attack.__name__)
+@pytest.mark.parametrize("codec", [CODEC_RAW, CODEC_DAG_PB])
+def test_fetch__from_a_hostile_provider_alone_ends_soon_and_keeps_nothing(attack: Handler, codec: int) -> None:
+    async def run() -> None:
+        store = MemoryBlocks()
+        async with open_victim(store) as victim, open_attacker(victim, attack) as attacker:
+            with trio.fail_after(5), pytest.raises(FetchError, match=r"could not fetch .*: it (sent|stalled)|the connection broke"):
+                await victim.fetch_file(compute_cid(b"wanted", codec), providers=[attacker.peer_id], bytes_max=1 << 30)
+            assert store.used_bytes == 0
+            score = victim.scores.compute(attacker.peer_id, trio.current_time())
+            assert (score < -30) == (attack in LIARS), "lies cost score, bad lines do not"
+
+    trio.run(run)
+
+
+def test_fetch__a_provider_that_dies_in_the_middle_is_replaced() -> None:
+    content = Random(4).randbytes(20 * LEAF_BYTES)
+
+    async def run() -> None:
+        store, half_store, whole_store = MemoryBlocks(), MemoryBlocks(), MemoryBlocks()
+        cid = whole_store.put_file(content)
+        half_store.put_file(content)
+        async with open_victim(store) as victim, open_attacker(victim) as dying:
+            served = 0
+
+            async def serve_some(peer: PeerId, stream: INetStream) -> None:
+                nonlocal served
+                while True:
+                    for wanted in await read_request(stream):
+                        block = half_store.get_block(wanted)
+                        assert block is not None
+                        await stream.write(len(block).to_bytes(4, "big") + block)
+                        served += 1
+                        if served > 5:
+                            dying.abort()
+
+            dying.handle_streams(BLOCKS, serve_some)
+            async with open_libp2p_network(seed=bytes([2]) * 32, listen=LOOPBACK, blocks=whole_store) as other:
+                victim.learn_addresses(other.peer_id, other.addresses)
+                with trio.fail_after(5):
+                    await victim.fetch_file(cid, providers=[dying.peer_id, other.peer_id], bytes_max=len(content))
+            assert store.get_file(cid, bytes_max=len(content)) == content
+            assert served
+
+    trio.run(run)
+
+
+def test_serving__is_bounded_per_peer_and_ends_at_nonsense() -> None:
+    async def run() -> None:
+        store = MemoryBlocks()
+        cid = store.put_file(b"shared")
+        async with open_victim(store) as victim, open_attacker(victim) as attacker:
+            streams = [await attacker.open_stream(victim.peer_id, [BLOCKS]) for _ in range(STREAMS_PER_PEER_MAX + 1)]
+            for stream in streams[:-1]:
+                await stream.write(encode_request([cid]))
+                assert await read_exactly(stream, 10) == (6).to_bytes(4, "big") + b"shared"
+            with pytest.raises(STREAM_ERRORS):
+                await streams[-1].write(encode_request([cid]))
+                await read_exactly(streams[-1], 10)
+            for stream, nonsense in zip(streams, (b"\0", b"\xff", b"\1" + bytes(36)), strict=False):
+                await stream.write(nonsense)
+                with pytest.raises(STREAM_ERRORS):
+                    await read_exactly(stream, 1)
+
+    trio.run(run)
+
+
+def test_direct__oversized_and_dripping_frames_end_the_stream_and_cost_score() -> None:
+    async def run() -> None:
+        async with open_victim(MemoryBlocks()) as victim, open_attacker(victim) as attacker:
+            for attack in ((1 << 20 | 1).to_bytes(4, "big"), b"\0\0", (100).to_bytes(4, "big") + b"part"):
+                before = victim.scores.compute(attacker.peer_id, trio.current_time())
+                stream = await attacker.open_stream(victim.peer_id, [SYNC])
+                await stream.write(attack)
+                with trio.fail_after(2), pytest.raises(STREAM_ERRORS):
+                    await read_exactly(stream, 1)
+                assert victim.scores.compute(attacker.peer_id, trio.current_time()) < before - 30
+
+    trio.run(run)
+
+
+def test_direct__a_sender_that_nobody_reads_is_made_to_wait() -> None:
+    """No unbounded buffer: what a peer can put into this node is the event queue and one window."""
+
+    async def run() -> None:
+        async with open_victim(MemoryBlocks()) as victim, open_attacker(victim) as attacker:
+            stream = await attacker.open_stream(victim.peer_id, [SYNC])
+            frame = (100_000).to_bytes(4, "big") + bytes(100_000)
+            sent = 0
+            with trio.move_on_after(1.0):
+                for _ in range(1000):
+                    await stream.write(frame)
+                    sent += 1
+            assert 10 < sent < 80, "64 events, one window of 256 KiB here and one outbox there"
+            assert await victim.events.receive() == Connected(attacker.peer_id)
+            assert await victim.events.receive() == DirectMessage(attacker.peer_id, bytes(100_000))
+
+    trio.run(run)
+
+
+def test_budget__makes_a_fast_peer_wait() -> None:
+    async def run() -> None:
+        budget = ByteBudget(rate_bytes_s=100, burst_bytes=1000)
+        began_s = trio.current_time()
+        await budget.spend(1000)
+        assert trio.current_time() == began_s
+        await budget.spend(500)
+        assert trio.current_time() == pytest.approx(began_s + 5)
+
+    trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+# --- gossip -----------------------------------------------------------------------------------------------------
+
+TOPIC = Topic("/learnae/test/control")
+
+
+def frame(rpc: bytes) -> bytes:
+    return libp2p_pubsub._encode_varint(len(rpc)) + rpc
+
+
+def message(content: bytes, topic: str = TOPIC) -> bytes:
+    return bytes(rpc_pb2.RPC(publish=[rpc_pb2.Message(data=content, topicIDs=[topic])]).SerializeToString())
+
+
+def test_gossip__rejected_messages_lead_to_disconnection_that_outlives_reconnecting() -> None:
+    """protocol.md: REJECT costs the sender's score; scores are kept across reconnects."""
+
+    async def run() -> None:
+        async with open_victim(MemoryBlocks()) as victim:
+            judged = 0
+
+            def judge(sender: PeerId, content: bytes) -> Verdict:
+                nonlocal judged
+                judged += 1
+                return Verdict.REJECT
+
+            await victim.subscribe(TOPIC, judge)
+            async with open_attacker(victim) as attacker:
+                stream = await attacker.open_stream(victim.peer_id, libp2p_pubsub.PROTOCOLS)
+                with suppress(*STREAM_ERRORS):
+                    for number in range(1000):
+                        await stream.write(frame(message(b"%d" % number)))
+                await until(lambda: attacker.peer_id not in victim.connected())
+                assert judged < 20, "below the graylist nothing is judged any more"
+                assert victim.scores.compute(attacker.peer_id, trio.current_time()) < GRAYLIST_THRESHOLD
+                before = judged
+                await attacker.connect(victim.addresses[0])
+                await until(lambda: not attacker.connected())
+                assert judged == before
+
+    trio.run(run)
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"\xff\xff\xff\xff\x0f", frame(b"\xff" * 100), b"\x05ab", frame(message(b"")), frame(message(bytes(70_000)))],
+    ids=["too large", "no protobuf", "cut short", "empty message", "message too large"],
+)
+def test_gossip__nonsense_reaches_nobody(nonsense: bytes) -> None:
+    async def run() -> None:
+        async with open_victim(MemoryBlocks()) as victim:
+            heard: list[bytes] = []
+
+            def judge(sender: PeerId, content: bytes) -> Verdict:
+                heard.append(content)
+                return Verdict.ACCEPT
+
+            await victim.subscribe(TOPIC, judge)
+            async with open_attacker(victim) as attacker:
+                stream = await attacker.open_stream(victim.peer_id, libp2p_pubsub.PROTOCOLS)
+                await stream.write(nonsense)
+                second = await attacker.open_stream(victim.peer_id, libp2p_pubsub.PROTOCOLS)
+                await second.write(frame(message(b"a sound message")))
+                await until(lambda: bool(heard))
+            assert heard == [b"a sound message"]
+
+    trio.run(run)
+
+
+def test_gossip__a_flood_of_subscriptions_is_forgotten() -> None:
+    async def run() -> None:
+        async with open_victim(MemoryBlocks()) as victim:
+            await victim.subscribe(TOPIC, lambda sender, content: Verdict.ACCEPT)
+            async with open_attacker(victim) as attacker:
+                stream = await attacker.open_stream(victim.peer_id, libp2p_pubsub.PROTOCOLS)
+                for number in range(50):
+                    await stream.write(frame(b"".join(encode_subscription(f"topic {number} {i}") for i in range(100))))
+                await stream.write(frame(encode_subscription("x" * 100_000)))
+                router = victim._pubsub.router
+                await until(lambda: attacker.peer_id in router._peers and bool(router._peers[attacker.peer_id].topics))
+                assert len(router._peers[attacker.peer_id].topics) <= TOPICS_PER_PEER_MAX
+                assert all(len(topic) < 300 for topic in router._peers[attacker.peer_id].topics)
+
+    trio.run(run)
