@@ -78,6 +78,6 @@ async def _check_strangers(make_learner: Callable[[], Learner]) -> None:
         for hostile in (b"", shared[:-1], shared + b"\0", model):
             with pytest.raises(SliceRejectedError):
                 await learner.train(model, private_slices=(0,), slices=(hostile,), seed=1)
-        assert await learner.evaluate(model, reference=None), "it goes on after a rejection"
+        assert (await learner.evaluate(model, reference=None)).total > 0, "it goes on after a rejection"
     finally:
         await learner.close()
