@@ -27,6 +27,7 @@ REJECTED_WEIGHT: Final = -10.0
 BROKEN_WEIGHT: Final = -5.0  # a rule of the protocol: grafts too early, asks too often, frames too large
 BLAMED_WEIGHT: Final = -40.0  # wrong or unwanted blocks: three are enough
 _FADE_S: Final = 300.0  # A bad deed counts a third after five minutes; an hour later it is forgiven.
+_FORGIVEN: Final = -0.5  # So that a trace of a bad deed does not keep a peer out of the mesh for good.
 _FIRST_FADE_S: Final = 60.0
 
 
@@ -82,4 +83,6 @@ class Scores:
         passed_s = max(now_s - score.at_s, 0.0)
         score.first *= 0.37 ** (passed_s / _FIRST_FADE_S)
         score.bad *= 0.37 ** (passed_s / _FADE_S)
+        if score.bad > _FORGIVEN:
+            score.bad = 0.0
         score.at_s = now_s

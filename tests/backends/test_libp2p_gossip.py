@@ -1,0 +1,259 @@
+"""The gossip router, event by event, and its talk with py-libp2p's own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+import trio
+import trio.testing
+from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
+from libp2p.pubsub.gossipsub import GossipSub
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.pubsub import Pubsub
+from libp2p.tools.anyio_service import background_trio_service
+
+from learnae.backends import libp2p_gossip as gossip
+from learnae.backends.libp2p import open_libp2p_network
+from learnae.backends.libp2p_gossip import DEGREE, DEGREE_HIGH, DEGREE_LOW, GossipRouter, compute_message_id
+from learnae.backends.libp2p_host import open_host
+from learnae.backends.libp2p_scores import BLAMED_WEIGHT, FIRST_MAX, GRAYLIST_THRESHOLD, REJECTED_WEIGHT, SCORES_MAX, Scores
+from learnae.backends.memory_blocks import MemoryBlocks
+from learnae.ids import PeerId, Topic
+from learnae.tangle.verdict import Verdict
+
+TOPIC = Topic("/learnae/test/control")
+
+
+class Bench:
+    """A router, what it sent, and what it judged."""
+
+    def __init__(self, peers: int, verdict: Verdict = Verdict.ACCEPT) -> None:
+        self.sent: list[tuple[PeerId, rpc_pb2.RPC]] = []
+        self.judged: list[tuple[PeerId, bytes]] = []
+        self.scores = Scores()
+        self.router = GossipRouter(lambda peer, part: self.sent.append((peer, rpc_pb2.RPC.FromString(part))), self.scores, Random(1))
+        self.peers = [PeerId(number.to_bytes(32, "big")) for number in range(1, peers + 1)]
+
+        def judge(sender: PeerId, content: bytes) -> Verdict:
+            self.judged.append((sender, content))
+            return verdict
+
+        self.router.subscribe(TOPIC, judge, 0.0)
+        for peer in self.peers:
+            self.router.add_peer(peer)
+            self.router.handle_subscriptions(peer, rpc_pb2.RPC.FromString(gossip.encode_subscription(TOPIC)), 0.0)
+        self.sent.clear()
+
+    def hear(self, peer: PeerId, content: bytes, now_s: float = 0.0, topic: str = TOPIC) -> None:
+        self.router.handle_message(peer, rpc_pb2.Message(data=content, topicIDs=[topic]), now_s)
+
+    def control(self, peer: PeerId, now_s: float, **fields: object) -> None:
+        self.router.handle_control(peer, rpc_pb2.RPC(control=rpc_pb2.ControlMessage(**fields)), now_s)  # type: ignore[arg-type]
+
+    def carried(self, content: bytes) -> set[PeerId]:
+        return {peer for peer, rpc in self.sent for message in rpc.publish if message.data == content}
+
+
+def test_router__forwards_an_accepted_message_once_to_the_mesh_but_its_sender() -> None:
+    bench = Bench(4)
+    sender, *others = bench.peers
+    bench.hear(sender, b"news")
+    bench.hear(others[0], b"news")
+    assert bench.judged == [(sender, b"news")]
+    assert bench.carried(b"news") == set(others)
+    (message,) = (rpc.publish[0] for peer, rpc in bench.sent if peer == others[0])
+    assert message.SerializeToString() == rpc_pb2.Message(data=b"news", topicIDs=[TOPIC]).SerializeToString(), "no author, no signature"
+
+
+@pytest.mark.parametrize(("verdict", "score"), [(Verdict.IGNORE, 0.0), (Verdict.REJECT, REJECTED_WEIGHT), (Verdict.ACCEPT, 0.5)])
+def test_router__verdicts_decide_forwarding_and_score(verdict: Verdict, score: float) -> None:
+    """protocol.md: ACCEPT forwards and delivers, IGNORE neither, REJECT also costs the sender's score."""
+    bench = Bench(3, verdict)
+    before = bench.scores.compute(bench.peers[0], 0.0)
+    bench.hear(bench.peers[0], b"news")
+    assert bool(bench.carried(b"news")) == (verdict is Verdict.ACCEPT)
+    assert bench.scores.compute(bench.peers[0], 0.0) - before == pytest.approx(score)
+
+
+def test_router__own_messages_are_not_judged_when_they_come_back() -> None:
+    bench = Bench(2)
+    bench.router.publish(TOPIC, b"mine", 0.0)
+    assert bench.carried(b"mine") == set(bench.peers)
+    bench.hear(bench.peers[0], b"mine")
+    assert bench.judged == []
+
+
+def test_router__messages_of_foreign_topics_and_of_wrong_size_are_not_judged() -> None:
+    bench = Bench(2)
+    bench.hear(bench.peers[0], b"news", topic="/another")
+    bench.hear(bench.peers[0], b"")
+    bench.hear(bench.peers[0], bytes(gossip.MESSAGE_BYTES_MAX + 1))
+    bench.router.handle_message(bench.peers[0], rpc_pb2.Message(data=b"two topics", topicIDs=[TOPIC, TOPIC]), 0.0)
+    assert bench.judged == []
+    bench.hear(bench.peers[0], bytes(gossip.MESSAGE_BYTES_MAX))
+    assert len(bench.judged) == 1
+
+
+def test_router__mesh_stays_between_its_bounds() -> None:
+    bench = Bench(30)
+    assert DEGREE_LOW <= len(bench.router.mesh(TOPIC)) <= DEGREE_HIGH
+    for peer in bench.peers:
+        bench.control(peer, 1.0, graft=[rpc_pb2.ControlGraft(topicID=TOPIC)])
+    assert len(bench.router.mesh(TOPIC)) == DEGREE_HIGH, "grafts beyond it are refused with a prune"
+    for peer in list(bench.router.mesh(TOPIC))[:8]:
+        bench.router.remove_peer(peer, 2.0)
+    bench.router.heartbeat(70.0)
+    assert DEGREE_LOW <= len(bench.router.mesh(TOPIC)) <= DEGREE
+
+
+def test_router__a_peer_of_bad_score_leaves_the_mesh_and_is_not_grafted() -> None:
+    bench = Bench(3)
+    bad = bench.peers[0]
+    assert bad in bench.router.mesh(TOPIC)
+    bench.scores.record_bad(bad, BLAMED_WEIGHT, 0.0)
+    bench.router.heartbeat(1.0)
+    assert bad not in bench.router.mesh(TOPIC)
+    assert any(peer == bad and rpc.control.prune for peer, rpc in bench.sent)
+    bench.control(bad, 100.0, graft=[rpc_pb2.ControlGraft(topicID=TOPIC)])
+    assert bad not in bench.router.mesh(TOPIC)
+
+
+def test_router__a_graft_before_its_time_costs_score() -> None:
+    bench = Bench(3)
+    hasty = bench.peers[0]
+    bench.control(hasty, 1.0, prune=[rpc_pb2.ControlPrune(topicID=TOPIC, backoff=10**9)])
+    assert hasty not in bench.router.mesh(TOPIC)
+    before = bench.scores.compute(hasty, 2.0)
+    bench.control(hasty, 2.0, graft=[rpc_pb2.ControlGraft(topicID=TOPIC)])
+    assert bench.scores.compute(hasty, 2.0) < before
+    assert hasty not in bench.router.mesh(TOPIC)
+    bench.router.heartbeat(4000.0)
+    bench.control(hasty, 4000.0, graft=[rpc_pb2.ControlGraft(topicID=TOPIC)])
+    assert hasty in bench.router.mesh(TOPIC), "a backoff is an hour at most, whatever was asked"
+
+
+def test_router__repairs_by_ihave_and_iwant() -> None:
+    """What the mesh lost is told at the heartbeat and asked for."""
+    bench = Bench(20)
+    bench.router.publish(TOPIC, b"news", 0.0)
+    bench.sent.clear()
+    bench.router.heartbeat(1.0)
+    told = {peer for peer, rpc in bench.sent if rpc.control.ihave}
+    assert told
+    assert told.isdisjoint(bench.router.mesh(TOPIC))
+    asker = told.pop()
+    wanted = compute_message_id(TOPIC, b"news")
+    bench.sent.clear()
+    bench.control(asker, 1.0, iwant=[rpc_pb2.ControlIWant(messageIDs=[wanted])])
+    assert bench.carried(b"news") == {asker}
+    bench.sent.clear()
+    unknown = compute_message_id(TOPIC, b"not heard yet")
+    bench.control(asker, 1.0, ihave=[rpc_pb2.ControlIHave(topicID=TOPIC, messageIDs=[wanted, unknown, b"short"])])
+    assert [list(rpc.control.iwant[0].messageIDs) for _, rpc in bench.sent] == [[unknown]]
+
+
+def test_router__what_a_peer_can_make_it_do_or_keep_is_bounded() -> None:
+    bench = Bench(20)
+    greedy = bench.peers[0]
+    bench.router.publish(TOPIC, b"news", 0.0)
+    wanted = compute_message_id(TOPIC, b"news")
+    bench.sent.clear()
+    for _ in range(50):
+        bench.control(greedy, 0.5, iwant=[rpc_pb2.ControlIWant(messageIDs=[wanted])])
+    assert len(bench.sent) <= gossip.REPEATS_MAX
+    bench = Bench(2)
+    asked: Counter[PeerId] = Counter()
+    for number in range(1000):
+        ids = [compute_message_id(TOPIC, b"%d %d" % (number, i)) for i in range(200)]
+        bench.control(bench.peers[0], 0.5, ihave=[rpc_pb2.ControlIHave(topicID=TOPIC, messageIDs=ids)])
+    for peer, rpc in bench.sent:
+        asked[peer] += sum(len(want.messageIDs) for want in rpc.control.iwant)
+    assert asked[bench.peers[0]] <= gossip.IHAVE_IDS_MAX
+    for number in range(5000):
+        bench.router.handle_control(
+            bench.peers[0], rpc_pb2.RPC(control=rpc_pb2.ControlMessage(prune=[rpc_pb2.ControlPrune(topicID=f"topic {number}")])), 0.5
+        )
+    assert len(bench.router._backoff) <= 2
+
+
+def test_router__forgets_old_messages_and_ids() -> None:
+    bench = Bench(2)
+    for number in range(400):
+        bench.router.publish(TOPIC, bytes(60_000) + b"%d" % number, 0.0)
+    assert bench.router._history_bytes <= gossip.HISTORY_BYTES_MAX
+    for beat in range(gossip.HISTORY_BEATS + 1):
+        bench.router.heartbeat(float(beat))
+    assert not bench.router._messages
+    assert bench.router._history_bytes == 0
+    bench.router.heartbeat(gossip.SEEN_S + 10)
+    assert not bench.router._seen
+
+
+# --- scores -----------------------------------------------------------------------------------------------------
+
+
+def test_scores__fade_and_good_deeds_cannot_be_saved_up() -> None:
+    scores, peer = Scores(), PeerId(bytes(32))
+    for _ in range(1000):
+        scores.record_first(peer, 0.0)
+    scores.record_mesh(peer, joined=True, now_s=0.0)
+    assert scores.compute(peer, 10_000.0) <= 0.5 * FIRST_MAX + 10
+    for _ in range(4):
+        scores.record_bad(peer, BLAMED_WEIGHT, 10_000.0)
+    assert scores.compute(peer, 10_000.0) < GRAYLIST_THRESHOLD
+    assert not scores.is_graylisted(peer, 11_000.0), "forgiven after a while"
+    assert scores.compute(peer, 20_000.0) > -1
+
+
+def test_scores__remember_a_bounded_number_of_peers() -> None:
+    scores = Scores()
+    for number in range(SCORES_MAX + 10):
+        scores.record_bad(PeerId(number.to_bytes(32, "big")), -1.0, 0.0)
+    assert len(scores._scores) == SCORES_MAX
+    assert scores.compute(PeerId(bytes(32)), 0.0) == 0.0
+
+
+# --- with another implementation --------------------------------------------------------------------------------
+
+
+def test_gossip__interoperates_with_py_libp2ps_router_both_ways() -> None:
+    """protocol.md: gossipsub 1.1 as others speak it."""
+
+    async def run() -> None:
+        heard: list[bytes] = []
+        arrived = trio.lowlevel.ParkingLot()
+
+        def judge(sender: PeerId, content: bytes) -> Verdict:
+            heard.append(content)
+            arrived.unpark_all()
+            return Verdict.ACCEPT
+
+        listen = ["/ip4/127.0.0.1/tcp/0"]
+        async with (
+            open_libp2p_network(seed=bytes([1]) * 32, listen=listen, blocks=MemoryBlocks()) as ours,
+            open_host(seed=bytes([2]) * 32, listen=listen, rng=Random(1)) as theirs,
+        ):
+            await ours.subscribe(TOPIC, judge)
+            router = GossipSub([TProtocol("/meshsub/1.1.0")], 6, 5, 12, heartbeat_interval=1)
+            pubsub = Pubsub(theirs.libp2p, router, strict_signing=False, msg_id_constructor=lambda message: bytes(message.data))
+            async with background_trio_service(pubsub), background_trio_service(router):
+                await pubsub.wait_until_ready()
+                subscription = await pubsub.subscribe(TOPIC)
+                await theirs.connect(ours.addresses[0])
+                with trio.fail_after(10):
+                    await pubsub.wait_for_subscription(ID(bytes.fromhex("002408011220") + ours.peer_id), TOPIC)
+                    number = 0
+                    while not heard:
+                        await pubsub.publish(TOPIC, b"from theirs %d" % number)
+                        number += 1
+                        with trio.move_on_after(0.05):
+                            await arrived.park()
+                    await ours.publish(TOPIC, b"from ours")
+                    while (await subscription.get()).data != b"from ours":
+                        pass
+        assert heard[0].startswith(b"from theirs")
+
+    trio.run(run)
