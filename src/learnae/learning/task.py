@@ -27,6 +27,7 @@ import torch
 
 from learnae.errors import LearningError, TaskDataError, TaskError
 from learnae.learning.config import find_task_file
+from learnae.learning.descent import GradientDescent, Optimizer
 
 Examples = tuple[torch.Tensor, torch.Tensor]
 """x of shape (examples, ...) and y of shape (examples, ...)."""
@@ -66,7 +67,7 @@ class Task:
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None  # None: cross entropy
     correct: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None  # None: largest output equals y, unless there is a score
     score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None
-    build_optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer] | None
+    build_optimizer: Callable[[torch.nn.Module], Optimizer] | None
     values: Hyperparameters
 
     def compute_loss(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -75,12 +76,12 @@ class Task:
     def compute_correct(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return outputs.argmax(dim=1) == y if self.correct is None else self.correct(outputs, y)
 
-    def make_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+    def make_optimizer(self, model: torch.nn.Module) -> Optimizer:
         if self.build_optimizer is not None:
             return self.build_optimizer(model)
         values = self.values
-        return torch.optim.SGD(
-            model.parameters(), lr=values.learning_rate, momentum=values.momentum, weight_decay=values.weight_decay
+        return GradientDescent(
+            model.parameters(), learning_rate=values.learning_rate, momentum=values.momentum, weight_decay=values.weight_decay
         )
 
 
