@@ -102,7 +102,7 @@ class Network(Protocol):
         """Remember where a peer says it can be reached (bounded; malformed ones are ignored)."""
 
     async def connect(self, address: str) -> PeerId:
-        """Dial a multiaddr with `/p2p/...`. Raises: UnreachableError within 10 s."""
+        """Dial a multiaddr with `/p2p/...`. Raises: BadAddressError; UnreachableError within 10 s."""
 
     async def subscribe(self, topic: Topic, judge: Callable[[PeerId, bytes], Verdict]) -> None:
         """Join a gossip topic. `judge(sender, content)` decides before a message is forwarded; it must not block.

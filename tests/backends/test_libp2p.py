@@ -45,6 +45,19 @@ def test_libp2p_identity__is_the_ed25519_key_of_the_seed() -> None:
     trio.run(run)
 
 
+def test_libp2p_addresses__of_a_wildcard_are_those_of_the_interfaces() -> None:
+    """Others must be able to dial what is announced: 0.0.0.0 is no place."""
+
+    async def run() -> None:
+        async with open_libp2p_network(seed=bytes(32), listen=["/ip4/0.0.0.0/tcp/0"], blocks=MemoryBlocks()) as network:
+            assert network.addresses
+            assert not any("/0.0.0.0/" in address or "/tcp/0/" in address for address in network.addresses)
+            async with open_networks([MemoryBlocks()]) as (other,):
+                assert await other.connect(network.addresses[0]) == network.peer_id
+
+    trio.run(run)
+
+
 def test_libp2p_listen__taken_port_and_bad_address_are_one_sentence() -> None:
     async def open_on(address: str) -> None:
         async with open_libp2p_network(seed=bytes(32), listen=[address], blocks=MemoryBlocks()):

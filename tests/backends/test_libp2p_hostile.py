@@ -96,7 +96,7 @@ async def hang_up(peer: PeerId, stream: INetStream) -> None:
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests wait for the same reasons as a node does, and less long."""
-    monkeypatch.setattr(libp2p_fetch, "STALL_S", 0.3)
+    monkeypatch.setattr(libp2p_fetch, "STALL_S", 0.2)
     monkeypatch.setattr(libp2p_fetch, "BLOCK_S", 0.6)
     monkeypatch.setattr(libp2p_direct, "FRAME_S", 0.3)
 
@@ -170,6 +170,65 @@ def test_fetch__a_provider_that_dies_in_the_middle_is_replaced() -> None:
                     await victim.fetch_file(cid, providers=[dying.peer_id, other.peer_id], bytes_max=len(content))
             assert store.get_file(cid, bytes_max=len(content)) == content
             assert served
+
+    trio.run(run)
+
+
+def test_fetch__goes_on_with_a_provider_whose_line_stalls_now_and_then() -> None:
+    """A line with loss stalls for seconds; as long as each stream brings something, the file is worth waiting for."""
+    content = Random(5).randbytes(8 * LEAF_BYTES)
+
+    async def run() -> None:
+        store, whole = MemoryBlocks(), MemoryBlocks()
+        cid = whole.put_file(content)
+
+        async def serve_two_then_stall(peer: PeerId, stream: INetStream) -> None:
+            for wanted in (await read_request(stream))[:2]:
+                block = whole.get_block(wanted)
+                assert block is not None
+                await stream.write(len(block).to_bytes(4, "big") + block)
+            await trio.sleep_forever()
+
+        async with open_victim(store) as victim, open_attacker(victim, serve_two_then_stall) as flaky:
+            with trio.fail_after(5):
+                await victim.fetch_file(cid, providers=[flaky.peer_id], bytes_max=len(content))
+        assert store.get_file(cid, bytes_max=len(content)) == content
+
+    trio.run(run)
+
+
+def test_fetch__goes_on_where_it_was_left() -> None:
+    """What was verified is kept: after a failed fetch only the rest is asked for."""
+    content = Random(6).randbytes(8 * LEAF_BYTES)
+
+    async def run() -> None:
+        store, whole = MemoryBlocks(), MemoryBlocks()
+        cid = whole.put_file(content)
+        asked: list[Cid] = []
+        left = 4
+
+        async def serve_some(peer: PeerId, stream: INetStream) -> None:
+            nonlocal left
+            while True:
+                for wanted in await read_request(stream):
+                    asked.append(wanted)
+                    block = whole.get_block(wanted)
+                    if left == 0 or block is None:
+                        await stream.write(b"\xff" * 4)
+                    else:
+                        left -= 1
+                        await stream.write(len(block).to_bytes(4, "big") + block)
+
+        async with open_victim(store) as victim, open_attacker(victim, serve_some) as provider:
+            with trio.fail_after(5), pytest.raises(FetchError, match="does not have all blocks"):
+                await victim.fetch_file(cid, providers=[provider.peer_id], bytes_max=len(content))
+            kept = {block for block in asked if store.has_block(block)}
+            assert len(kept) == 4
+            left = 100
+            asked.clear()
+            await victim.fetch_file(cid, providers=[provider.peer_id], bytes_max=len(content))
+            assert kept.isdisjoint(asked)
+            assert store.get_file(cid, bytes_max=len(content)) == content
 
     trio.run(run)
 

@@ -16,10 +16,9 @@ from libp2p.peer.id import ID
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamEOF, MuxedStreamError, MuxedStreamReset
 from libp2p.stream_muxer.yamux.yamux import Yamux as LibraryYamux
 
-from learnae.backends.libp2p_yamux import STREAMS_MAX, WINDOW_BYTES, WINDOW_BYTES_MAX, Yamux, YamuxStream
+from learnae.backends.libp2p_yamux import STREAMS_MAX, Yamux
+from learnae.backends.libp2p_yamux_stream import ACK, DATA, GO_AWAY, PING, RST, SYN, WINDOW, WINDOW_BYTES, WINDOW_BYTES_MAX, YamuxStream
 
-DATA, WINDOW, PING, GO_AWAY = range(4)
-SYN, ACK, FIN, RST = 1, 2, 4, 8
 PEER = ID(b"peer")
 
 

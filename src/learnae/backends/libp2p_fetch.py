@@ -19,7 +19,7 @@ from learnae.backends.fetch_plan import HEDGE_S, FetchPlan
 from learnae.backends.libp2p_blocks import ABSENT, PROTOCOL, REQUEST_CIDS_MAX, encode_request
 from learnae.backends.libp2p_direct import read_exactly
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host, drop_stream, muxed_stream_of
-from learnae.backends.libp2p_yamux import WINDOW_BYTES_MAX
+from learnae.backends.libp2p_yamux_stream import WINDOW_BYTES_MAX
 from learnae.errors import FetchError, LearnaeError
 from learnae.ids import Cid, PeerId, cid_text, compute_cid, short_name
 from learnae.ports import BlockStore
@@ -30,7 +30,7 @@ REACH_S: Final = 10.0
 PROVIDERS_MAX: Final = 8  # Asked at the same time; a line is full with two or three.
 AHEAD_BLOCKS: Final = 16  # Asked for ahead of what arrives: 4 MiB, the window of the stream.
 BATCH_BYTES: Final = 4 << 20  # Verified blocks held in memory before they are stored with one sync.
-_ATTEMPTS = 2  # Streams per provider: a connection may have been lost since the last use.
+ATTEMPTS_MAX: Final = 3  # Streams that brought nothing, per provider: a line with loss stalls now and then, a dead one always.
 
 
 class _Lied(Exception):
@@ -38,7 +38,10 @@ class _Lied(Exception):
 
 
 class _Stalled(Exception):
-    """Nothing came from a provider for too long."""
+    """Nothing came from a provider for too long; `is_dripping` if something did, too slowly to be of use."""
+
+    def __init__(self, *, is_dripping: bool = False) -> None:
+        self.is_dripping = is_dripping
 
 
 class Fetcher:
@@ -69,6 +72,7 @@ class _Job:
         self._host, self._blocks, self._blame, self._plan = host, blocks, blame, plan
         self._batch: list[tuple[Cid, bytes]] = []
         self._batch_bytes = 0
+        self._received: dict[PeerId, int] = {}  # blocks, by who sent them
         self._moved = trio.lowlevel.ParkingLot()  # something arrived or was given back
         self.reasons: list[str] = []
 
@@ -91,10 +95,12 @@ class _Job:
 
     async def _work(self, peer: PeerId) -> None:
         reason = "it could not be reached"
-        for _ in range(_ATTEMPTS):
+        failures = 0
+        while failures < ATTEMPTS_MAX and not self._plan.is_done:
             with trio.move_on_after(REACH_S):
                 if not await self._host.reach(peer):
                     break
+            received = self._received.get(peer, 0)
             try:
                 reason = await self._work_once(peer)
                 break
@@ -102,16 +108,16 @@ class _Job:
                 reason = f"it sent {error}"
                 self._blame(peer, str(error))
                 break
-            except _Stalled:
+            except _Stalled as error:
                 reason = "it stalled"
-                break
+                if error.is_dripping:
+                    break
             except STREAM_ERRORS as error:
                 reason = f"the connection broke ({error})" if str(error) else "the connection broke"
             finally:
                 self._plan.handle_lost(peer)
                 self._moved.unpark_all()
-            if self._plan.is_done:
-                break
+            failures = 1 if self._received.get(peer, 0) > received else failures + 1
         self.reasons.append(f"{short_name(peer)}: {reason}")
 
     async def _work_once(self, peer: PeerId) -> str:
@@ -119,7 +125,7 @@ class _Job:
         with trio.move_on_after(STALL_S) as opening:
             stream = await self._host.open_stream(peer, [PROTOCOL])
         if opening.cancelled_caught:
-            raise _Stalled
+            raise _Stalled()
         try:
             muxed_stream_of(stream).widen(WINDOW_BYTES_MAX)
             return await self._ask(peer, stream)
@@ -146,6 +152,7 @@ class _Job:
                 self._plan.handle_absent(peer, cid)
             else:
                 await self._take_in(cid, block)
+                self._received[peer] = self._received.get(peer, 0) + 1
             self._moved.unpark_all()
         self._scope.cancel()
         return ""
@@ -165,7 +172,7 @@ class _Job:
                 parts.append(await stream.read(left))
                 left -= len(parts[-1])
             return b"".join(parts)
-        raise _Stalled
+        raise _Stalled(is_dripping=trio.current_time() >= whole_s)
 
     async def _take_in(self, cid: Cid, block: bytes) -> None:
         if compute_cid(block, cid[1]) != cid:

@@ -35,11 +35,13 @@ from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.tools.anyio_service import background_trio_service
 from libp2p.transport.upgrader import TransportUpgrader
+from libp2p.utils.address_validation import expand_wildcard_address
 from multiaddr import Multiaddr
 from multiaddr.exceptions import BinaryParseError, ProtocolLookupError, StringParseError
 
 from learnae.backends.libp2p_tcp import BoundedSwarm, TcpTransport
-from learnae.backends.libp2p_yamux import CONNECTION_ERRORS, Yamux, YamuxStream
+from learnae.backends.libp2p_yamux import CONNECTION_ERRORS, Yamux
+from learnae.backends.libp2p_yamux_stream import YamuxStream
 from learnae.errors import BadAddressError, ListenError, UnreachableError
 from learnae.ids import PEER_ID_BYTES, PeerId, parse_peer, peer_text
 
@@ -54,6 +56,7 @@ KNOWN_PEERS_MAX: Final = 1024  # Peers whose addresses are remembered: a session
 ADDRESSES_MAX: Final = 8  # Per peer; a host has a few interfaces, all the rest is noise.
 ADDRESS_CHARS_MAX: Final = 256
 DIAL_S: Final = 10.0
+_REDIALS_MAX: Final = 16  # Lost peers that are dialled at the same time; the others wait for their turn.
 _REDIAL_FIRST_S: Final = 1.0
 _REDIAL_MAX_S: Final = 60.0  # A peer that is away for hours is still found again within a minute.
 
@@ -147,13 +150,16 @@ class Host:
         self._known: OrderedDict[PeerId, OrderedDict[str, None]] = OrderedDict()  # addresses by peer, last used last
         self._kept: set[PeerId] = set()  # peers that are dialled again when lost
         self._redials: dict[PeerId, trio.CancelScope] = {}
+        self._redial_places = trio.CapacityLimiter(_REDIALS_MAX)
         self._dials: dict[PeerId, trio.Event] = {}
         self._changed = trio.lowlevel.ParkingLot()
         self.nursery: trio.Nursery
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        return tuple(f"{address}/p2p/{peer_text(self.peer_id)}" for address in self.libp2p.get_transport_addrs())
+        """Where this host listens; 0.0.0.0 and :: as the addresses of this machine's interfaces."""
+        places = [place for address in self.libp2p.get_transport_addrs() for place in expand_wildcard_address(address)]
+        return tuple(dict.fromkeys(f"{place}/p2p/{peer_text(self.peer_id)}" for place in places))
 
     def connected(self) -> frozenset[PeerId]:
         peers = (peer_of(peer_id) for peer_id, conns in self.swarm.connections.items() if any(not conn.is_closed for conn in conns))
@@ -292,8 +298,9 @@ class Host:
         delay_s = _REDIAL_FIRST_S
         try:
             while peer in self._kept and peer not in self.connected():
-                if len(self.connected()) < CONNECTIONS_WANTED and await self.reach(peer):
-                    return
+                async with self._redial_places:
+                    if len(self.connected()) < CONNECTIONS_WANTED and await self.reach(peer):
+                        return
                 await trio.sleep(delay_s * self._rng.uniform(0.7, 1.3))
                 delay_s = min(delay_s * 2, _REDIAL_MAX_S)
         finally:
