@@ -277,3 +277,48 @@ class InvariantBrokenError(LearnaeError):
     def __init__(self, what: str, command: str) -> None:
         super().__init__(f"broken promise: {what}; repeat it with: {command}")
         self.what, self.command = what, command
+
+
+# --- command line -----------------------------------------------------------------------------------------------
+
+
+class FolderError(LearnaeError):
+    """A node's folder cannot be used."""
+
+    def __init__(self, folder: str, why: str) -> None:
+        super().__init__(f"the folder {folder} cannot be used: {why}")
+        self.folder = folder
+
+
+class UsageError(LearnaeError):
+    """Arguments of a command that do not fit together."""
+
+    exit_code = 2
+
+
+class ForeignTaskError(LearnaeError):
+    """The user's task file is not the one that the session's rules name."""
+
+    def __init__(self, task: str, got: bytes, expected: bytes) -> None:
+        super().__init__(
+            f"the task {task} is not this session's: its SHA-256 begins with {got.hex()[:16]}, the rules say {expected.hex()[:16]}; "
+            "ask the one who invited you for the task file, and read it before you run it"
+        )
+
+
+class SessionLostError(LearnaeError):
+    """A node ended without having reached the end of its session."""
+
+
+class MissingExtraError(LearnaeError):
+    """A part of learnae that was not installed is needed."""
+
+    def __init__(self, module: str) -> None:
+        super().__init__(f"the Python package {module!r} is not installed, but this command needs it; install learnae[demo] to have everything")
+
+
+class DemoError(LearnaeError):
+    """The demo could not be carried out."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the demo stopped: {why}")

@@ -47,6 +47,7 @@ class NodeParts:
     learner: Learner | None  # None: this member only votes
     session: Address
     folder: Path
+    addresses: tuple[str, ...]  # multiaddrs that others are told
     poll_s: float = 1.0  # between looks at the chain
 
 
@@ -92,7 +93,7 @@ class Node:
                 self._feed(
                     ev.Started(
                         facts=self._facts,
-                        addresses=parts.network.addresses,
+                        addresses=parts.addresses,
                         vertices=tuple(parts.journal.vertices()),
                         records=parts.journal.records(),
                     )
@@ -267,7 +268,7 @@ class Node:
                 "member": dao.is_member,
                 "members": len(dao.membership.by_peer),
                 "connected": len(peer.connected),
-                "addresses": list(self._parts.network.addresses),
+                "addresses": list(self._parts.addresses),
                 "accuracy": local.accuracy if local else None,
                 "maturity_cycles": local.maturity_cycles if local else 0,
                 "cycles": peer.cycle.cycles,

@@ -1,0 +1,200 @@
+"""Puts a node together from its folder: which backend stands behind which port. The composition root."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from random import SystemRandom
+from typing import Final
+
+import trio
+
+from learnae.backends.disk_blocks import DiskBlocks
+from learnae.backends.disk_journal import DiskJournal
+from learnae.backends.ethereum import ChainOptions, EthereumChain, open_ethereum_chain
+from learnae.backends.keystore import Keys, open_keystore
+from learnae.backends.libp2p import open_libp2p_network
+from learnae.cli.folder import NodeFolder, NodeSettings
+from learnae.errors import ForeignRulesError, ForeignTaskError, LearnaeError, NotEnoughMoneyError, SessionLostError
+from learnae.ids import PeerId, peer_text
+from learnae.learning.config import LearnerConfig, compute_task_digest
+from learnae.learning.process import ProcessLearner
+from learnae.node import Node, NodeParts
+from learnae.node.runtime import RECORD_TRANSACTION
+from learnae.protocol.calls import DeployPoid, Stage
+from learnae.protocol.events import Tell, Topic
+from learnae.protocol.peer import Peer, PeerSettings
+from learnae.protocol.rules import SessionRules, Ticket
+
+FEES_IN_DEPLOYMENTS: Final = 4  # Joining, claim, ballot, tally and release cost less than three more proofs of identity.
+
+OnTell = Callable[[Tell], None]
+
+
+def check_task(task: str, rules: SessionRules) -> None:
+    """Raises: ForeignTaskError: it is another task than the session's. TaskError: there is no such file."""
+    digest = compute_task_digest(task)
+    if digest != rules.task_digest:
+        raise ForeignTaskError(task, digest, rules.task_digest)
+
+
+async def check_contract(chain: EthereumChain, ticket: Ticket) -> None:
+    """Compare what the ticket says with what the contract holds, before anybody deposits.
+
+    Raises: NotASessionError, ForeignRulesError.
+    """
+    terms, expected = await chain.read_terms(ticket.contract), ticket.rules.compute_terms()
+    for name in expected.__dataclass_fields__:
+        mine, theirs = getattr(expected, name), getattr(terms, name)
+        if mine != theirs:
+            texts = [value.hex()[:16] if isinstance(value, bytes) else value for value in (mine, theirs)]
+            raise ForeignRulesError(name, *texts)
+
+
+async def check_money(chain: EthereumChain, ticket: Ticket, peer_id: PeerId) -> None:
+    """Whether the wallet can pay the deposit and its fees, if it has not paid yet. Raises: NotEnoughMoneyError."""
+    view = await chain.read(ticket.contract)
+    if view.stage is not Stage.FUNDING or any(member.poid.peer_id == peer_id for member in view.members):
+        return
+    cost = await chain.estimate(ticket.contract, DeployPoid())
+    needed = ticket.rules.deposit_wei + FEES_IN_DEPLOYMENTS * cost.fee_wei
+    balance = await chain.balance_wei(chain.wallet)
+    if balance < needed:
+        raise NotEnoughMoneyError("joining the session", chain.wallet, balance, needed)
+
+
+def make_peer(ticket: Ticket, settings: NodeSettings, keys: Keys) -> Peer:
+    return Peer(
+        rules=ticket.rules,
+        me=keys.identity.peer_id,
+        sign=keys.identity.sign,
+        rng=SystemRandom(),
+        settings=PeerSettings(
+            reports_help=settings.reports_help,
+            tips_budget_wei=settings.tips_budget_wei,
+            pace_s=settings.pace_s,
+            policy=settings.policy,
+        ),
+    )
+
+
+def make_learner(ticket: Ticket, settings: NodeSettings, on_output: Callable[[str], None]) -> ProcessLearner | None:
+    if not settings.task:
+        return None
+    config = LearnerConfig(
+        task=settings.task,
+        source=settings.data,
+        slice_bytes=ticket.rules.slice_bytes,
+        share_permille=settings.share_permille,
+        reducer=ticket.rules.reducer,
+        device=settings.device,
+        threads=settings.threads,
+    )
+    return ProcessLearner(config, on_output=on_output)
+
+
+async def run_node(folder: NodeFolder, password: str, *, on_tell: OnTell) -> None:
+    """Run the node of a folder until its session is over or it gets SIGINT or SIGTERM.
+
+    Raises: LearnaeError: whatever keeps it from starting or going on, in a sentence.
+    """
+    ticket, settings = folder.read_ticket(), folder.read_settings()
+    if settings.task:
+        check_task(settings.task, ticket.rules)
+    journal = DiskJournal(folder.path)  # Holds the folder: a second start ends here.
+    try:
+        keys = await trio.to_thread.run_sync(open_keystore, folder.keystore, password)
+        blocks = DiskBlocks(folder.blocks)
+        learner = make_learner(ticket, settings, _log_output)
+
+        def tell_trouble(sentence: str) -> None:
+            on_tell(Tell(Topic.TROUBLE, sentence))
+
+        def keep_transaction(raw: bytes | None) -> None:
+            journal.append([], [(RECORD_TRANSACTION, raw)])
+
+        chain_opened = open_ethereum_chain(
+            settings.rpc,
+            wallet=keys.wallet,
+            peer_id=keys.identity.peer_id,
+            sign_identity=keys.identity.sign,
+            chain_id=ticket.rules.chain_id,
+            on_trouble=tell_trouble,
+            options=ChainOptions(poll_s=min(0.5, settings.poll_s), save_pending=keep_transaction),
+        )
+        bootstrap = [address for address in ticket.addresses if not address.endswith(peer_text(keys.identity.peer_id))]
+        network_opened = open_libp2p_network(
+            seed=keys.identity.export_seed(), listen=settings.listen, blocks=blocks, bootstrap=bootstrap
+        )
+        async with chain_opened as chain, network_opened as network:
+            await check_contract(chain, ticket)
+            await check_money(chain, ticket, keys.identity.peer_id)
+            await _resume(chain, journal, tell_trouble)
+            parts = NodeParts(
+                peer=make_peer(ticket, settings, keys),
+                network=network,
+                blocks=blocks,
+                journal=journal,
+                chain=chain,
+                learner=learner,
+                session=ticket.contract,
+                folder=folder.path,
+                addresses=_compute_addresses(settings, network.addresses, keys.identity.peer_id),
+                poll_s=settings.poll_s,
+            )
+            try:
+                fault = await _run_until_signal(Node(parts, on_tell=on_tell))
+            finally:
+                if learner is not None:
+                    await learner.close()
+        if fault:
+            raise SessionLostError(fault)
+    finally:
+        journal.close()
+
+
+async def _run_until_signal(node: Node) -> str:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def stop_on_signal() -> None:
+                async for _ in signals:
+                    node.stop("stopped by its user")
+
+            nursery.start_soon(stop_on_signal)
+            fault = await node.run()
+            nursery.cancel_scope.cancel()
+    return fault
+
+
+async def _resume(chain: EthereumChain, journal: DiskJournal, tell_trouble: Callable[[str], None]) -> None:
+    """Finish the transaction that was under way when the node was killed: it is sent again as it is, never signed anew."""
+    raw = journal.records().get(RECORD_TRANSACTION)
+    if raw is None:
+        return
+    try:
+        await chain.resume(raw)
+    except LearnaeError as error:
+        tell_trouble(f"a transaction from before the restart: {error}")
+
+
+def _compute_addresses(settings: NodeSettings, listening: tuple[str, ...], peer_id: PeerId) -> tuple[str, ...]:
+    if not settings.announce:
+        return listening
+    return tuple(f"{address}/p2p/{peer_text(peer_id)}" for address in settings.announce)
+
+
+def _log_output(text: str) -> None:
+    logging.getLogger("learnae.task").info("%s", text.rstrip())
+
+
+def open_log(path: Path) -> None:
+    """Send the libraries' logs to the node's own file, warnings and worse; never keys, which no library is given."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("learnae").setLevel(logging.INFO)

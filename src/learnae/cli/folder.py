@@ -1,0 +1,125 @@
+"""A node's folder: its keys, the ticket it accepted, its settings, its journal and blocks. One folder is one peer of one session."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from learnae.errors import FolderError
+from learnae.protocol.rules import Ticket, decode_ticket
+
+SETTINGS_BYTES_MAX: Final = 64 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSettings:
+    """What one user chose for this node; written once by `session new` or `join`, and free to be edited by hand."""
+
+    task: str  # built-in name or path of the task file; empty for a member who only votes
+    data: str  # what the task's `load_data` gets
+    rpc: str  # URL of an Ethereum endpoint
+    listen: tuple[str, ...] = ()  # multiaddrs
+    announce: tuple[str, ...] = ()  # multiaddrs that others are told instead of those listened on
+    share_permille: int = 0  # how much of the own training data is opened to others
+    device: str = "auto"
+    threads: int = 1
+    reports_help: bool = True
+    policy: str = ""
+    pace_s: float = 0.25
+    poll_s: float = 1.0
+    tips_budget_wei: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFolder:
+    """The files of one node."""
+
+    path: Path
+
+    @property
+    def keystore(self) -> Path:
+        return self.path / "keystore.json"
+
+    @property
+    def blocks(self) -> Path:
+        return self.path / "blocks"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "node.log"
+
+    @property
+    def is_ready(self) -> bool:
+        return (self.path / "ticket.txt").is_file()
+
+    def write(self, ticket: Ticket, settings: NodeSettings) -> None:
+        """Keep the ticket and the settings. Raises: FolderError: another session's node lives here, or no room."""
+        if self.is_ready and self.read_ticket().contract != ticket.contract:
+            raise FolderError(str(self.path), "a node of another session lives there; choose another folder")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _replace(self.path / "settings.json", json.dumps(asdict(settings), indent=1) + "\n")
+            _replace(self.path / "ticket.txt", ticket.to_text() + "\n")
+        except OSError as error:
+            raise FolderError(str(self.path), f"it cannot be written: {error.strerror or error}") from error
+
+    def read_ticket(self) -> Ticket:
+        """Raises: FolderError, TicketError, RulesError."""
+        return decode_ticket(self._read("ticket.txt"))
+
+    def read_settings(self) -> NodeSettings:
+        """Raises: FolderError: missing, or not what `write` writes."""
+        try:
+            values = json.loads(self._read("settings.json"))
+            return NodeSettings(**{name: _to_field(name, value) for name, value in values.items()})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise FolderError(str(self.path), f"its settings.json is damaged ({error}); `learnae join` writes it anew") from error
+
+    def read_status(self) -> dict[str, Any]:
+        """The newest status of the node. Raises: FolderError: it has never run."""
+        try:
+            status = json.loads(self._read("status.json"))
+        except ValueError as error:
+            raise FolderError(str(self.path), "its status.json is damaged; start the node again") from error
+        assert isinstance(status, dict)
+        return status
+
+    def _read(self, name: str) -> str:
+        try:
+            with (self.path / name).open(encoding="utf-8") as file:
+                return file.read(SETTINGS_BYTES_MAX)
+        except FileNotFoundError as error:
+            raise FolderError(
+                str(self.path), f"there is no {name} in it; `learnae join TICKET` or `learnae session new` makes a node's folder"
+            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise FolderError(str(self.path), f"its {name} cannot be read: {error}") from error
+
+
+_TYPES: Final = {field.name: field.type for field in fields(NodeSettings)}
+
+
+def _to_field(name: str, value: object) -> Any:
+    kind = _TYPES.get(name)
+    if kind is None:
+        raise TypeError(f"unknown setting {name!r}")
+    if str(kind).startswith("tuple"):
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise TypeError(f"{name} is not a list of texts")
+        return tuple(value)
+    expected: tuple[type, ...] = {"str": (str,), "int": (int,), "bool": (bool,), "float": (int, float)}[str(kind)]
+    if not isinstance(value, expected) or (isinstance(value, bool) and kind != "bool"):
+        raise TypeError(f"{name} is {value!r}, expected {kind}")
+    return value
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_name(path.name + ".new")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)

@@ -1,0 +1,263 @@
+"""The functions behind the commands. Each returns an exit status; what goes wrong for a user is one sentence on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import trio
+
+from learnae.cli.folder import NodeFolder, NodeSettings
+from learnae.cli.parser import Run, build_parser
+from learnae.errors import LearnaeError, MissingExtraError, UsageError
+from learnae.protocol.events import Tell, Topic
+from learnae.protocol.rules import TICKET_BYTES_MAX, decode_ticket
+
+STATUS_OLD_S = 10.0  # A running node writes every two seconds.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 1 it could not be done, 2 wrong usage, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if words[:1] == ["chain"]:  # It has its own arguments, which argparse cannot pass through.
+            return _chain(words[1:])
+        options = build_parser(_RUNS).parse_args(words)
+        run: Run = options.run
+        return run(options)
+    except KeyboardInterrupt:
+        print("interrupted; everything needed to go on is on disk", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except BaseExceptionGroup as group:
+        return _explain_group(group)
+    except LearnaeError as error:
+        return _explain(error)
+    except ModuleNotFoundError as error:
+        return _explain(MissingExtraError(error.name or str(error)))
+
+
+def _explain(error: LearnaeError) -> int:
+    print(f"learnae: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _explain_group(group: BaseExceptionGroup[BaseException]) -> int:
+    """Tasks run side by side, so their errors come in groups: a user hears the sentences, a bug keeps its traceback."""
+    interrupted, rest = group.split(KeyboardInterrupt)
+    if rest is None and interrupted is not None:
+        print("interrupted; everything needed to go on is on disk", file=sys.stderr)
+        return 130
+    assert rest is not None
+    known, bugs = rest.split(LearnaeError)
+    if bugs is not None or known is None:
+        raise rest
+    errors = _flatten(known)
+    return max(_explain(error) for error in errors)
+
+
+def _flatten(group: BaseExceptionGroup[LearnaeError]) -> list[LearnaeError]:
+    found: list[LearnaeError] = []
+    for error in group.exceptions:
+        found += _flatten(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+# --- sessions and nodes -----------------------------------------------------------------------------------------
+
+
+def _session_new(options: argparse.Namespace) -> int:
+    from learnae.cli import sessions
+
+    plan = sessions.SessionPlan(
+        name=options.name,
+        deposit_wei=sessions.parse_ether(options.deposit),
+        funding_s=sessions.parse_duration(options.funding),
+        training_s=sessions.parse_duration(options.training),
+        final_s=min(sessions.parse_duration(options.final), sessions.parse_duration(options.training) // 2),
+        claiming_s=sessions.parse_duration(options.claiming),
+        voting_s=sessions.parse_duration(options.voting),
+        members_min=options.members_min,
+        members_max=options.members_max,
+        overuse_threshold=options.overuse,
+        reward_rule=options.rule,
+        reward_mode=options.mode,
+        policy=options.policy,
+        seed=options.seed,
+    )
+    folder, settings = NodeFolder(Path(options.folder)), _read_settings(options)
+    if folder.is_ready:
+        raise UsageError(f"{options.folder} already holds a node; choose another --folder, or go on with `learnae node {options.folder}`")
+    keys = sessions.open_or_create_keys(folder.keystore, _read_password(options, is_new=not folder.keystore.exists()))
+    print(f"founding {plan.name!r} from wallet {keys.wallet.address} on {settings.rpc} ...", flush=True)
+    ticket = trio.run(sessions.make_session, plan, folder, settings, keys)
+    print(sessions.describe_ticket(ticket))
+    print(f"\nThe ticket for the others (also in {options.folder}/ticket.txt):\n\n{ticket.to_text()}\n")
+    print(f"Now start your own node:  learnae node {options.folder}")
+    return 0
+
+
+def _session_show(options: argparse.Namespace) -> int:
+    from learnae.cli.sessions import describe_ticket
+
+    print(describe_ticket(decode_ticket(_read_ticket(options.ticket))))
+    return 0
+
+
+def _join(options: argparse.Namespace) -> int:
+    from learnae.cli import sessions
+
+    ticket = decode_ticket(_read_ticket(options.ticket))
+    folder, settings = NodeFolder(Path(options.folder)), _read_settings(options)
+    print(sessions.describe_ticket(ticket), flush=True)
+    password = _read_password(options, is_new=not folder.keystore.exists())
+    keys = sessions.open_or_create_keys(folder.keystore, password)
+    print(f"your wallet is {keys.wallet.address}", flush=True)
+    trio.run(sessions.check_before_joining, ticket, settings, keys)
+    if options.only_check:
+        print("everything fits; nothing was paid")
+        return 0
+    folder.write(ticket, settings)
+    return _run(folder, password)
+
+
+def _node(options: argparse.Namespace) -> int:
+    folder = NodeFolder(Path(options.folder))
+    folder.read_ticket()  # Says what is missing before a password is asked for.
+    return _run(folder, _read_password(options, is_new=False))
+
+
+def _run(folder: NodeFolder, password: str) -> int:
+    from learnae.cli.compose import open_log, run_node
+
+    def on_tell(tell: Tell) -> None:
+        if tell.topic is not Topic.TRAINING or tell.values.get("event") in ("adopted", "opened"):
+            print(f"{time.strftime('%H:%M:%S')}  {tell.topic.value:<8}  {tell.text}", flush=True)
+
+    open_log(folder.log)
+
+    async def run() -> None:
+        await run_node(folder, password, on_tell=on_tell)
+
+    trio.run(run)
+    stage = folder.read_status()["stage"]
+    print(f"the node ended; the session is in stage {stage}" + ("" if stage in ("released", "refunded") else "; start it again to go on"))
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from learnae.cli.status import format_status
+
+    status = NodeFolder(Path(options.folder)).read_status()
+    if time.time() - float(status["time_s"]) > STATUS_OLD_S and status["state"] == "running":
+        status["state"] = "not running (it was killed, or its machine stopped)"
+    print(json.dumps(status, indent=1) if options.json else format_status(status, now_s=time.time()))
+    return 0
+
+
+def _read_settings(options: argparse.Namespace) -> NodeSettings:
+    from learnae.cli.sessions import choose_listen, parse_ether
+    from learnae.learning.config import BUILT_IN
+
+    if not 0.0 <= options.share <= 1.0:
+        raise UsageError(f"--share is {options.share}, expected a part from 0 (nothing leaves this machine) to 1")
+    listen, announce = choose_listen(options)
+    task = options.task
+    return NodeSettings(
+        task=task if task in BUILT_IN or not task else str(Path(task).resolve()),
+        data=options.data,
+        rpc=options.rpc,
+        listen=listen,
+        announce=announce,
+        share_permille=round(options.share * 1000),
+        device=options.device,
+        reports_help=not options.never_report,
+        pace_s=options.pace,
+        tips_budget_wei=parse_ether(options.tips_budget),
+    )
+
+
+def _read_ticket(text: str) -> str:
+    """The ticket itself, or the content of the file that holds it."""
+    path = Path(text)
+    if len(text) < 256 and path.is_file():
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(TICKET_BYTES_MAX + 1)
+    return text
+
+
+def _read_password(options: argparse.Namespace, *, is_new: bool) -> str:
+    from learnae.backends.keystore import read_password
+
+    return read_password(Path(options.password_file) if options.password_file else None, confirm=is_new)
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------
+
+
+def _chain(arguments: Sequence[str]) -> int:
+    from learnae.backends.chain_server import main as serve
+
+    return serve(arguments)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from learnae.cli.sessions import parse_duration
+    from learnae.demo import DemoPlan, run_demo
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    plan = DemoPlan(
+        out=Path(options.out),
+        seed=options.seed,
+        funding_s=parse_duration(options.funding),
+        training_s=parse_duration(options.training),
+        plain=True if options.plain else None,
+    )
+    return run_demo(plan)
+
+
+def _sim_list(_options: argparse.Namespace) -> int:
+    from learnae.sim.scenario import SCENARIOS
+
+    for scenario in SCENARIOS.values():
+        print(f"{scenario.name:<12} {scenario.about}")
+    return 0
+
+
+def _sim_run(options: argparse.Namespace) -> int:
+    from learnae.cli.simulate import simulate
+
+    return simulate(options)
+
+
+def _task_check(options: argparse.Namespace) -> int:
+    from learnae.learning.check import check_task
+
+    report = check_task(options.task, options.data, device=options.device)
+    for line in report.lines:
+        print(f"  {line}")
+    if report.fault is not None:
+        raise report.fault
+    print("the task is good")
+    return 0
+
+
+_RUNS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "demo": _demo,
+    "session new": _session_new,
+    "session show": _session_show,
+    "join": _join,
+    "node": _node,
+    "status": _status,
+    "sim list": _sim_list,
+    "sim run": _sim_run,
+    "task check": _task_check,
+}

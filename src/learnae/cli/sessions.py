@@ -1,0 +1,206 @@
+"""`learnae session new`, `learnae session show` and `learnae join`: everything before a node runs."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from learnae.backends.disk_blocks import DiskBlocks
+from learnae.backends.ethereum import EthereumChain, open_ethereum_chain
+from learnae.backends.keystore import Keys, create_keystore, open_keystore
+from learnae.cli import compose
+from learnae.cli.folder import NodeFolder, NodeSettings
+from learnae.errors import UsageError
+from learnae.ids import Cid, Wei, cid_text, peer_text
+from learnae.learning.config import LearnerConfig, compute_task_digest
+from learnae.learning.process import ProcessLearner
+from learnae.protocol.rules import SessionRules, Ticket
+
+UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+MARGIN_S: Final = 5  # Between now and the first second of a session, so that clocks may differ a little.
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionPlan:
+    """What the founder of a session decides; durations in seconds, `deposit_wei` per member."""
+
+    name: str
+    deposit_wei: Wei
+    funding_s: int
+    training_s: int
+    final_s: int
+    claiming_s: int
+    voting_s: int
+    members_min: int = 2
+    members_max: int = 100
+    slice_bytes: int = 64 * 1024
+    overuse_threshold: int = 1000
+    reward_rule: str = "budgeted"
+    reward_mode: str = "dao"
+    policy: str = "paired"
+    seed: int = 0  # of the initial model
+
+
+def parse_duration(text: str) -> int:
+    """Seconds of a text such as 90s, 15m, 2h, 1d, or 1h30m. Raises: UsageError."""
+    parts = re.findall(r"(\d+)([smhd])", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise UsageError(f"{text!r} is not a duration; write for example 90s, 15m, 2h or 1h30m")
+    return sum(int(number) * UNITS[unit] for number, unit in parts)
+
+
+def parse_ether(text: str) -> Wei:
+    """An amount in ether, or in wei with the unit: 0.01, 5wei. Raises: UsageError."""
+    wei = re.fullmatch(r"(\d+)wei", text)
+    if wei:
+        return Wei(int(wei[1]))
+    ether = re.fullmatch(r"(\d+)(?:\.(\d{1,18}))?", text)
+    if not ether:
+        raise UsageError(f"{text!r} is not an amount; write ether such as 0.01, or wei such as 10000wei")
+    return Wei(int(ether[1]) * 10**18 + int((ether[2] or "0").ljust(18, "0")))
+
+
+def compute_rules(plan: SessionPlan, *, task_digest: bytes, initial: tuple[Cid, int], chain_id: int, now_s: int) -> SessionRules:
+    """The rules of a new session. `initial`: CID and size in bytes of the initial model. Raises: RulesError."""
+    funding_ends_s = now_s + MARGIN_S + plan.funding_s
+    training_ends_s = funding_ends_s + plan.training_s
+    claiming_ends_s = training_ends_s + plan.claiming_s
+    cid, size = initial
+    return SessionRules(
+        name=plan.name,
+        codename=re.sub(r"[^a-z0-9]+", "-", plan.name.lower()).strip("-")[:64] or "session",
+        task_digest=task_digest,
+        initial_model=cid,
+        model_bytes=size,
+        slice_bytes=plan.slice_bytes,
+        overuse_threshold=plan.overuse_threshold,
+        train_permille=333,
+        slices_per_cycle=64,
+        policy=plan.policy,
+        reducer="mean",
+        reward_mode=plan.reward_mode,
+        reward_rule=plan.reward_rule,
+        reward_factor=1_000_000,
+        tip_wei_per_credit=max(1, plan.deposit_wei // 1_000_000),
+        chain_id=chain_id,
+        deposit_wei=plan.deposit_wei,
+        members_min=plan.members_min,
+        members_max=plan.members_max,
+        starts_s=now_s - 60,
+        funding_ends_s=funding_ends_s,
+        training_ends_s=training_ends_s,
+        claiming_ends_s=claiming_ends_s,
+        voting_ends_s=claiming_ends_s + plan.voting_s,
+        final_s=plan.final_s,
+        reject_quorum_permille=200,
+    )
+
+
+async def make_session(plan: SessionPlan, folder: NodeFolder, settings: NodeSettings, keys: Keys) -> Ticket:
+    """Make the initial model, the rules and the contract; the folder is then the founder's node.
+
+    Raises: LearnaeError: the task, its data, the chain, the money or the plan are not good.
+    """
+    task_digest = compute_task_digest(settings.task)
+    learner = ProcessLearner(LearnerConfig(task=settings.task, source=settings.data, slice_bytes=plan.slice_bytes, device=settings.device))
+    opened = open_ethereum_chain(
+        settings.rpc, wallet=keys.wallet, peer_id=keys.identity.peer_id, sign_identity=keys.identity.sign
+    )
+    async with opened as chain:
+        try:
+            await learner.open()
+            model = await learner.initial_model(plan.seed)
+        finally:
+            await learner.close()
+        blocks = DiskBlocks(folder.blocks)
+        cid = blocks.put_file(model)
+        blocks.pin(cid)
+        rules = compute_rules(
+            plan, task_digest=task_digest, initial=(cid, len(model)), chain_id=chain.chain_id, now_s=int(time.time())
+        )
+        contract = await chain.deploy_session(rules.compute_terms())
+        addresses = tuple(f"{address}/p2p/{peer_text(keys.identity.peer_id)}" for address in settings.announce or settings.listen)
+        ticket = Ticket(rules=rules, contract=contract, addresses=addresses[:8])
+        folder.write(ticket, settings)
+    return ticket
+
+
+async def check_before_joining(ticket: Ticket, settings: NodeSettings, keys: Keys) -> None:
+    """Everything that can be known before a deposit: task, rules, contract, money. Raises: LearnaeError."""
+    if settings.task:
+        compose.check_task(settings.task, ticket.rules)
+    opened = open_ethereum_chain(
+        settings.rpc,
+        wallet=keys.wallet,
+        peer_id=keys.identity.peer_id,
+        sign_identity=keys.identity.sign,
+        chain_id=ticket.rules.chain_id,
+    )
+    async with opened as chain:
+        await _check_chain(chain, ticket, keys)
+
+
+async def _check_chain(chain: EthereumChain, ticket: Ticket, keys: Keys) -> None:
+    await compose.check_contract(chain, ticket)
+    await compose.check_money(chain, ticket, keys.identity.peer_id)
+
+
+def open_or_create_keys(path: Path, password: str) -> Keys:
+    """The keys of a node's folder; new ones the first time. Raises: KeystoreError."""
+    return open_keystore(path, password) if path.exists() else create_keystore(path, password)
+
+
+def choose_listen(arguments: argparse.Namespace) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Where to listen, and what to tell others: by default a free port, fixed now, on all interfaces."""
+    listen = tuple(arguments.listen or ())
+    if listen:
+        return listen, tuple(arguments.announce or ())
+    with socket.socket() as probe:
+        probe.bind(("0.0.0.0", 0))
+        port = probe.getsockname()[1]
+    announce = tuple(arguments.announce or (f"/ip4/{address}/tcp/{port}" for address in _find_own_addresses()))
+    return (f"/ip4/0.0.0.0/tcp/{port}",), announce
+
+
+def _find_own_addresses() -> list[str]:
+    """This machine's address towards the network, if it has one, and the loopback address. Sends nothing."""
+    found = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # A documentation address: connecting a datagram socket only chooses a route.
+            found.append(probe.getsockname()[0])
+        except OSError:
+            pass  # No route at all: only this machine can reach the node.
+    return [*dict.fromkeys([*found, "127.0.0.1"])]
+
+
+def describe_ticket(ticket: Ticket) -> str:
+    """The rules of a ticket in words, for somebody who decides whether to deposit."""
+    rules = ticket.rules
+
+    def when(time_s: int) -> str:
+        return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(time_s))
+
+    lines = [
+        ("session", rules.name),
+        ("rules", cid_text(rules.cid)),
+        ("contract", f"{ticket.contract} on chain {rules.chain_id}"),
+        ("deposit", f"{rules.deposit_wei / 10**18:g} ETH ({rules.deposit_wei} wei) from each member"),
+        ("members", f"{rules.members_min} to {rules.members_max}; with fewer everybody is refunded"),
+        ("join until", when(rules.funding_ends_s)),
+        ("training until", f"{when(rules.training_ends_s)}, the last {rules.final_s} s averaging only"),
+        ("claims until", when(rules.claiming_ends_s)),
+        ("votes until", when(rules.voting_ends_s)),
+        ("rewards", f"mode {rules.reward_mode}, rule {rules.reward_rule}, {rules.reward_factor} credits for accuracy from 0 to 1"),
+        ("task", f"SHA-256 {rules.task_digest.hex()}"),
+        ("model", f"{rules.model_bytes} bytes, starts as {cid_text(rules.initial_model)}"),
+        ("exchange", f"policy {rules.policy}, reduce step {rules.reducer}"),
+        ("data", f"slices of {rules.slice_bytes} bytes, each used at most {rules.overuse_threshold} times by all"),
+        ("peers", ", ".join(ticket.addresses) or "none given"),
+    ]
+    return "\n".join(f"{label:>14}  {text}" for label, text in lines)

@@ -1,0 +1,25 @@
+"""`learnae status`: a node's own status file in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def format_status(status: Mapping[str, Any], *, now_s: float) -> str:
+    """The status as aligned lines; `now_s`: Unix seconds."""
+    accuracy = status["accuracy"]
+    left = {name: end - now_s for name, end in status["ends_s"].items() if end > now_s}
+    lines = [
+        ("node", f"{status['state']}, written {max(0.0, now_s - status['time_s']):.0f} s ago"),
+        ("session", f"{status['session']} ({status['rules'][:16]}...), contract {status['contract']}"),
+        ("peer", status["peer_id"]),
+        ("wallet", f"{status['wallet']}, {'a member' if status['member'] else 'not a member yet'}"),
+        ("stage", f"{status['stage']}, {status['phase']}" + "".join(f"; {name} ends in {s:.0f} s" for name, s in left.items())),
+        ("peers", f"{status['connected']} connected, {status['members']} members"),
+        ("model", "none yet" if accuracy is None else f"accuracy {accuracy:.3f} on own validation data, {status['cycles']} work cycles"),
+        ("help", f"given {status['help_given']} credits, received {status['help_received']}"),
+        ("stored", f"{status['vertices']} messages, {status['stored_bytes'] / 1e6:.1f} MB of models and data"),
+        ("reached at", ", ".join(status["addresses"]) or "nowhere: it only dials"),
+    ]
+    return "\n".join(f"{label:>10}  {text}" for label, text in lines)
