@@ -360,7 +360,8 @@ def test_endpoint__that_is_no_ethereum_node_is_one_sentence(body: bytes) -> None
 
 def test_busy_endpoint__is_waited_for() -> None:
     async def run() -> None:
-        answers = [b"HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 503 Busy\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"]
+        ending = b"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        answers = [b"HTTP/1.1 429 Too Many Requests" + ending, b"HTTP/1.1 503 Busy" + ending]
         troubles: list[str] = []
 
         found = b'{"id":0,"result":"0x5"}'

@@ -163,9 +163,12 @@ class _Connection:
         async def answer(index: int) -> None:
             replies[index] = await self._service.answer(asked[index])
 
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:  # Transactions of one batch may share a block: they wait together.
             for index in range(len(asked)):
-                nursery.start_soon(answer, index)
+                if self._service.instant:
+                    await answer(index)
+                else:
+                    nursery.start_soon(answer, index)
         return [reply for reply in replies if reply is not None]
 
     async def _send(self, status: int, body: bytes, kind: str = "text/plain") -> None:

@@ -17,7 +17,7 @@ from learnae.backends.chain_server.engine import GAS_LIMIT, TRANSACTIONS_MAX, Lo
 
 BATCH_MAX: Final = 1000  # Requests in one JSON-RPC batch, as geth.
 LOGS_MAX: Final = 20_000  # In one answer; about 10 MB of JSON.
-_WAITING_MAX: Final = 10_000  # Transactions that wait for a block; a thousandth of a core's memory at a few kB each.
+_WAITING_MAX: Final = 10_000  # Transactions that wait for a block: some 10 MB.
 _EMPTY_BLOOM: Final = "0x" + "00" * 256
 _ADDRESS_BYTES: Final = 20
 
@@ -115,13 +115,13 @@ class ChainService:
         last = self._block(newest).number
         first = max(0, last - min(_int(count), 1024) + 1)
         headers = [block.header for block in self.chain.blocks[first : last + 1]]
-        shares = len(percentiles) if isinstance(percentiles, list) else 0
+        shares = min(len(percentiles), 100) if isinstance(percentiles, list) else 0
         following = self.chain.blocks[min(last + 1, len(self.chain.blocks) - 1)].header
         return {
             "oldestBlock": hex(first),
             "baseFeePerGas": [hex(header.base_fee_per_gas) for header in [*headers, following]],
             "gasUsedRatio": [header.gas_used / header.gas_limit for header in headers],
-            "reward": [["0x0"] * min(shares, 100) for _ in headers],
+            "reward": [["0x0"] * shares for _ in headers],
         }
 
     def balance(self, wallet: object, block: object = "latest") -> str:
@@ -229,8 +229,6 @@ class ChainService:
     def mine(self, *_options: object) -> str:
         self._make_block()
         return "0x0"
-
-    # --- inside -------------------------------------------------------------------------------------------------
 
     def _number(self, block: object) -> int:
         if block == "earliest":

@@ -1,14 +1,15 @@
 """Reads one session from a node: its terms, and its state at the newest block.
 
-Members, claims, ballots and payments come from the contract's events, each read once; counters, approvals and dues from
-its views, in pages, only when something changed. What was read is thrown away when the chain replaced the block it stood on.
+Members, claims, ballots and payments come from the contract's events, each read once; approvals and dues from its views,
+in pages, once when the session closes. What was read is thrown away when the chain replaced the block it stood on.
 A session is believed only if its code is the shipped artefact and the transaction that created it ran the shipped init code
 (other init code could have filled the storage beforehand).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -56,7 +57,21 @@ class _Scan:
     members: list[tuple[Address, Address]] = field(default_factory=list)  # wallet, poid
     claims: dict[int, Claim] = field(default_factory=dict)
     ballots: set[int] = field(default_factory=set)
+    nays: Counter[int] = field(default_factory=Counter)
     paid: dict[Address, int] = field(default_factory=dict)
+
+
+def unpack_nays(words: Sequence[int]) -> Iterator[int]:
+    """The indices of the claims that a ballot's words of 256 claims reject."""
+    for position, word in enumerate(words):
+        while word:
+            lowest = word & -word
+            yield 256 * position + lowest.bit_length() - 1
+            word ^= lowest
+
+
+def _compute_dues(wallets: Sequence[Address], rows: Sequence[tuple[Any, ...]], paid: Mapping[Address, int]) -> dict[Address, Wei]:
+    return {wallet: Wei(0 if wallet in paid else row[6]) for wallet, row in zip(wallets, rows, strict=True)}
 
 
 def _terms_values(terms: SessionTerms) -> tuple[object, ...]:
@@ -131,7 +146,6 @@ class SessionReader:
         self._poids: dict[Address, PoidRecord] = {}
         self._scan = _Scan(facts.created_block - 1)
         self._rows: list[tuple[Any, ...]] = []
-        self._rows_key: object = None
         self._view: ChainView | None = None
 
     async def read(self) -> ChainView:
@@ -145,12 +159,13 @@ class SessionReader:
         if self._view is not None and block_hash == self._scan.block_hash:
             return self._view
         if self._scan.block_hash and (found[1] is None or Fields("eth_getBlockByNumber", found[1]).data("hash") != self._scan.block_hash):
-            self._scan = _Scan(self._facts.created_block - 1)  # The chain was reorganised: read everything again.
+            self._scan, self._rows = _Scan(self._facts.created_block - 1), []  # Reorganised: read everything again.
         scan = replace(
             self._scan,
             members=list(self._scan.members),
             claims=dict(self._scan.claims),
             ballots=set(self._scan.ballots),
+            nays=Counter(self._scan.nays),
             paid=dict(self._scan.paid),
         )
         await self._follow_events(scan, number)
@@ -199,6 +214,7 @@ class SessionReader:
             scan.claims[index] = Claim(index=index, points=values["points"], evidence=values["evidence"])
         elif event == "BallotCast":
             scan.ballots.add(index)
+            scan.nays.update(unpack_nays(values["nay"]))
         elif event == "Paid":
             wallet = checksum(values["member"])
             scan.paid[wallet] = scan.paid.get(wallet, 0) + values["amountWei"]
@@ -229,16 +245,16 @@ class SessionReader:
     async def _build_view(self, scan: _Scan, number: int, time_s: int) -> ChainView:
         stage_number, counts = await self._call("summary", number)
         stage = STAGES[min(stage_number, len(STAGES) - 1)]
-        members, claims, ballots, tallied, voting_ends_s, _points = counts
+        members, claims, ballots, _tallied, voting_ends_s, _points = counts
         if (members, claims, ballots) != (len(scan.members), len(scan.claims), len(scan.ballots)):
             raise ChainAnswerError("eth_getLogs", "events are missing: they do not add up to the contract's counters")
-        key = (stage, members, claims, ballots, tallied, sum(scan.paid.values()))
-        if key != self._rows_key:
-            settled = stage in (Stage.VOTING, Stage.SETTLING, Stage.RELEASED, Stage.REFUNDED)
-            self._rows = await self._read_rows(members, number) if settled else []
-            self._rows_key = key
-        wallets = [wallet for wallet, _ in scan.members]
         closed = stage in (Stage.RELEASED, Stage.REFUNDED)
+        if not closed:
+            self._rows = []
+        elif len(self._rows) != members:
+            self._rows = await self._read_rows(members, number)  # Once: what changes from now on is who was paid.
+        wallets = [wallet for wallet, _ in scan.members]
+        counting = closed or stage in (Stage.VOTING, Stage.SETTLING)
         return ChainView(
             block_number=number,
             time_s=time_s,
@@ -246,11 +262,11 @@ class SessionReader:
             members=tuple(self._member(index, wallet, poid) for index, (wallet, poid) in enumerate(scan.members)),
             claims=tuple(scan.claims[index] for index in sorted(scan.claims)),
             ballots=frozenset(scan.ballots),
-            nay_counts={index: self._rows[index][4] for index in sorted(scan.claims)} if self._rows else None,
+            nay_counts={index: scan.nays.get(index, 0) for index in sorted(scan.claims)} if counting else None,
             approved=frozenset(index for index, row in enumerate(self._rows) if row[5]),
             fund_wei=Wei(self._facts.terms.deposit_wei * members),
             paid_wei={wallet: Wei(scan.paid.get(wallet, 0)) for wallet in wallets},
-            due_wei={wallet: Wei(row[6]) for wallet, row in zip(wallets, self._rows, strict=True)} if closed else None,
+            due_wei=_compute_dues(wallets, self._rows, scan.paid) if closed else None,
             voting_ends_s=voting_ends_s,
         )
 
