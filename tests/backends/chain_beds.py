@@ -11,7 +11,7 @@ import trio
 from nacl.signing import SigningKey
 
 from learnae.backends.chain_server import ServerOptions, Started, serve_chain
-from learnae.backends.ethereum import ChainOptions, EthereumChain, WalletKey, open_ethereum_chain
+from learnae.backends.ethereum import ChainOptions, EthereumChain, WalletKey, ask_faucet, open_ethereum_chain
 from learnae.backends.ethereum.rpc import Endpoint
 from learnae.backends.memory_chain import MemoryChain, MemoryLedger
 from learnae.ids import PeerId, Wei
@@ -45,8 +45,7 @@ async def open_server(*, instant: bool = True) -> AsyncIterator[str]:
 async def open_wallet(url: str, name: str, *, ether: float = 10.0, options: ChainOptions | None = None) -> AsyncIterator[EthereumChain]:
     """A funded wallet on an embedded chain."""
     key, identity = make_wallet(name), make_identity(name)
-    async with Endpoint(url, lambda sentence: None) as endpoint:
-        await endpoint.request("learnae_fund", key.address, hex(int(ether * ETHER)))
+    await ask_faucet(url, key.address, Wei(int(ether * ETHER)))
     async with open_ethereum_chain(
         url,
         wallet=key,

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 
+from learnae.backends.chain_server import serve_chain
 from learnae.backends.ethereum import ChainOptions, EthereumChain, open_ethereum_chain
 from learnae.backends.ethereum.abi import ContractAbi, checksum, poid_abi, session_abi
 from learnae.backends.ethereum.chain import pack_nays
@@ -277,6 +278,38 @@ def test_open__says_when_there_is_no_chain_or_another_one() -> None:
             with pytest.raises(WrongChainError, match="serves chain 1337, but the session is on chain 5; give another --rpc"):
                 await open_at(url, 5)
             await open_at(url, 1337)
+
+    trio.run(run)
+
+
+def test_open__patiently_waits_for_a_chain_that_is_down() -> None:
+    async def run() -> None:
+        troubles: list[str] = []
+        listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+        port = listener.socket.getsockname()[1]
+        await listener.aclose()
+        opened = trio.Event()
+        told = trio.Event()
+
+        def hear(sentence: str) -> None:
+            troubles.append(sentence)
+            told.set()
+
+        async def open_it() -> None:
+            url, options = f"http://127.0.0.1:{port}", ChainOptions(patient=True)
+            async with open_ethereum_chain(
+                url, wallet=make_wallet("x"), peer_id=PeerId(bytes(32)), sign_identity=lambda message: b"", on_trouble=hear, options=options
+            ):
+                opened.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_it)
+            await told.wait()
+            assert not opened.is_set() and "trying again until it does" in troubles[0]
+            await nursery.start(lambda task_status: serve_chain(port=port, task_status=task_status))
+            with trio.fail_after(10):
+                await opened.wait()
+            nursery.cancel_scope.cancel()
 
     trio.run(run)
 

@@ -56,6 +56,7 @@ class ChainOptions:
     fee_cap_wei: int = 200 * 10**9  # Most that is paid for a unit of gas; above it a call waits.
     poll_s: float = 0.5  # Between looks for a receipt.
     fee_poll_s: float = 12.0  # Between looks at the price while it is above the cap: a block of the main network.
+    patient: bool = False  # Whether opening waits for an endpoint that is down, instead of raising.
     save_pending: Callable[[bytes | None], None] | None = None  # Signed transaction before its broadcast; None when it is done.
 
 
@@ -106,13 +107,21 @@ async def open_ethereum_chain(
         sign_identity: signs bytes with the peer's Ed25519 key, 64 bytes; for the proof of identity.
         chain_id: what the session says; None accepts the endpoint's.
         on_trouble: hears a sentence when the endpoint goes down, and when it is back.
-    Raises: ChainUnreachableError (only here; later calls wait), WrongChainError.
+    Raises: ChainUnreachableError (only here, and not if `options.patient`; later calls wait), WrongChainError.
     """
+    chosen = options or ChainOptions()
     async with Endpoint(url, on_trouble) as endpoint:
-        served = read_number("eth_chainId", await endpoint.request("eth_chainId"))
+        asked = partial(endpoint.request, "eth_chainId")
+        served = read_number("eth_chainId", await (endpoint.patiently(asked) if chosen.patient else asked()))
         if chain_id is not None and served != chain_id:
             raise WrongChainError(served, chain_id)
-        yield EthereumChain(endpoint, served, wallet, peer_id, sign_identity, on_trouble, options or ChainOptions())
+        yield EthereumChain(endpoint, served, wallet, peer_id, sign_identity, on_trouble, chosen)
+
+
+async def ask_faucet(url: str, wallet: Address, amount_wei: Wei) -> None:
+    """Ask an embedded chain (`learnae chain`) for money. Raises: ChainError leaves: it is another kind of chain, or down."""
+    async with Endpoint(url, lambda sentence: None) as endpoint:
+        await endpoint.request("learnae_fund", wallet, hex(amount_wei))
 
 
 class EthereumChain:
