@@ -90,6 +90,16 @@ def test_libp2p_connect__dead_port_and_foreign_identity_are_unreachable() -> Non
     trio.run(run)
 
 
+def test_libp2p_events__end_with_the_network() -> None:
+    async def run() -> None:
+        async with open_networks([MemoryBlocks()]) as (network,):
+            events = network.events
+        with trio.fail_after(1), pytest.raises(trio.EndOfChannel):
+            await events.receive()
+
+    trio.run(run)
+
+
 def test_libp2p_redial__a_lost_peer_is_found_again() -> None:
     """A peer that was reached once is dialled again with back-off when it is lost."""
 

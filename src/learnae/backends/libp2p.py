@@ -27,6 +27,7 @@ from learnae.ports import BlockStore, Connected, DirectMessage, Disconnected, Ne
 logger = logging.getLogger(__name__)
 
 EVENTS_MAX = 64  # Direct messages that wait for the node: at most 64 MiB of the largest; then their senders wait.
+SCORES_S = 1.0  # Between looks at the scores of connected peers; a connection that comes or goes is looked at at once.
 
 
 class Libp2pNetwork:
@@ -85,28 +86,29 @@ class Libp2pNetwork:
     # --- inside -------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Heartbeat, events and the gossip streams to connected peers, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._pubsub.run)
-            streams: dict[PeerId, trio.CancelScope] = {}
-            while True:
-                connected = self.connected()
-                for peer in connected - streams.keys():
-                    if self.scores.is_graylisted(peer, trio.current_time()):
-                        self._host.disconnect(peer)
-                    else:
-                        streams[peer] = trio.CancelScope()
-                        nursery.start_soon(self._serve_gossip, peer, streams[peer])
-                for peer in streams.keys() - connected:
-                    streams.pop(peer).cancel()
-                    self._direct.forget(peer)
-                await self._tell(connected)
-                if connected == self.connected():
-                    with trio.move_on_after(1.0):  # also looks at scores now and then
-                        await self._host.wait_for_change()
-                for peer in list(streams):
-                    if self.scores.is_graylisted(peer, trio.current_time()):
-                        self._host.disconnect(peer)
+        """Heartbeat, events and the gossip streams to connected peers, until cancelled; then the events end."""
+        with self._events_send:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pubsub.run)
+                await self._follow_connections(nursery)
+
+    async def _follow_connections(self, nursery: trio.Nursery) -> None:
+        streams: dict[PeerId, trio.CancelScope] = {}
+        while True:
+            connected = self.connected()
+            for peer in connected - streams.keys():
+                streams[peer] = trio.CancelScope()
+                nursery.start_soon(self._serve_gossip, peer, streams[peer])
+            for peer in streams.keys() - connected:
+                streams.pop(peer).cancel()
+                self._direct.forget(peer)
+            for peer in connected:
+                if self.scores.is_graylisted(peer, trio.current_time()):
+                    self._host.disconnect(peer)
+            await self._tell(connected)
+            if connected == self.connected():
+                with trio.move_on_after(SCORES_S):
+                    await self._host.wait_for_change()
 
     async def _serve_gossip(self, peer: PeerId, scope: trio.CancelScope) -> None:
         with scope:
