@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -280,6 +282,23 @@ def test_open__says_when_there_is_no_chain_or_another_one() -> None:
             await open_at(url, 1337)
 
     trio.run(run)
+
+
+def test_secrets__of_address_and_wallet_reach_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    """threats.md, keys: providers put their key into the path; wallets sign here. All loggers at their most talkative."""
+    caplog.set_level(logging.DEBUG)
+
+    async def run() -> None:
+        async with open_server() as url, open_wallet(f"{url}/canary-key", "payer") as chain:
+            session = await chain.deploy_session(make_terms(int(time.time())))
+            await chain.submit(session, TIP)
+            await chain.read(session)
+
+    trio.run(run)
+    secret = make_wallet("payer").export_secret()
+    logged = caplog.text + "".join(str(record.__dict__) for record in caplog.records)
+    for canary in ("canary-key", secret.hex(), repr(secret), str(int.from_bytes(secret, "big"))):
+        assert canary not in logged, [record.name for record in caplog.records if canary in str(record.__dict__)]
 
 
 def test_open__patiently_waits_for_a_chain_that_is_down() -> None:

@@ -6,6 +6,7 @@ uses them (`Fields`). Source: Ethereum execution API specification.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -22,6 +23,8 @@ BATCH: Final = 100  # Requests in one batch: public endpoints refuse more.
 _ANSWER_S_MAX: Final = 30.0
 _RETRY_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
 _BUSY: Final = frozenset({429, 502, 503, 504})
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # It logs whole addresses, and providers put the secret key into them.
 
 Found = TypeVar("Found")
 
