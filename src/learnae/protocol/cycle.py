@@ -15,12 +15,12 @@ from enum import Enum
 from random import Random
 from typing import Final
 
-from learnae.ids import Cid, PeerId, short_name
+from learnae.ids import Cid, Credits, PeerId, short_name
 from learnae.protocol import events as ev
 from learnae.protocol.contribution import ContributionLedger
 from learnae.protocol.dataslices import DatasliceShelf
 from learnae.protocol.measures import Evaluation, TaskFacts
-from learnae.protocol.messages import DatasliceConsumed, HelpReported, Message, ModelAnnounced, Origin
+from learnae.protocol.messages import COUNT_MAX, DatasliceConsumed, HelpReported, Message, ModelAnnounced, Origin
 from learnae.protocol.models import FAILURES_MAX, Candidate, ExchangePolicy, LocalModel, ModelMarket
 from learnae.protocol.rewards import compute_credits
 from learnae.protocol.rules import SessionRules
@@ -145,7 +145,7 @@ class WorkCycle:
         ]
         if not better:
             return []
-        best = max(better, key=lambda c: (c.message.accuracy_claimed, c.announcement))
+        best = max(better, key=lambda c: (self.market.discount(c), c.announcement))  # Who exaggerated before comes last.
         self._tested_as_is.add(best.message.model)
         return self._fetch(best, connected, as_is=True)
 
@@ -255,6 +255,7 @@ class WorkCycle:
         before = self.local
         remote = candidate.message
         maturity = max(before.maturity_cycles, remote.maturity_cycles) + (origin is Origin.AVERAGED)
+        maturity = min(maturity, COUNT_MAX)  # The remote's is only claimed.
         said = self._set_local(model, size_bytes, evaluation, maturity)
         said += self._announce(origin, (before.cid, remote.model) if origin is Origin.AVERAGED else remote.parents)
         said += self._report_help(candidate, before, evaluation)
@@ -268,7 +269,11 @@ class WorkCycle:
         credits = compute_credits(
             reward_factor=self._rules.reward_factor, correct_before=before.correct, correct_after=after.correct, total=after.total
         )
-        if not self._reports_help or credits == 0 or candidate.announcement in row.credited or row.closed:
+        owed = Credits(row.credits.get(candidate.issuer, 0) + credits)
+        comparable = before.total == after.total  # The own validation set may have changed over a restart.
+        if not self._reports_help or credits == 0 or not comparable or owed > COUNT_MAX:
+            return []
+        if candidate.announcement in row.credited or row.closed:
             return []
         assert self.local is not None
         return [
@@ -281,7 +286,7 @@ class WorkCycle:
                 correct_after=after.correct,
                 total=after.total,
                 credits=credits,
-                owed=type(credits)(row.credits.get(candidate.issuer, 0) + credits),
+                owed=owed,
             )
         ]
 

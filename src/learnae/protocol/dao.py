@@ -14,7 +14,6 @@ from learnae.protocol.calls import Call, ChainView, Stage
 from learnae.protocol.cycle import Phase
 from learnae.protocol.identity import Membership, judge_members
 from learnae.protocol.lane import ControlLane
-from learnae.protocol.messages import Kind
 from learnae.protocol.rules import SessionRules
 from learnae.protocol.settlement import Books, Settlement
 
@@ -46,6 +45,11 @@ class DaoMember:
     def is_member(self) -> bool:
         return self._me in self.membership.by_peer
 
+    @property
+    def may_speak(self) -> bool:
+        """Whether the others hear this peer: it is one of the members, and they are final."""
+        return self._me in self._lane.members
+
     def find_wallet(self, peer: PeerId) -> Address | None:
         member = self.membership.by_peer.get(peer)
         return member.wallet if member else None
@@ -76,6 +80,9 @@ class DaoMember:
         effects: list[ev.Effect] = []
         if before is None or before.members != view.members:
             effects += self._members_changed(view)
+        # Until funding is over a member can leave again. What it said would be known to some and refused by others for ever,
+        # together with every vertex that names it; so nobody is heard before the members are final.
+        self._lane.members = frozenset() if view.stage is Stage.FUNDING else self.membership.peers
         if before is None or before.stage != view.stage:
             effects.append(ev.Tell(ev.Topic.DAO, f"stage {view.stage.value}", {"event": "stage", "stage": view.stage.value}))
         phase = self.compute_phase(now_s)
@@ -87,7 +94,6 @@ class DaoMember:
     def _members_changed(self, view: ChainView) -> list[ev.Effect]:
         known = {member.wallet for member, _ in self.membership.rejected}
         self.membership = judge_members(view.members)
-        self._lane.members = self.membership.peers
         effects: list[ev.Effect] = [
             ev.Tell(ev.Topic.TROUBLE, f"not admitted: {member.wallet}: {why}")
             for member, why in self.membership.rejected
@@ -121,11 +127,11 @@ class DaoMember:
             return None
         ledger, dag = self._lane.ledger, self._lane.dag
         closed = all(ledger.row(peer).closed or dag.fork(peer) for peer in self.membership.peers)
-        own = next((v for v in dag.chain(self._me) if v.kind == Kind.CHECKPOINT and isinstance(v.body, list) and v.body[0]), None)
+        own = self._lane.closing
         return Books(
             rows=ledger.rows(),
             closed=closed and not len(dag.orphans),
-            evidence=own.cid[4:] if own else bytes(32),
+            evidence=own[4:] if own else bytes(32),
             missing_evidence=any(_to_vertex_cid(claim.evidence) not in dag for claim in view.claims),
         )
 

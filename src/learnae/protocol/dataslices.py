@@ -17,12 +17,14 @@ from learnae.ids import Cid, PeerId
 
 QUEUE_MAX: Final = 64  # Foreign slices kept for training: as many as a cycle takes by default.
 SHARED_SLICES_MAX: Final = 65_536  # Known shared slices of the whole session: about 10 MiB of counts.
+SLICES_PER_OWNER_MAX: Final = SHARED_SLICES_MAX // 4  # One full hashlist; nobody crowds the others out.
+OWNERS_MAX: Final = 4  # Whoever lists a stranger's slices first must not hide where they are.
 HASHLISTS_PER_PEER_MAX: Final = 4  # A peer that shares more data later publishes another list; not one each second.
 
 
 @dataclass(slots=True)
 class SharedSlice:
-    owner: PeerId
+    owners: list[PeerId]  # who listed it: usually one, but a list may name what is not its publisher's
     uses: int = 0
     here: bool = False  # its bytes are in this node's block store
 
@@ -38,6 +40,7 @@ class DatasliceShelf:
     unfit: set[Cid] = field(default_factory=set)  # turned out not to be data of this task
     fetching: set[Cid] = field(default_factory=set)
     hashlists: dict[PeerId, list[Cid]] = field(default_factory=dict)
+    _listed: dict[PeerId, int] = field(default_factory=dict)  # how many slices each owner listed
     _round: list[int] = field(default_factory=list)  # private slices left in this pass over the own data
 
     def accepts_hashlist(self, owner: PeerId, hashlist: Cid) -> bool:
@@ -51,8 +54,13 @@ class DatasliceShelf:
     def add_shared(self, owner: PeerId, slices: Iterable[Cid], *, uses: dict[Cid, int], here: bool) -> None:
         """Learn shared slices; `uses` are the uses announced before the list was read."""
         for cid in slices:
-            if cid not in self.shared and len(self.shared) < SHARED_SLICES_MAX:
-                self.shared[cid] = SharedSlice(owner, uses.get(cid, 0), here)
+            known = self.shared.get(cid)
+            if known is not None:
+                if owner not in known.owners and len(known.owners) < OWNERS_MAX:
+                    known.owners.append(owner)
+            elif len(self.shared) < SHARED_SLICES_MAX and self._listed.get(owner, 0) < SLICES_PER_OWNER_MAX:
+                self._listed[owner] = self._listed.get(owner, 0) + 1
+                self.shared[cid] = SharedSlice([owner], uses.get(cid, 0), here)
                 if here and self._is_usable(cid):
                     self.queue.append(cid)
 

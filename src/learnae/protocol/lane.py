@@ -7,7 +7,7 @@ Pure. Source: docs/protocol.md (Sync, Limits); paper 2.1 (PubSub), 6 (Shared Con
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -28,12 +28,18 @@ from learnae.protocol.messages import (
     SyncMessage,
 )
 from learnae.protocol.rules import SessionRules
-from learnae.tangle.dag import TangleDag
+from learnae.tangle.dag import Fork, TangleDag
 from learnae.tangle.verdict import ACCEPTED, Ruling, Verdict, ignore
 from learnae.tangle.vertex import Sign, Vertex, create_vertex
 
 PAGE_BYTES_MAX: Final = SYNC_BYTES_MAX // 2  # Leaves room for the have-vector in the same message.
+WANTED_PER_PAGE_MAX: Final = SYNC_VERTICES_MAX // 2  # The other half stays for what the have-vector shows.
+ANCESTRY_MAX: Final = 32  # Vertices before a wanted one: a branch of a thousand comes in thirty questions.
+DISPUTES_PER_REPORTER_MAX: Final = 32  # Heads in one checkpoint that contradict ours; an honest one names each forker once.
 ORPHAN_AGE_MAX_MS: Final = 600_000  # A partition of ten minutes; what is older comes by sync, in order.
+
+
+_WAITS = ignore("waits for what it names")  # Not judged yet: whoever forwarded it would answer for it.
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,6 @@ class Received:
     ruling: Ruling
     entered: tuple[Entry, ...] = ()
     forked: tuple[PeerId, ...] = ()
-    proofs: tuple[ForkProved, ...] = ()  # new ones that this peer found itself and should tell others
 
 
 class ControlLane:
@@ -67,7 +72,9 @@ class ControlLane:
         self.dag = TangleDag(self.net)
         self.ledger = ContributionLedger()
         self.members: frozenset[PeerId] = frozenset()
-        self._wanted: set[Cid] = set()  # asked for by CID: accepted also from issuers that forked
+        self.closing: Cid | None = None  # this peer's own closing checkpoint
+        self._disputed: dict[PeerId, dict[Cid, None]] = {}  # by reporter: heads that its checkpoint names and that are not here
+        self._proved: dict[PeerId, int] = {}  # issuer -> sequence of its earliest fork of which a proof is in the lane
 
     # --- what arrives ---------------------------------------------------------------------------------------
 
@@ -84,14 +91,14 @@ class ControlLane:
         ruling = validation.is_member_vertex(vertex, self.members)
         if ruling is not ACCEPTED:
             return Received(ruling)
-        if vertex.issuer in self.dag.forks and vertex.cid not in self._wanted:
+        if self.dag.is_branch(vertex) and not self._is_needed(vertex.cid):
             return Received(ignore("its issuer forked"))
         if not self._codec.verify(vertex):
             return Received(Ruling(Verdict.REJECT, "wrong signature"))
         missing = self.dag.missing_of(vertex, validation.compute_dependencies(message))
         if missing:
             kept = self.dag.orphans.add(vertex, missing)
-            return Received(ACCEPTED if kept else ignore("its issuer has too many vertices that wait for others"))
+            return Received(_WAITS if kept else ignore("its issuer has too many vertices that wait for others"))
         return self._enter(vertex, message)
 
     def _enter(self, vertex: Vertex, message: Message) -> Received:
@@ -99,11 +106,10 @@ class ControlLane:
         first_ruling: Ruling | None = None
         entered: list[Entry] = []
         forked: list[PeerId] = []
-        proofs: list[ForkProved] = []
         ready = [(vertex, message)]
         while ready:
             vertex, message = ready.pop()
-            ruling = self._insert(vertex, message, entered, forked, proofs)
+            ruling = self._insert(vertex, message, entered, forked)
             first_ruling = first_ruling or ruling
             if ruling is ACCEPTED:
                 for freed in self.dag.orphans.release(vertex.cid):
@@ -111,38 +117,63 @@ class ControlLane:
                     assert parsed is not None, "orphans were parsed before they waited"
                     ready.append((freed, parsed))
         assert first_ruling is not None
-        return Received(first_ruling, tuple(entered), tuple(forked), tuple(proofs))
+        return Received(first_ruling, tuple(entered), tuple(forked))
 
-    def _insert(
-        self, vertex: Vertex, message: Message, entered: list[Entry], forked: list[PeerId], proofs: list[ForkProved]
-    ) -> Ruling:
+    def _insert(self, vertex: Vertex, message: Message, entered: list[Entry], forked: list[PeerId]) -> Ruling:
         row = self.ledger.row(vertex.issuer)
-        first = next(self.dag.chain(vertex.issuer), None)
-        on_branch = vertex.sequence != row.sequence + 1  # beside the issuer's log: judged only as a fork
-        ruling = validation.validate_place(vertex, get=self.dag.get, first=first)
+        on_branch = vertex.sequence != row.sequence + 1 or self.dag.is_branch(vertex)  # beside the log: judged only as a fork
+        ruling = validation.validate_place(vertex, get=self.dag.get, first=self.dag.first(vertex.issuer))
         if ruling is ACCEPTED and isinstance(message, HelpReported) and not on_branch:
             ruling = validation.validate_help(vertex, message, get=self.dag.get, row=row)
         if ruling is not ACCEPTED:
             return ruling
-        pair = None
         if isinstance(message, ForkProved):
-            pair = validation.validate_fork(message, self._codec, self.net)
-            if pair is None:
-                return Ruling(Verdict.REJECT, "a fork proof that proves nothing")
+            ruling = validation.validate_fork(message, self.net)
+            if ruling is not ACCEPTED:
+                return ruling
         inserted = self.dag.insert(vertex)
-        self._wanted.discard(vertex.cid)
         if inserted.fork is not None:
             forked.append(vertex.issuer)
-            proofs.append(ForkProved(first=inserted.fork.first.encoded, second=inserted.fork.second.encoded))
             self._refold(vertex.issuer)
-        if inserted.vertices:
-            entered.append(Entry(vertex, message))
-        if not on_branch and vertex.issuer not in self.dag.forks:
+        if inserted.vertex is None:
+            return ignore("its issuer has too many branches")
+        entered.append(Entry(vertex, message))
+        if not on_branch:
             self.ledger.fold(vertex.issuer, vertex.sequence, message)
-        if pair is not None and self.dag.prove_fork(*pair) is not None:
-            forked.append(pair[0].issuer)
-            self._refold(pair[0].issuer)
+        if isinstance(message, ForkProved):
+            self._learn_fork(message, forked)
+        elif isinstance(message, Checkpoint):
+            self._compare_heads(vertex.issuer, message)
+            if vertex.issuer == self._me and message.closing:
+                self.closing = self.closing or vertex.cid
         return ACCEPTED
+
+    def _learn_fork(self, proof: ForkProved, forked: list[PeerId]) -> None:
+        issuer, sequence = proof.issuer, proof.sequence
+        self._proved[issuer] = min(sequence, self._proved.get(issuer, sequence))
+        if self.dag.prove_fork(Fork(issuer, sequence, proof.first, proof.second)):
+            forked.append(issuer)
+            self._refold(issuer)
+
+    def _compare_heads(self, reporter: PeerId, checkpoint: Checkpoint) -> None:
+        """Ask for heads that differ from ours at the same number: have-vectors alone do not show such a fork."""
+        disputed = self._disputed.setdefault(reporter, {})
+        for issuer, sequence, cid in checkpoint.heads:
+            fork = self.dag.fork(issuer)
+            comparable = sequence <= self.dag.have_vector().get(issuer, 0) and (fork is None or sequence < fork.sequence)
+            if comparable and cid not in self.dag and len(disputed) < DISPUTES_PER_REPORTER_MAX:
+                disputed[cid] = None
+
+    def find_unproved_fork(self) -> ForkProved | None:
+        """A fork that this peer knows and that no vertex of the lane proves to the others yet."""
+        for issuer, fork in self.dag.forks.items():
+            if self._proved.get(issuer, fork.sequence + 1) > fork.sequence:
+                return ForkProved(issuer=issuer, sequence=fork.sequence, first=fork.first, second=fork.second)
+        return None
+
+    def _is_needed(self, cid: Cid) -> bool:
+        """Whether something that is here names this vertex: then it must enter although its issuer forked."""
+        return self.dag.orphans.is_needed(cid) or any(cid in heads for heads in self._disputed.values())
 
     def _refold(self, issuer: PeerId) -> None:
         def read(vertex: Vertex) -> Message:
@@ -161,32 +192,39 @@ class ControlLane:
             message = self._codec.parse(vertex)
             assert message is not None, "the journal holds only parsed vertices"
             if vertex.cid not in self.dag:
-                self._insert(vertex, message, entries, [], [])
+                self._insert(vertex, message, entries, [])
         return entries
 
     # --- what this peer says --------------------------------------------------------------------------------
 
     def issue(self, message: Message, *, now_ms: int) -> Entry:
-        """Sign the next vertex of this peer's own log and let it enter. It must be on disk before it is published."""
+        """Sign the next vertex of this peer's own log and let it enter. It must be on disk before it is published.
+
+        Its time is the clock's, or as much later as its parents and the budget of rule 10 ask for.
+        """
         parents = self.dag.choose_parents(self._me, now_ms=now_ms, rng=self._rng)
         times = [vertex.time_ms for vertex in map(self.dag.get, (*parents, *validation.compute_dependencies(message))) if vertex]
         head = self.dag.head(self._me)
+        sequence = head.sequence + 1 if head else 1
+        allowed_ms = validation.compute_time_allowed_ms(self.dag.first(self._me), sequence)
         vertex = create_vertex(
             net=self.net,
             parents=parents,
             issuer=self._me,
-            sequence=head.sequence + 1 if head else 1,
-            time_ms=max([now_ms, *(time + 1 for time in times)]),
+            sequence=sequence,
+            time_ms=max([now_ms, self._rules.starts_s * 1000, allowed_ms, *(time + 1 for time in times)]),
             kind=int(KIND_OF[type(message)]),
             body=message.to_body(),
             sign=self._sign,
         )
+        judged = validation.validate_alone(vertex, self._codec.parse(vertex), self._rules, self.net, now_ms=vertex.time_ms)
+        assert judged == message, f"issued a vertex that others will refuse: {judged}"
         received = self._enter(vertex, message)
         assert received.ruling is ACCEPTED, f"issued a vertex that its own rules refuse: {received.ruling.why}"
         return Entry(vertex, message)
 
     def compute_checkpoint(self, *, closing: bool) -> Checkpoint:
-        """What this peer has folded so far (section 6): the heads of the largest issuers first if they do not all fit."""
+        """What this peer has folded so far (section 6): the heads of all issuers, or of as many as fit."""
         heads = []
         for issuer in sorted(self.dag.have_vector()):
             head = self.dag.head(issuer)
@@ -198,34 +236,47 @@ class ControlLane:
 
     def ask(self, *, answer: bool = False) -> SyncMessage:
         """A message that tells what this peer has and asks for what orphans wait for."""
-        want = tuple(self.dag.orphans.missing(cids_max=SYNC_WANT_MAX))
-        self._wanted = set(want)
-        return SyncMessage(have=self.dag.have_vector(), answer=answer, want=want)
+        want = self.dag.orphans.missing(cids_max=SYNC_WANT_MAX)
+        for reporter, heads in list(self._disputed.items()):
+            open_heads = {cid: None for cid in heads if cid not in self.dag and cid not in self.dag.orphans}
+            self._disputed[reporter] = open_heads
+            want += open_heads
+            if not open_heads:
+                del self._disputed[reporter]
+        return SyncMessage(have=self.dag.have_vector(), answer=answer, want=tuple(dict.fromkeys(want))[:SYNC_WANT_MAX])
 
     def answer(self, sync: SyncMessage) -> list[SyncMessage]:
         """What to send back to a peer that told what it has: a page of what it lacks, and our own asking if it has more."""
         answers = []
-        page: list[Vertex] = []
-        if sync.want:
-            page += [vertex for vertex in map(self.dag.get, sync.want) if vertex is not None]
+        page: dict[Cid, Vertex] = {}
+        for cid in sync.want:
+            if len(page) < WANTED_PER_PAGE_MAX:
+                page.update((vertex.cid, vertex) for vertex in self._find_wanted(cid, sync.have or {}))
         if sync.have is not None:
-            named = {vertex.cid for vertex in page}
-            lacking = self.dag.lacking(sync.have, vertices_max=SYNC_VERTICES_MAX - len(page))
-            page += [vertex for vertex in lacking if vertex.cid not in named]
+            lacking = self.dag.lacking(sync.have, vertices_max=max(0, SYNC_VERTICES_MAX - len(page)))
+            page.update((vertex.cid, vertex) for vertex in lacking)
         if page:
-            answers.append(SyncMessage(vertices=_fill_page(page)))
+            answers.append(SyncMessage(vertices=_fill_page(page.values())))
         if sync.have is not None and not sync.answer:
             mine = self.dag.have_vector()
             if any(sequence > mine.get(issuer, 0) for issuer, sequence in sync.have.items() if issuer in self.members):
                 answers.append(self.ask(answer=True))
         return answers
 
+    def _find_wanted(self, cid: Cid, have: Mapping[PeerId, int]) -> Iterator[Vertex]:
+        """A vertex that was asked for and, newest first, those of its issuer before it that the other lacks for all we know."""
+        for vertex in self.dag.ancestry(cid, vertices_max=ANCESTRY_MAX):
+            if vertex.cid == cid or vertex.sequence > have.get(vertex.issuer, 0) or self.dag.is_branch(vertex):
+                yield vertex
+            else:
+                return
+
     def expire(self, *, now_ms: int) -> None:
         """Forget orphans whose parents never came."""
         self.dag.orphans.expire(before_ms=now_ms - ORPHAN_AGE_MAX_MS)
 
 
-def _fill_page(vertices: list[Vertex]) -> tuple[bytes, ...]:
+def _fill_page(vertices: Iterable[Vertex]) -> tuple[bytes, ...]:
     """As many vertices, in order, as one message carries; the rest is asked for again."""
     page, size = [], 0
     for vertex in vertices:

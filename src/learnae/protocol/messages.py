@@ -16,7 +16,7 @@ from typing import Any, Final
 from learnae.ids import PEER_ID_BYTES, Cid, Credits, PeerId, is_cid
 from learnae.protocol.rules import ADDRESS_CHARS_MAX, ADDRESSES_MAX
 from learnae.tangle import cbor
-from learnae.tangle.vertex import VERTEX_BYTES_MAX
+from learnae.tangle.vertex import DIGEST_BYTES, SIGNATURE_BYTES, Statement
 
 COUNT_MAX: Final = 2**40  # Larger than any count, size or number of examples here; keeps sums inside 64 bits.
 HEADS_MAX: Final = 700  # A checkpoint of this many issuers fits into one vertex.
@@ -150,13 +150,19 @@ class Departed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForkProved:
-    """Two vertices of one issuer with one number, complete, so that everybody can check."""
+    """Two different vertices of one issuer with one number: what it signed for each, so that everybody can check.
 
-    first: bytes
-    second: bytes
+    Two signatures of the same fields are two vertices as well.
+    """
+
+    issuer: PeerId
+    sequence: int
+    first: Statement
+    second: Statement
 
     def to_body(self) -> list[object]:
-        return [self.first, self.second]
+        first, second = self.first, self.second
+        return [self.issuer, self.sequence, first.digest, first.signature, second.digest, second.signature]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +216,8 @@ def _parse_hashlist(body: Any) -> Message | None:
 def _parse_consumed(body: Any) -> Message | None:
     match body:
         case [list() as slices] if 1 <= len(slices) <= SLICES_PER_MESSAGE_MAX and all(map(is_cid, slices)):
+            if len(set(slices)) < len(slices):
+                return None  # Once per cycle: otherwise one message could use a slice up for everybody.
             return DatasliceConsumed(slices=tuple(slices))
     return None
 
@@ -261,8 +269,11 @@ def _parse_departed(body: Any) -> Message | None:
 
 def _parse_fork(body: Any) -> Message | None:
     match body:
-        case [bytes() as first, bytes() as second] if first != second and len(first) + len(second) < VERTEX_BYTES_MAX:
-            return ForkProved(first=first, second=second)
+        case [bytes() as issuer, sequence, bytes() as d1, bytes() as s1, bytes() as d2, bytes() as s2]:
+            sizes = len(issuer) == PEER_ID_BYTES and len(d1) == len(d2) == DIGEST_BYTES and len(s1) == len(s2) == SIGNATURE_BYTES
+            if sizes and (d1, s1) != (d2, s2) and _is_count(sequence, least=1):
+                first, second = Statement(digest=d1, signature=s1), Statement(digest=d2, signature=s2)
+                return ForkProved(issuer=PeerId(issuer), sequence=sequence, first=first, second=second)
     return None
 
 

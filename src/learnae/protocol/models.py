@@ -84,6 +84,10 @@ class ModelMarket:
         """Mean of claim minus measured, in accuracy; 0 for an issuer of whom nothing was measured."""
         return self._exaggeration.get(issuer, 0.0)
 
+    def discount(self, candidate: Candidate) -> float:
+        """The claimed accuracy, less what its issuer exaggerated so far."""
+        return candidate.message.accuracy_claimed - max(0.0, self.exaggeration(candidate.issuer))
+
 
 class ExchangePolicy(Protocol):
     """Which remote model to average with, how much of it to take, and whether to keep the result."""
@@ -118,7 +122,7 @@ class PaperPolicy:
         ]
         if not better:
             return None
-        return max(better, key=lambda c: (_discount(c, market), c.message.maturity_cycles, c.announcement))
+        return max(better, key=lambda c: (market.discount(c), c.message.maturity_cycles, c.announcement))
 
     def compute_remote_share(self, local: LocalModel, candidate: Candidate) -> float:
         return 0.5
@@ -158,10 +162,6 @@ class PairedPolicy:
 def _is_open(candidate: Candidate, local: LocalModel) -> bool:
     """Whether averaging with this candidate can give anything that was not tried before."""
     return local.cid not in candidate.tried_with and candidate.failures < FAILURES_MAX and candidate.message.model != local.cid
-
-
-def _discount(candidate: Candidate, market: ModelMarket) -> float:
-    return candidate.message.accuracy_claimed - max(0.0, market.exaggeration(candidate.issuer))
 
 
 POLICIES: Final[Mapping[str, Callable[[], ExchangePolicy]]] = {"paired": PairedPolicy, "paper": PaperPolicy}

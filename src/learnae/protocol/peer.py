@@ -21,6 +21,7 @@ from learnae.protocol.cycle import RECORD_LOCAL, Phase, Said, WorkCycle
 from learnae.protocol.dao import DaoMember
 from learnae.protocol.lane import ControlLane, Entry, Received
 from learnae.protocol.messages import (
+    REASON_CHARS_MAX,
     SYNC_VERTICES_MAX,
     Checkpoint,
     DatasliceConsumed,
@@ -29,7 +30,6 @@ from learnae.protocol.messages import (
     HashlistPublished,
     HelpReported,
     Joined,
-    Kind,
     ModelAnnounced,
     decode_sync,
 )
@@ -37,12 +37,15 @@ from learnae.protocol.models import POLICIES, ExchangePolicy
 from learnae.protocol.rules import SessionRules
 from learnae.protocol.sharing import SliceSharing
 from learnae.protocol.tips import TipJar
-from learnae.protocol.validation import VERTEX_BURST, VERTEX_RATE_PER_S, ControlCodec
+from learnae.protocol.validation import ControlCodec, compute_time_allowed_ms
 from learnae.tangle.verdict import Ruling, Verdict
 from learnae.tangle.vertex import Sign
 
 SYNC_EVERY_S: Final = 5.0  # Gossip brings nearly everything at once; sync finds what it lost within seconds.
-SYNC_SOON_S: Final = 0.3  # When an orphan shows that something is missing.
+SYNC_SOON_S: Final = 0.3  # When an orphan shows that something is missing; twice as long each time that it did not help.
+ANSWERS_PER_S: Final = 10  # Pages of half a megabyte for one neighbour: a newcomer gets 2,500 vertices a second.
+ANSWERS_BURST: Final = 40.0
+NEIGHBOURS_MAX: Final = 1024  # Buckets remembered, over reconnects; eight times the connections of a node.
 IDLE_S: Final = 0.5  # Pause when there is nothing to train on and nobody to average with.
 BUDGET_RESERVE: Final = 10  # Vertices kept back of the issuer's budget for what must be said (closing, proofs of forks).
 
@@ -94,6 +97,9 @@ class Peer:
         self.connected: set[PeerId] = set()
         self._addresses: tuple[str, ...] = ()
         self._sync_at_s = 0.0
+        self._soon_s = SYNC_SOON_S
+        self._introduced: Joined | None = None  # the newest introduction in the own log
+        self._answers: dict[PeerId, tuple[float, float]] = {}  # by neighbour: answers left in its bucket, and when that was
         self._pace_s = settings.pace_s
         self._cycle_began_s = 0.0
 
@@ -137,24 +143,24 @@ class Peer:
         self.dao.restore(event.records)
         self.tips.restore(event.records)
         entries = self.lane.restore(event.vertices)
-        said: list[Said] = []
+        said: list[Said] = [*self.sharing.start(event.facts)]  # Before the log is read: lists in it are fetched again.
         for entry in entries:
             said += self._on_entry(entry)
         self.cycle.start(event.facts, event.records.get(RECORD_LOCAL))
-        said += self.sharing.start(event.facts)
         effects = self._say(said, now_s)
         return [*effects, ev.SetTimer(ev.Timer.CYCLE, now_s), *self._set_sync(now_s + SYNC_EVERY_S, now_s, again=True)]
 
     def _stop(self, reason: str, now_s: float) -> list[ev.Effect]:
         """Say goodbye, so that nobody waits; everything needed to come back is on disk already."""
         head = self.lane.dag.head(self.me)
-        effects = self._say([Departed(reason=reason)], now_s) if head is not None and not self.dao.finished else []
+        speaks = head is not None and self.dao.may_speak and not self.dao.finished
+        effects = self._say([Departed(reason=reason[:REASON_CHARS_MAX])], now_s) if speaks else []
         return [*effects, ev.Finish()]
 
     # --- what others say ------------------------------------------------------------------------------------
 
     def _receive(self, event: ev.VertexReceived, now_s: float) -> list[ev.Effect]:
-        received = self.lane.receive(event.encoded, now_ms=_to_ms(now_s))
+        received = self.lane.receive(event.encoded, now_ms=self._compute_ms(now_s))
         effects: list[ev.Effect] = [ev.PassVerdict(event.sender, received.ruling)]
         return effects + self._take_in([received], now_s)
 
@@ -162,21 +168,33 @@ class Peer:
         sync = decode_sync(event.content)
         if sync is None:
             return [ev.PassVerdict(event.sender, Ruling(Verdict.REJECT, "not a sync message"))]
-        now_ms = _to_ms(now_s)
+        now_ms = self._compute_ms(now_s)
         results = [self.lane.receive(encoded, now_ms=now_ms) for encoded in sync.vertices]
         effects = self._take_in(results, now_s)
         bad = next((r.ruling for r in results if r.ruling.verdict is Verdict.REJECT), None)
         if bad is not None:
             effects.append(ev.PassVerdict(event.sender, bad))
-        answers = self.lane.answer(sync)
+        answers = self.lane.answer(sync) if self._may_answer(event.sender, now_s) else []
         if len(sync.vertices) >= SYNC_VERTICES_MAX // 2 and any(r.entered for r in results):
             answers.append(self.lane.ask(answer=True))  # A full page: there may be more.
         return effects + [ev.SendSync(event.sender, answer.encode()) for answer in answers]
 
+    def _may_answer(self, sender: PeerId, now_s: float) -> bool:
+        """A bucket per neighbour: a question of four kilobytes may bring half a megabyte, so questions are counted."""
+        left, since_s = self._answers.pop(sender, (ANSWERS_BURST, now_s))
+        left = min(ANSWERS_BURST, left + ANSWERS_PER_S * max(0.0, now_s - since_s))
+        self._answers[sender] = (max(0.0, left - 1), now_s)
+        if len(self._answers) > NEIGHBOURS_MAX:
+            del self._answers[next(iter(self._answers))]
+        return left >= 1
+
+    def _compute_ms(self, now_s: float) -> int:
+        """The time of vertices: the chain's, so that a peer with a wrong clock is heard like the others."""
+        return _to_ms(self.dao.compute_chain_time(now_s))
+
     def _take_in(self, results: Iterable[Received], now_s: float) -> list[ev.Effect]:
         """Save what entered, then act on it."""
         entries = [entry for result in results for entry in result.entered]
-        proofs = [proof for result in results for proof in result.proofs]
         forked = [issuer for result in results for issuer in result.forked]
         effects: list[ev.Effect] = []
         if entries:
@@ -185,20 +203,24 @@ class Peer:
         for issuer in forked:
             self.cycle.market.drop_issuer(issuer)
             said.append(ev.Tell(ev.Topic.TROUBLE, f"{peer_text(issuer)} signed two different messages with one number: frozen"))
-        if self.dao.is_member:
-            said += proofs
         effects += self._say(said, now_s)
-        if self.lane.dag.orphans and now_s + SYNC_SOON_S < self._sync_at_s:
-            effects += self._set_sync(now_s + SYNC_SOON_S, now_s)
+        if not self.lane.dag.orphans:
+            self._soon_s = SYNC_SOON_S
+        elif now_s + self._soon_s < self._sync_at_s:
+            effects += self._set_sync(now_s + self._soon_s, now_s)
+            self._soon_s = min(SYNC_EVERY_S, 2 * self._soon_s)  # Somebody may name what does not exist: ask less and less.
         return effects
 
     def _on_entry(self, entry: Entry) -> list[Said]:
         """Act on one vertex that entered the lane from outside or from the journal."""
         issuer = entry.vertex.issuer
         mine = issuer == self.me
+        if self.lane.dag.is_branch(entry.vertex):
+            return []  # It entered only because others name it.
         match entry.message:
-            case Joined(addresses=addresses) if not mine:
-                return [ev.LearnAddresses(issuer, addresses)]
+            case Joined(addresses=addresses):
+                self._introduced = entry.message if mine else self._introduced
+                return [] if mine else [ev.LearnAddresses(issuer, addresses)]
             case HashlistPublished() as published:
                 return self.sharing.on_published(issuer, published)
             case DatasliceConsumed(slices=slices):
@@ -223,7 +245,7 @@ class Peer:
             if not isinstance(item, _MESSAGES):
                 effects.append(item)
                 continue
-            entry = self.lane.issue(item, now_ms=_to_ms(now_s))
+            entry = self.lane.issue(item, now_ms=self._compute_ms(now_s))
             effects.append(ev.PublishVertex(entry.vertex.cid, entry.vertex.encoded))
             effects += self._say(self._on_own(entry), now_s)
         return effects
@@ -231,6 +253,9 @@ class Peer:
     def _on_own(self, entry: Entry) -> list[Said]:
         """Act on an own message that was just issued."""
         match entry.message:
+            case Joined() as joined:
+                self._introduced = joined
+                return []
             case HelpReported() as help:
                 values = {"event": "reported", "to": help.helper, "credits": help.credits, "owed": help.owed}
                 told = ev.Tell(ev.Topic.HELP, f"was helped by {short_name(help.helper)}: {help.credits} credits", values)
@@ -250,7 +275,7 @@ class Peer:
         return [ev.SetTimer(ev.Timer.SYNC, at_s)]
 
     def _sync_due(self, now_s: float) -> list[ev.Effect]:
-        self.lane.expire(now_ms=_to_ms(now_s))
+        self.lane.expire(now_ms=self._compute_ms(now_s))
         effects: list[ev.Effect] = []
         if self.connected:
             partners = sorted(self.connected)
@@ -264,10 +289,12 @@ class Peer:
         """Begin the next turn of the work cycle if nothing is under way and the budget of vertices allows it."""
         if self.dao.finished or self.cycle.is_busy:
             return []
-        if not self.dao.is_member or not self._has_budget(now_s):
+        phase = self.dao.compute_phase(now_s)
+        heard = self.dao.may_speak or phase is Phase.WAITING
+        if not self.dao.is_member or not heard or not self._has_budget(now_s):
             return [ev.SetTimer(ev.Timer.CYCLE, now_s + IDLE_S)]
         self._cycle_began_s = now_s
-        effects = self._say(self.cycle.begin(self.dao.compute_phase(now_s), connected=frozenset(self.connected)), now_s)
+        effects = self._say(self.cycle.begin(phase, connected=frozenset(self.connected)), now_s)
         return effects or [ev.SetTimer(ev.Timer.CYCLE, now_s + IDLE_S)]
 
     def _answered(self, event: ev.Event, now_s: float) -> list[ev.Effect]:
@@ -281,7 +308,7 @@ class Peer:
         said = self.cycle.handle(event)
         if said is None:
             return []
-        if not self.dao.is_member:
+        if not self.dao.may_speak:
             said = [item for item in said if not isinstance(item, _MESSAGES)]
         effects = self._say(said, now_s)
         if not self.cycle.is_busy:
@@ -290,12 +317,11 @@ class Peer:
         return effects
 
     def _has_budget(self, now_s: float) -> bool:
-        first = next(self.lane.dag.chain(self.me), None)
         head = self.lane.dag.head(self.me)
-        if first is None or head is None:
+        if head is None:
             return True
-        allowed = VERTEX_BURST + VERTEX_RATE_PER_S * (_to_ms(now_s) - first.time_ms) // 1000
-        return head.sequence + BUDGET_RESERVE <= allowed
+        allowed_ms = compute_time_allowed_ms(self.lane.dag.first(self.me), head.sequence + BUDGET_RESERVE)
+        return max(self._compute_ms(now_s), head.time_ms) >= allowed_ms
 
     # --- the chain ------------------------------------------------------------------------------------------
 
@@ -308,17 +334,17 @@ class Peer:
     def _introduce(self) -> list[Said]:
         """Tell who and where this peer is, once it is a member and whenever its addresses changed (4.4)."""
         member = self.dao.membership.by_peer.get(self.me)
-        if member is None:
+        if member is None or not self.dao.may_speak:
             return []
-        said = [v for v in self.lane.dag.chain(self.me) if v.kind == Kind.JOINED]
         message = Joined(poid=bytes.fromhex(member.poid.contract[2:]), addresses=self._addresses)
-        joined: list[Said] = [] if said and said[-1].body == message.to_body() else [message]
-        return [*joined, *self.sharing.introduce()]
+        joined: list[Said] = [] if self._introduced == message else [message]
+        proof = self.lane.find_unproved_fork()
+        return [*joined, *self.sharing.introduce(), *([] if proof is None else [proof])]
 
     def _close(self, now_s: float) -> list[Said]:
         """End the own row when training is over: nothing after the closing checkpoint counts (section 6)."""
-        is_due = self.dao.compute_phase(now_s) is Phase.CLOSED and self.dao.is_member
-        if not is_due or self.lane.ledger.row(self.me).closed:
+        is_due = self.dao.compute_phase(now_s) is Phase.CLOSED and self.dao.may_speak
+        if not is_due or self.lane.closing is not None:
             return []
         self.cycle.abandon()
         return [self.lane.compute_checkpoint(closing=True)]
@@ -334,4 +360,3 @@ _MESSAGES = (Joined, HashlistPublished, DatasliceConsumed, ModelAnnounced, HelpR
 
 def _to_ms(now_s: float) -> int:
     return int(now_s * 1000)
-

@@ -27,7 +27,7 @@ SLICE_HEADER_BYTES: Final = 4096  # A dataslice is a safetensors file: its heade
 @dataclass(slots=True)
 class _Fetch:
     cid: Cid
-    owner: PeerId
+    owners: tuple[PeerId, ...]
     slices: int = 0  # of a hashlist; 0 for a slice
     tries: int = 1
 
@@ -70,7 +70,7 @@ class SliceSharing:
             return []
         if not self._trains or not self._shelf.accepts_hashlist(issuer, published.hashlist):
             return []
-        return self._fetch(_Fetch(published.hashlist, issuer, published.slices))
+        return self._fetch(_Fetch(published.hashlist, (issuer,), published.slices))
 
     def on_consumed(self, slices: Iterable[Cid]) -> None:
         """Keep the use count of slices that are not known yet; their list may come later."""
@@ -83,7 +83,7 @@ class SliceSharing:
         said: list[Said] = []
         if self._trains:
             for cid in self._shelf.choose_fetches(self._rng):
-                said += self._fetch(_Fetch(cid, self._shelf.shared[cid].owner))
+                said += self._fetch(_Fetch(cid, tuple(self._shelf.shared[cid].owners)))
         return said
 
     def handle(self, event: ev.Event) -> list[Said] | None:
@@ -100,7 +100,7 @@ class SliceSharing:
                 return self._failed(self._fetches.pop(number), reason)
             case ev.HashlistRead(number=number, slices=slices) if number in self._fetches:
                 fetch = self._fetches.pop(number)
-                self._shelf.add_shared(fetch.owner, slices[: fetch.slices], uses=self._uses, here=False)
+                self._shelf.add_shared(fetch.owners[0], slices[: fetch.slices], uses=self._uses, here=False)
                 return self.fetch_more()
         return None
 
@@ -108,7 +108,7 @@ class SliceSharing:
         number = self._next_number()
         self._fetches[number] = fetch
         size = CID_BYTES * fetch.slices if fetch.slices else self._rules.slice_bytes + SLICE_HEADER_BYTES
-        return [ev.FetchFile(number, fetch.cid, (fetch.owner,), size)]
+        return [ev.FetchFile(number, fetch.cid, fetch.owners, size)]
 
     def _fetched(self, fetch: _Fetch) -> list[Said]:
         if fetch.slices:
@@ -119,9 +119,9 @@ class SliceSharing:
         return self.fetch_more()
 
     def _failed(self, fetch: _Fetch, reason: str) -> list[Said]:
-        told = ev.Tell(ev.Topic.TROUBLE, f"no dataslices from {short_name(fetch.owner)}: {reason}")
+        told = ev.Tell(ev.Topic.TROUBLE, f"no dataslices from {short_name(fetch.owners[0])}: {reason}")
         if fetch.slices:
-            return [told] if fetch.tries >= TRIES_MAX else self._fetch(_Fetch(fetch.cid, fetch.owner, fetch.slices, fetch.tries + 1))
+            return [told] if fetch.tries >= TRIES_MAX else self._fetch(_Fetch(fetch.cid, fetch.owners, fetch.slices, fetch.tries + 1))
         self._shelf.fetched(fetch.cid, arrived=False)
         self._failures[fetch.cid] = self._failures.get(fetch.cid, 0) + 1
         if self._failures[fetch.cid] >= TRIES_MAX:

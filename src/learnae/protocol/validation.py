@@ -25,7 +25,7 @@ from learnae.protocol.messages import (
 from learnae.protocol.rewards import compute_credits
 from learnae.protocol.rules import SessionRules
 from learnae.tangle.verdict import ACCEPTED, Ruling, ignore, reject
-from learnae.tangle.vertex import Vertex, VertexCodec
+from learnae.tangle.vertex import Vertex, VertexCodec, verify_statement
 
 TIME_AHEAD_MAX_MS: Final = 120_000  # Ordinary computers' clocks are off by seconds; two minutes forgive a bad one.
 VERTEX_RATE_PER_S: Final = 5  # A busy peer issues about two a second.
@@ -93,20 +93,23 @@ def validate_place(vertex: Vertex, *, get: Callable[[Cid], Vertex | None], first
         if parent is not None and parent.time_ms >= vertex.time_ms:
             return reject("not later than its parents")
     # 10. Its issuer stays within its budget. By the vertices' own times, so that it holds in gossip and in sync alike.
-    if first is not None:
-        allowed = VERTEX_BURST + VERTEX_RATE_PER_S * (vertex.time_ms - first.time_ms) // 1000
-        if vertex.sequence > allowed:
-            return reject(f"its issuer says more than {VERTEX_RATE_PER_S} things a second")
+    if vertex.time_ms < compute_time_allowed_ms(first, vertex.sequence):
+        return reject(f"its issuer says more than {VERTEX_RATE_PER_S} things a second")
     return ACCEPTED
 
 
-def validate_fork(proof: ForkProved, codec: ControlCodec, net: bytes) -> tuple[Vertex, Vertex] | None:
-    """The two vertices of a fork proof, both decoded and with right signatures; None if it proves nothing."""
-    first, second = codec.decode(proof.first), codec.decode(proof.second)
-    if not isinstance(first, Vertex) or not isinstance(second, Vertex):
-        return None
-    same = first.issuer == second.issuer and first.sequence == second.sequence and first.net == second.net == net
-    return (first, second) if same and first.cid != second.cid and codec.verify(first) and codec.verify(second) else None
+def validate_fork(proof: ForkProved, net: bytes) -> Ruling:
+    """Rule 12: both statements of a fork proof are signed by the issuer, for this lane and number."""
+    for statement in (proof.first, proof.second):
+        if not verify_statement(statement, net=net, issuer=proof.issuer, sequence=proof.sequence):
+            return reject("a fork proof with a wrong signature")
+    return ACCEPTED
+
+
+def compute_time_allowed_ms(first: Vertex | None, sequence: int) -> int:
+    """The earliest time that rule 10 allows for a number of the log that begins with `first`."""
+    late = sequence - VERTEX_BURST
+    return 0 if first is None or late <= 0 else first.time_ms - (-late * 1000 // VERTEX_RATE_PER_S)
 
 
 def _find_impossible(message: Message, vertex: Vertex, rules: SessionRules) -> str:
@@ -141,9 +144,7 @@ def _find_impossible(message: Message, vertex: Vertex, rules: SessionRules) -> s
     return ""
 
 
-def validate_help(
-    vertex: Vertex, message: HelpReported, *, get: Callable[[Cid], Vertex | None], row: ContributionVector
-) -> Ruling:
+def validate_help(vertex: Vertex, message: HelpReported, *, get: Callable[[Cid], Vertex | None], row: ContributionVector) -> Ruling:
     """Rule 11: judge a receipt against its issuer's row, folded up to the vertex before it."""
     # 11a. The receipt names a model announcement of the helper, made before the receipt.
     announcement = get(message.announcement)

@@ -12,36 +12,35 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from random import Random
 from typing import Final
 
 from learnae.ids import Cid, PeerId
-from learnae.tangle.vertex import PARENTS_MAX, Vertex, compute_genesis
+from learnae.tangle.vertex import PARENTS_MAX, Statement, Vertex, compute_genesis
 
 ORPHAN_BYTES_MAX: Final = 64 * 1024 * 1024  # In total; a partition of ten minutes at full rate fits.
 ORPHAN_BYTES_PER_ISSUER_MAX: Final = 1024 * 1024  # One issuer cannot push out the others.
 TIPS_AGE_MAX_MS: Final = 60_000  # Older tips need no approval to be found: sync knows every issuer's head.
 TIPS_CHOSEN: Final = 3  # With the own previous vertex four parents: tips stay bounded with half of the issuers lazy.
-BRANCH_VERTICES_MAX: Final = 64  # Kept of a forked issuer's other branches, so that vertices that name them can enter.
+BRANCH_VERTICES_MAX: Final = 4096  # Kept of a forked issuer's other branches; what it can say in a partition of ten minutes fits.
 
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """Proof that an issuer signed two different vertices with one number."""
+    """An issuer signed two different vertices with one number."""
 
-    first: Vertex
-    second: Vertex
-
-    @property
-    def sequence(self) -> int:
-        return self.first.sequence
+    issuer: PeerId
+    sequence: int
+    first: Statement
+    second: Statement
 
 
 @dataclass(frozen=True, slots=True)
 class Inserted:
-    """What an insertion changed: vertices now in the DAG, parents first, and a new fork if one came to light."""
+    """What an insertion changed: the vertex, if it is now in the DAG and was not before, and a new fork if one came to light."""
 
-    vertices: tuple[Vertex, ...] = ()
+    vertex: Vertex | None = None
     fork: Fork | None = None
 
 
@@ -57,6 +56,7 @@ class TangleDag:
         self._tips: dict[Cid, Vertex] = {}
         self._forks: dict[PeerId, Fork] = {}
         self._branch_count: dict[PeerId, int] = {}
+        self._have: dict[PeerId, int] = {}
         self._orphans = OrphanPool()
 
     # --- reading --------------------------------------------------------------------------------------------
@@ -74,6 +74,12 @@ class TangleDag:
         """The issuer's newest vertex without a gap before it."""
         chain = self._chains.get(issuer)
         return chain[-1] if chain else None
+
+    def first(self, issuer: PeerId) -> Vertex | None:
+        """The issuer's first vertex, unless it forked with it."""
+        chain = self._chains.get(issuer)
+        fork = self._forks.get(issuer)
+        return None if not chain or (fork is not None and fork.sequence == 1) else chain[0]
 
     def chain(self, issuer: PeerId) -> Iterator[Vertex]:
         """The issuer's vertices in order, cut at the common prefix if it forked."""
@@ -97,9 +103,9 @@ class TangleDag:
     def orphans(self) -> OrphanPool:
         return self._orphans
 
-    def have_vector(self) -> dict[PeerId, int]:
-        """Issuer -> highest sequence without a gap."""
-        return {issuer: len(chain) for issuer, chain in self._chains.items() if chain}
+    def have_vector(self) -> Mapping[PeerId, int]:
+        """Issuer -> highest sequence without a gap. Live: do not modify."""
+        return self._have
 
     def missing_of(self, vertex: Vertex, also: Iterable[Cid] = ()) -> list[Cid]:
         """What a vertex depends on that is not here: its parents and what its body names (`also`)."""
@@ -107,23 +113,48 @@ class TangleDag:
         return [cid for cid in (*vertex.parents, *also) if cid not in known and cid != genesis]
 
     def lacking(self, have: Mapping[PeerId, int], *, vertices_max: int) -> list[Vertex]:
-        """What a peer with that have-vector lacks, parents first, the oldest `vertices_max` of it."""
-        position = self._position
-        runs = (
-            ((position[v.cid], v) for v in chain[have.get(issuer, 0) :])
-            for issuer, chain in self._chains.items()
-            if have.get(issuer, 0) < len(chain)
-        )
-        merged = heapq.merge(*runs, key=lambda item: item[0])
-        return [vertex for _, vertex in (item for item, _ in zip(merged, range(vertices_max), strict=False))]
+        """What a peer with that have-vector lacks, parents first, the oldest `vertices_max` of it.
+
+        Of an issuer that forked only the common prefix: who knows the fork ignores the rest, and it would fill every page.
+        """
+        runs = []
+        for issuer, length in self._have.items():
+            known = have.get(issuer, 0)
+            if known < length:
+                fork = self._forks.get(issuer)
+                end = length if fork is None else min(length, fork.sequence - 1)
+                runs.append(self._walk(self._chains[issuer], known, end))
+        merged = heapq.merge(*runs) if len(runs) != 1 else runs[0]
+        return [self._chains[issuer][index] for _, issuer, index in islice(merged, vertices_max)]
+
+    def _walk(self, chain: list[Vertex], start: int, end: int) -> Iterator[tuple[int, PeerId, int]]:
+        """(when it came, issuer, index) of some vertices of a chain."""
+        return ((self._position[chain[index].cid], chain[index].issuer, index) for index in range(start, end))
+
+    def ancestry(self, cid: Cid, *, vertices_max: int) -> Iterator[Vertex]:
+        """A vertex and those of its issuer before it, newest first: what a peer that asks for one of a branch lacks."""
+        for _ in range(vertices_max):
+            vertex = self._known.get(cid)
+            if vertex is None:
+                return
+            yield vertex
+            cid = vertex.parents[0]
+
+    def is_branch(self, vertex: Vertex) -> bool:
+        """Whether a vertex stands at or after the fork of its issuer: its log no longer counts there."""
+        fork = self._forks.get(vertex.issuer)
+        return fork is not None and vertex.sequence >= fork.sequence
 
     def choose_parents(self, issuer: PeerId, *, now_ms: int, rng: Random) -> tuple[Cid, ...]:
-        """Own previous vertex (or the genesis), then up to three random recent tips of issuers that did not fork."""
+        """Own previous vertex (or the genesis), then up to three random recent tips of issuers that did not fork.
+
+        None from the future: a vertex is later than its parents, so a stranger's fast clock would become ours.
+        """
         head = self.head(issuer)
         recent = [
             cid
             for cid, tip in self._tips.items()
-            if tip.issuer != issuer and tip.issuer not in self._forks and now_ms - tip.time_ms <= TIPS_AGE_MAX_MS
+            if 0 <= now_ms - tip.time_ms <= TIPS_AGE_MAX_MS and tip.issuer != issuer and tip.issuer not in self._forks
         ]
         chosen = recent if len(recent) <= TIPS_CHOSEN else rng.sample(recent, TIPS_CHOSEN)
         assert len(chosen) < PARENTS_MAX
@@ -135,7 +166,9 @@ class TangleDag:
         """Add a vertex all of whose dependencies are here. Idempotent."""
         if vertex.cid in self._known:
             return Inserted()
-        chain = self._chains.setdefault(vertex.issuer, [])
+        chain = self._chains.get(vertex.issuer)
+        if chain is None:
+            chain = self._chains[vertex.issuer] = []
         if vertex.sequence <= len(chain):
             return self._insert_branch(vertex, chain[vertex.sequence - 1])
         if vertex.issuer in self._forks and vertex.parents[0] != (chain[-1].cid if chain else self.genesis):
@@ -146,31 +179,29 @@ class TangleDag:
         for parent in vertex.parents:
             self._tips.pop(parent, None)
         self._tips[vertex.cid] = vertex
-        return Inserted((vertex,))
+        self._have[vertex.issuer] = len(chain)
+        return Inserted(vertex)
 
-    def prove_fork(self, first: Vertex, second: Vertex) -> Fork | None:
-        """Record a fork that another peer proved; None if an earlier one of this issuer is known already.
-
-        Both vertices are signed by one issuer, carry one number and differ: the caller has verified that.
-        """
-        known = self._forks.get(first.issuer)
-        if known is not None and known.sequence <= first.sequence:
-            return None
-        fork = Fork(first, second)
-        self._forks[first.issuer] = fork
-        return fork
+    def prove_fork(self, fork: Fork) -> bool:
+        """Record a fork whose statements were verified; False if one as early is known of this issuer."""
+        known = self._forks.get(fork.issuer)
+        if known is not None and known.sequence <= fork.sequence:
+            return False
+        self._forks[fork.issuer] = fork
+        return True
 
     def _insert_branch(self, vertex: Vertex, rival: Vertex | None) -> Inserted:
-        """Keep a vertex beside the issuer's chain, and the proof of the earliest fork."""
+        """Keep a vertex beside the issuer's chain, up to a bound, and the proof of the earliest fork."""
         fork = None
         if rival is not None:
-            fork = self.prove_fork(rival, vertex)
+            fork = Fork(vertex.issuer, vertex.sequence, rival.compute_statement(), vertex.compute_statement())
+            fork = fork if self.prove_fork(fork) else None
         count = self._branch_count.get(vertex.issuer, 0)
-        if count < BRANCH_VERTICES_MAX:
-            self._branch_count[vertex.issuer] = count + 1
-            self._remember(vertex)
-            return Inserted((vertex,), fork)
-        return Inserted((), fork)
+        if count >= BRANCH_VERTICES_MAX:
+            return Inserted(None, fork)
+        self._branch_count[vertex.issuer] = count + 1
+        self._remember(vertex)
+        return Inserted(vertex, fork)
 
     def _remember(self, vertex: Vertex) -> None:
         self._position[vertex.cid] = len(self._position)
@@ -183,7 +214,7 @@ class OrphanPool:
     def __init__(self, *, bytes_max: int = ORPHAN_BYTES_MAX, bytes_per_issuer_max: int = ORPHAN_BYTES_PER_ISSUER_MAX) -> None:
         self._bytes_max = bytes_max
         self._bytes_per_issuer_max = bytes_per_issuer_max
-        self._waiting: dict[Cid, tuple[Vertex, set[Cid]]] = {}
+        self._waiting: dict[Cid, tuple[Vertex, dict[Cid, None]]] = {}
         self._needed_by: dict[Cid, dict[Cid, None]] = {}
         self._issuer_bytes: dict[PeerId, int] = {}
         self.used_bytes = 0
@@ -195,8 +226,23 @@ class OrphanPool:
         return len(self._waiting)
 
     def missing(self, *, cids_max: int) -> list[Cid]:
-        """What the orphans wait for and is not itself waiting, oldest first."""
-        return [cid for cid, _ in zip((c for c in self._needed_by if c not in self._waiting), range(cids_max), strict=False)]
+        """What the orphans wait for and is not itself waiting, oldest first, each issuer's orphans an equal share.
+
+        Without shares one issuer that names parents which do not exist would fill every question.
+        """
+        asked: list[Cid] = []
+        share = -(-cids_max // max(1, len(self._issuer_bytes)))
+        left = dict.fromkeys(self._issuer_bytes, share)
+        for cid, waiting in self._needed_by.items():
+            issuer = self._waiting[next(iter(waiting))][0].issuer
+            if left[issuer] and cid not in self._waiting:
+                left[issuer] -= 1
+                asked.append(cid)
+        return asked[:cids_max]
+
+    def is_needed(self, cid: Cid) -> bool:
+        """Whether a waiting vertex depends on this one."""
+        return cid in self._needed_by
 
     def add(self, vertex: Vertex, missing: Iterable[Cid]) -> bool:
         """Let a vertex wait; False if its issuer already fills its share of the pool."""
@@ -205,8 +251,9 @@ class OrphanPool:
             return False
         while self.used_bytes + size > self._bytes_max:
             self._drop(next(iter(self._waiting)))
-        self._waiting[vertex.cid] = (vertex, set(missing))
-        for cid in self._waiting[vertex.cid][1]:
+        missing = dict.fromkeys(missing)  # Keeps the order: a set would make it depend on the hash seed.
+        self._waiting[vertex.cid] = (vertex, missing)
+        for cid in missing:
             self._needed_by.setdefault(cid, {})[vertex.cid] = None
         self._issuer_bytes[vertex.issuer] = self._issuer_bytes.get(vertex.issuer, 0) + size
         self.used_bytes += size
@@ -217,7 +264,7 @@ class OrphanPool:
         freed = []
         for waiting in list(self._needed_by.pop(cid, ())):
             vertex, missing = self._waiting[waiting]
-            missing.discard(cid)
+            missing.pop(cid, None)
             if not missing:
                 self._drop(waiting)
                 freed.append(vertex)

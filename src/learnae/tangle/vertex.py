@@ -8,6 +8,7 @@ Source: LEARNAE DAO paper 2.1, 2.2 (PubSub messages and Tangle transactions beco
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,7 +24,8 @@ VERSION: Final = 1
 NET_BYTES: Final = 8
 TAG_BYTES: Final = 16
 SIGNATURE_BYTES: Final = 64
-VERTEX_BYTES_MAX: Final = 64 * 1024  # A checkpoint of 800 issuers or a fork proof fits; a flood of them stays cheap.
+DIGEST_BYTES: Final = 32
+VERTEX_BYTES_MAX: Final = 64 * 1024  # A checkpoint of 700 issuers fits; a flood of them stays cheap.
 PARENTS_MAX: Final = 8  # Own previous vertex and three tips are usual; eight allow merging after a partition.
 BODY_DEPTH_MAX: Final = 8  # Our bodies nest three deep; the decoder must not recurse at a stranger's will.
 SEQUENCE_MAX: Final = 2**48
@@ -40,6 +42,14 @@ Sign = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """What shows that an issuer signed one vertex without the vertex: SHA-256 of its fields 0 to 8, and the signature."""
+
+    digest: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Vertex:
     """One decoded vertex; `encoded` are its canonical bytes and `cid` their name. `body` is never modified."""
 
@@ -53,6 +63,11 @@ class Vertex:
     body: object
     cid: Cid
     encoded: bytes
+
+    def compute_statement(self) -> Statement:
+        """A hundred bytes in place of the whole vertex, so that a proof of a fork always fits into one."""
+        digest = hashlib.sha256(self.encoded[:-_SIGNATURE_TAIL]).digest()
+        return Statement(digest=digest, signature=self.encoded[-SIGNATURE_BYTES:])
 
 
 def compute_genesis(net: bytes) -> Cid:
@@ -75,7 +90,8 @@ def create_vertex(  # noqa: PLR0913 - the fields of a vertex
     """Encode and sign a vertex. `parents[0]` is the issuer's own previous vertex; the rest gets sorted."""
     parents = (parents[0], *sorted(set(parents[1:]) - {parents[0]}))
     unsigned = _encode_unsigned([VERSION, net, list(parents), issuer, sequence, time_ms, kind, tag, body])
-    encoded = unsigned + _SIGNATURE_HEAD + sign(_DOMAIN + unsigned)
+    digest = hashlib.sha256(unsigned).digest()
+    encoded = unsigned + _SIGNATURE_HEAD + sign(compute_signed(net, issuer, sequence, digest))
     ruling = VertexCodec().decode(encoded)
     assert isinstance(ruling, Vertex), f"created a vertex that does not decode: {ruling.why}"
     return ruling
@@ -123,13 +139,26 @@ class VertexCodec:
         )
 
     def verify(self, vertex: Vertex) -> bool:
-        """Whether the issuer signed this vertex. libsodium also refuses low-order keys and non-canonical signatures."""
-        signature = vertex.encoded[-SIGNATURE_BYTES:]
-        try:
-            crypto_sign_open(signature + _DOMAIN + vertex.encoded[:-_SIGNATURE_TAIL], vertex.issuer)
-        except BadSignatureError:
-            return False
-        return True
+        """Whether the issuer signed this vertex."""
+        return verify_statement(vertex.compute_statement(), net=vertex.net, issuer=vertex.issuer, sequence=vertex.sequence)
+
+
+def compute_signed(net: bytes, issuer: PeerId, sequence: int, digest: bytes) -> bytes:
+    """What an issuer signs for one vertex; every part has a fixed length, so no two vertices share it."""
+    return _DOMAIN + net + issuer + sequence.to_bytes(8, "big") + digest
+
+
+def verify_statement(statement: Statement, *, net: bytes, issuer: PeerId, sequence: int) -> bool:
+    """Whether the issuer signed a vertex of this digest under this number.
+
+    libsodium also refuses low-order keys and non-canonical signatures.
+    """
+    signed = compute_signed(net, issuer, sequence, statement.digest)
+    try:
+        crypto_sign_open(statement.signature + signed, issuer)
+    except BadSignatureError:
+        return False
+    return True
 
 
 def _encode_unsigned(fields: list[Any]) -> bytes:
