@@ -126,7 +126,9 @@ def test_blocks__carry_the_clock_and_follow_without_transactions() -> None:
             number = first
             while number < first + 2:  # Each look is a request: the server goes on making blocks meanwhile.
                 number, _ = await head()
-        await endpoint.request("learnae_fund", RICH.address, hex(ETHER))
+        started, _ = await head()
+        await endpoint.batch([("learnae_fund", (RICH.address, hex(ETHER)))] * 20)
+        assert (await head())[0] <= started + 3, "the faucet's transactions share blocks"
         sent = [("eth_sendRawTransaction", (sign(RICH, nonce),)) for nonce in reversed(range(40))]
         await endpoint.batch(sent)
         number, timestamp = await head()
@@ -174,7 +176,7 @@ def test_instant__a_transaction_is_in_its_block_when_the_answer_comes() -> None:
         (("eth_getLogs", {"blockHash": "0x00"}), "unknown block"),
         (("eth_getBlockByNumber", "-0x5", False), "out of range"),
         (("eth_mineEverything",), "does not exist"),
-        (("learnae_fund", RICH.address, hex(10**40)), "invalid transaction|insufficient"),
+        (("learnae_fund", RICH.address, hex(10**40)), "the faucet gives at most"),
     ],
 )
 def test_request__that_makes_no_sense_is_refused_and_changes_nothing(call: tuple[Any, ...], why: str) -> None:

@@ -186,10 +186,10 @@ class LocalChain:
     def faucet(self) -> bytes:
         return bytes(self._faucet.public_key.to_canonical_address())
 
-    def fund(self, wallet: bytes, amount_wei: int) -> tuple[Any, bytes]:
-        """A transaction of the faucet, ready for a block."""
+    def fund(self, wallet: bytes, amount_wei: int, waiting: int = 0) -> tuple[Any, bytes]:
+        """A transaction of the faucet, ready for a block that also takes the `waiting` ones before it."""
         vm = self._chain.get_vm(self.head)
-        nonce = vm.state.get_nonce(self.faucet)
+        nonce = vm.state.get_nonce(self.faucet) + waiting
         unsigned = vm.get_transaction_builder().create_unsigned_transaction(
             nonce=nonce, gas_price=self.head.base_fee_per_gas * 2, gas=60_000, to=wallet, value=amount_wei, data=b""
         )

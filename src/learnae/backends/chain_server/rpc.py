@@ -17,6 +17,7 @@ from learnae.backends.chain_server.engine import GAS_LIMIT, TRANSACTIONS_MAX, Lo
 
 BATCH_MAX: Final = 1000  # Requests in one JSON-RPC batch, as geth.
 LOGS_MAX: Final = 20_000  # In one answer; about 10 MB of JSON.
+FUND_WEI_MAX: Final = 10**23  # A ten-thousandth of the faucet.
 _WAITING_MAX: Final = 10_000  # Transactions that wait for a block: some 10 MB.
 _EMPTY_BLOOM: Final = "0x" + "00" * 256
 _ADDRESS_BYTES: Final = 20
@@ -39,7 +40,6 @@ class ChainService:
     instant: bool = False
     _waiting: list[_Waiting] = field(default_factory=list)
     _wanted: trio.Event = field(default_factory=trio.Event)
-    _faucet: trio.Lock = field(default_factory=trio.Lock)
 
     # --- making blocks ------------------------------------------------------------------------------------------
 
@@ -220,8 +220,10 @@ class ChainService:
         return await self._include(transaction, signed)
 
     async def fund(self, wallet: object, amount: object) -> str:
-        async with self._faucet:  # Its next nonce is known when its last transaction is in a block.
-            return await self._include(*self.chain.fund(_address(wallet), _int(amount)))
+        if _int(amount) > FUND_WEI_MAX:
+            raise RefusedError(f"the faucet gives at most {FUND_WEI_MAX} wei at once", code=-32602)
+        waiting = sum(item.transaction.sender == self.chain.faucet for item in self._waiting)
+        return await self._include(*self.chain.fund(_address(wallet), _int(amount), waiting))
 
     def travel(self, seconds: object) -> str:
         return hex(self.chain.travel(_int(seconds)))
@@ -371,7 +373,6 @@ def _address(value: object) -> bytes:
 _PLAIN: Mapping[str, Callable[..., Any]] = {
     "web3_clientVersion": lambda service: "learnae-chain/1",
     "net_version": lambda service: str(service.chain.chain_id),
-    "net_listening": lambda service: True,
     "eth_syncing": lambda service: False,
     "eth_accounts": lambda service: [],
     "eth_chainId": lambda service: hex(service.chain.chain_id),
