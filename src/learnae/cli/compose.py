@@ -128,27 +128,31 @@ async def run_node(folder: NodeFolder, password: str, *, on_tell: OnTell) -> Non
         network_opened = open_libp2p_network(
             seed=keys.identity.export_seed(), listen=settings.listen, blocks=blocks, bootstrap=bootstrap
         )
-        async with chain_opened as chain, network_opened as network:
-            await check_contract(chain, ticket)
-            await check_money(chain, ticket, keys.identity.peer_id)
-            await _resume(chain, journal, tell_trouble)
-            parts = NodeParts(
-                peer=make_peer(ticket, settings, keys),
-                network=network,
-                blocks=blocks,
-                journal=journal,
-                chain=chain,
-                learner=learner,
-                session=ticket.contract,
-                folder=folder.path,
-                addresses=_compute_addresses(settings, network.addresses, keys.identity.peer_id),
-                poll_s=settings.poll_s,
-            )
+        async with trio.open_nursery() as nursery:
+            if learner is not None:
+                nursery.start_soon(learner.open)  # It takes the longest: torch and the data load while the rest opens.
             try:
-                fault = await _run_until_signal(Node(parts, on_tell=on_tell))
+                async with chain_opened as chain, network_opened as network:
+                    await check_contract(chain, ticket)
+                    await check_money(chain, ticket, keys.identity.peer_id)
+                    await _resume(chain, journal, tell_trouble)
+                    parts = NodeParts(
+                        peer=make_peer(ticket, settings, keys),
+                        network=network,
+                        blocks=blocks,
+                        journal=journal,
+                        chain=chain,
+                        learner=learner,
+                        session=ticket.contract,
+                        folder=folder.path,
+                        addresses=_compute_addresses(settings, network.addresses, keys.identity.peer_id),
+                        poll_s=settings.poll_s,
+                    )
+                    fault = await _run_until_signal(Node(parts, on_tell=on_tell))
             finally:
                 if learner is not None:
                     await learner.close()
+            nursery.cancel_scope.cancel()
         if fault:
             raise SessionLostError(fault)
     finally:
