@@ -40,3 +40,10 @@ def test_parse__a_million_brackets_are_refused_under_any_recursion_limit() -> No
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "nested more than" in done.stdout
+
+
+def test_ethereum_backend__leaves_the_recursion_limit_of_the_process_alone() -> None:
+    """A library of its own raises it a hundredfold, which turns nested bytes from strangers into crashes."""
+    program = "import sys; before = sys.getrecursionlimit()\nimport learnae.backends.keystore\nprint(before == sys.getrecursionlimit())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n", done.stderr
