@@ -16,6 +16,7 @@ import trio
 from learnae.cli.folder import NodeFolder, NodeSettings
 from learnae.cli.parser import Run, build_parser
 from learnae.errors import LearnaeError, MissingExtraError, UsageError
+from learnae.ids import Address
 from learnae.protocol.events import Tell, Topic
 from learnae.protocol.rules import TICKET_BYTES_MAX, decode_ticket
 
@@ -209,6 +210,22 @@ def _chain(arguments: Sequence[str]) -> int:
     return serve(arguments)
 
 
+def _faucet(options: argparse.Namespace) -> int:
+    from eth_utils.address import to_checksum_address
+
+    from learnae.backends.ethereum import ask_faucet
+    from learnae.cli.sessions import parse_ether
+
+    try:
+        wallet = to_checksum_address(options.wallet)
+    except ValueError as error:
+        raise UsageError(f"{options.wallet[:80]!r} is not the address of a wallet: 0x and 40 hex digits") from error
+    amount = parse_ether(options.amount)
+    trio.run(ask_faucet, options.rpc, Address(wallet), amount)
+    print(f"{wallet} got {amount / 10**18:g} ETH of play money")
+    return 0
+
+
 def _demo(options: argparse.Namespace) -> int:
     from learnae.cli.sessions import parse_duration
     from learnae.demo import DemoPlan, run_demo
@@ -257,6 +274,7 @@ _RUNS: dict[str, Callable[[argparse.Namespace], int]] = {
     "join": _join,
     "node": _node,
     "status": _status,
+    "faucet": _faucet,
     "sim list": _sim_list,
     "sim run": _sim_run,
     "task check": _task_check,

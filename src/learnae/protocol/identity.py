@@ -2,7 +2,7 @@
 
 The chain side has already checked each record: both signatures and the runtime code (`PoidRecord.fault`). Here the paper's own
 rule decides between records that are all valid: of two that claim one peer id, the later one is fraud. Later means its position
-in the chain, not what `getTimestamp()` says (deviation D4: a miner or an impostor's contract chooses timestamps).
+in the chain, not what `getTimestamp()` says (deviation D8: a miner or an impostor's contract chooses timestamps).
 Pure. Source: paper 4.4.
 """
 

@@ -138,7 +138,7 @@ class PairedPolicy:
     hundred examples a difference of one or two is chance, so refusing all that is not strictly better throws most of the mixing away.
     Two bounds, each one standard deviation of chance: against the local model example by example (McNemar's paired test),
     and against the best that this peer ever had, so that a sequence of slightly poisoned models cannot walk it down.
-    Deviation D1 from 4.1; measured in docs/accuracy.md.
+    Deviation D6 from 4.1; measured in docs/accuracy.md.
     """
 
     def choose(self, local: LocalModel, market: ModelMarket, rng: Random) -> Candidate | None:
