@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 from nacl.signing import SigningKey
@@ -90,7 +89,7 @@ def create_keystore(path: Path, password: str, *, keys: Keys | None = None, scry
         "peer_id": peer_text(kept.identity.peer_id),
         "wallet_address": kept.wallet.address,
         "identity": {"kdf": "scrypt", "n": scrypt_n, "salt": salt.hex(), "sealed": bytes(box.encrypt(kept.identity.export_seed())).hex()},
-        "wallet": create_keyfile_json(kept.wallet.export_secret(), password.encode(), kdf="scrypt", iterations=scrypt_n),
+        "wallet": kept.wallet.seal(password, scrypt_n),
     }
     _write_new(path, json.dumps(content, indent=1).encode())
     return kept
@@ -116,8 +115,7 @@ def open_keystore(path: Path, password: str) -> Keys:
         raise KeystoreError(path, "it is damaged or no keystore; take your copy of it") from error
     try:
         seed = SecretBox(_stretch(password, salt, scrypt_n)).decrypt(sealed)
-        secret = bytes(decode_keyfile_json(keyfile, password.encode()))
-        keys = Keys(IdentityKey(seed), WalletKey(secret))
+        keys = Keys(IdentityKey(seed), WalletKey.unseal(keyfile, password))
     except (CryptoError, ValueError, KeyError, TypeError, NotImplementedError) as error:
         raise KeystoreError(path, "the password is wrong (or the file was changed)") from error
     if (peer_text(keys.identity.peer_id), keys.wallet.address) != (peer, address):

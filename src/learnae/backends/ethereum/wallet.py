@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from eth_account import Account
 from eth_account.messages import encode_defunct
+from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json
 from eth_keys.datatypes import PrivateKey
 
 from learnae.ids import Address
@@ -44,6 +45,15 @@ class WalletKey:
     def sign_text(self, text: str) -> bytes:
         """Signature of a text as wallets make it (EIP-191): r, s, v, 65 bytes."""
         return bytes(Account.sign_message(encode_defunct(text=text), self._secret).signature)
+
+    def seal(self, password: str, scrypt_n: int) -> dict[str, Any]:
+        """An Ethereum keyfile (version 3, scrypt) of this key; other wallet programs can import it."""
+        return dict(create_keyfile_json(self._secret, password.encode(), kdf="scrypt", iterations=scrypt_n))
+
+    @classmethod
+    def unseal(cls, keyfile: dict[str, Any], password: str) -> WalletKey:
+        """The key in a keyfile. Raises: ValueError: the password is wrong; KeyError, TypeError: it is no keyfile."""
+        return cls(bytes(decode_keyfile_json(keyfile, password.encode())))
 
     def export_secret(self) -> bytes:
         """The private key, 32 bytes, for encryption into a keystore only."""
