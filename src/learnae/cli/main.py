@@ -126,8 +126,19 @@ def _join(options: argparse.Namespace) -> int:
     if options.only_check:
         print("everything fits; nothing was paid")
         return 0
+    if not options.yes and not _agree(f"Pay the deposit of {ticket.rules.deposit_wei / 10**18:g} ETH and join? [y/N] "):
+        print("nothing was paid")
+        return 1
     folder.write(ticket, settings)
     return _run(folder, password)
+
+
+def _agree(question: str) -> bool:
+    """Raises: UsageError: there is nobody to ask."""
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        raise UsageError("there is no terminal to ask for your consent; give --yes to pay the deposit and join") from None
 
 
 def _node(options: argparse.Namespace) -> int:

@@ -102,6 +102,7 @@ def _add_new(command: argparse.ArgumentParser) -> None:
 def _add_join(command: argparse.ArgumentParser) -> None:
     command.add_argument("ticket", help="the ticket, or a file that holds it")
     _add_own(command, votes_only=True)
+    command.add_argument("--yes", action="store_true", help="pay the deposit without asking")
     command.add_argument("--only-check", action="store_true", help="check ticket, contract, task and money; do not join")
 
 

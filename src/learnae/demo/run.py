@@ -156,7 +156,7 @@ def _start_peers(stage: Stage) -> None:
             continue
         own = _own_arguments(stage.plan, actor.name, actor.folder, stage.password_file, stage.rpc)
         silent = ["--never-report"] if ROLES.get(actor.name) == "silent" else []
-        actor.start(["join", str(stage.plan.out / "ticket.txt"), *own, *silent])
+        actor.start(["join", str(stage.plan.out / "ticket.txt"), "--yes", *own, *silent])
 
 
 def _watch(stage: Stage, view: LiveView) -> None:
