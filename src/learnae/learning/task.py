@@ -39,7 +39,7 @@ _DTYPES: Final = frozenset({
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hyperparameters:
-    """How one training cycle goes; the defaults are what measured best on the digits task (docs/accuracy.md)."""
+    """How one training cycle goes; the defaults suit small networks (docs/accuracy.md)."""
 
     learning_rate: float = 0.1
     momentum: float = 0.9
