@@ -12,7 +12,7 @@ import trio.testing
 from libp2p.abc import INetStream
 from libp2p.pubsub.pb import rpc_pb2
 
-from learnae.backends import libp2p_direct, libp2p_fetch, libp2p_pubsub
+from learnae.backends import libp2p_direct, libp2p_fetch, libp2p_pubsub, libp2p_tcp
 from learnae.backends.libp2p import Libp2pNetwork, open_libp2p_network
 from learnae.backends.libp2p_blocks import PROTOCOL as BLOCKS
 from learnae.backends.libp2p_blocks import STREAMS_PER_PEER_MAX, encode_request
@@ -21,9 +21,10 @@ from learnae.backends.libp2p_direct import ByteBudget, read_exactly
 from learnae.backends.libp2p_gossip import TOPICS_PER_PEER_MAX, encode_subscription
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host, open_host
 from learnae.backends.libp2p_scores import GRAYLIST_THRESHOLD
+from learnae.backends.libp2p_yamux_stream import DATA, SYN, WINDOW_BYTES_MAX
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.backends.unixfs import LEAF_BYTES
-from learnae.errors import FetchError
+from learnae.errors import FetchError, UnreachableError
 from learnae.ids import CODEC_DAG_PB, CODEC_RAW, Cid, PeerId, Topic, compute_cid
 from learnae.ports import Connected, DirectMessage
 from learnae.tangle.verdict import Verdict
@@ -286,6 +287,30 @@ def test_direct__a_sender_that_nobody_reads_is_made_to_wait() -> None:
     trio.run(run)
 
 
+def test_direct__a_flood_of_small_messages_is_slowed_down() -> None:
+    """threats.md, one hostile peer: handling a message costs more than its bytes, so it counts for more."""
+
+    async def run() -> None:
+        async with open_victim(MemoryBlocks()) as victim, open_attacker(victim) as attacker, trio.open_nursery() as nursery:
+            heard = 0
+
+            async def drain() -> None:
+                nonlocal heard
+                async for event in victim.events:
+                    heard += isinstance(event, DirectMessage)
+
+            nursery.start_soon(drain)
+            stream = await attacker.open_stream(victim.peer_id, [SYNC])
+            with trio.move_on_after(1.0):
+                for _ in range(1000):
+                    await stream.write(bytes(4) * 1000)
+            most = (libp2p_direct.BURST_BYTES + 2 * libp2p_direct.RATE_BYTES_S) / libp2p_direct.MESSAGE_COST_BYTES
+            assert 100 < heard <= most
+            nursery.cancel_scope.cancel()
+
+    trio.run(run)
+
+
 def test_budget__makes_a_fast_peer_wait() -> None:
     async def run() -> None:
         budget = ByteBudget(rate_bytes_s=100, burst_bytes=1000)
@@ -296,6 +321,31 @@ def test_budget__makes_a_fast_peer_wait() -> None:
         assert trio.current_time() == pytest.approx(began_s + 5)
 
     trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_handshakes__beyond_the_budget_are_refused_before_they_cost_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with open_victim(MemoryBlocks()) as victim:
+            monkeypatch.setattr(victim._host.swarm, "_places_left", 0.0)
+            with pytest.raises(UnreachableError):
+                async with open_attacker(victim):
+                    pass
+            monkeypatch.setattr(victim._host.swarm, "_places_left", 1.0)
+            async with open_attacker(victim) as attacker:
+                assert victim.connected() == {attacker.peer_id}
+
+    monkeypatch.setattr(libp2p_tcp, "HANDSHAKES_RATE_S", 0.0)
+    trio.run(run)
+
+
+def test_muxer__breaking_its_rules_costs_score() -> None:
+    async def run() -> None:
+        async with open_victim(MemoryBlocks()) as victim, open_attacker(victim) as attacker:
+            (conn,) = attacker.swarm.get_connections()
+            conn.muxed_conn.queue(DATA, SYN, 9999, WINDOW_BYTES_MAX + 1)
+            await until(lambda: victim.scores.compute(attacker.peer_id, trio.current_time()) < -30)
+
+    trio.run(run)
 
 
 # --- gossip -----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import count
 from random import Random
 from typing import cast
 
@@ -16,7 +17,7 @@ from libp2p.peer.id import ID
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamEOF, MuxedStreamError, MuxedStreamReset
 from libp2p.stream_muxer.yamux.yamux import Yamux as LibraryYamux
 
-from learnae.backends.libp2p_yamux import STREAMS_MAX, Yamux
+from learnae.backends.libp2p_yamux import STREAMS_BURST, STREAMS_MAX, Yamux
 from learnae.backends.libp2p_yamux_stream import ACK, DATA, GO_AWAY, PING, RST, SYN, WINDOW, WINDOW_BYTES, WINDOW_BYTES_MAX, YamuxStream
 
 PEER = ID(b"peer")
@@ -211,6 +212,37 @@ def test_yamux__streams_beyond_the_limit_are_refused() -> None:
             assert len(muxer._streams) == STREAMS_MAX
 
     trio.run(run)
+
+
+def test_yamux__streams_opened_too_fast_are_refused_and_then_the_peer_is_cut_off() -> None:
+    burst = int(STREAMS_BURST)
+
+    async def run() -> None:
+        async with against_hand() as (muxer, hand), trio.open_nursery() as nursery:
+
+            async def accept_all() -> None:
+                while True:
+                    await muxer.accept_stream()
+
+            nursery.start_soon(accept_all)
+            numbers = count(1, 2)
+
+            async def open_and_reset() -> int:
+                number = next(numbers)
+                await hand.write(frame(WINDOW, SYN, number, 0) + frame(WINDOW, RST, number, 0))
+                return int(struct.unpack("!BBHII", await hand.read(12))[2])
+
+            assert [await open_and_reset() for _ in range(burst + 10)] == [ACK] * burst + [RST] * 10
+            await trio.sleep(1)
+            assert await open_and_reset() == ACK
+            nursery.cancel_scope.cancel()
+        async with against_hand() as (muxer, hand):
+            with pytest.raises(trio.BrokenResourceError):
+                for number in range(1, 8 * burst, 2):
+                    await hand.write(frame(WINDOW, SYN, number, 0))
+            assert muxer.is_closed
+
+    trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def test_yamux__a_peer_that_asks_and_does_not_read_is_cut_off() -> None:

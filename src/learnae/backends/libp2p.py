@@ -42,6 +42,7 @@ class Libp2pNetwork:
         self._direct = DirectMessages(host, self._deliver, self._blame)
         self._pubsub = PubSub(host, self.scores, rng)
         self._server = BlockServer(host, blocks)
+        host.blame = self._blame
         self._fetcher = Fetcher(host, blocks, self._blame)
 
     @property
@@ -95,18 +96,19 @@ class Libp2pNetwork:
     async def _follow_connections(self, nursery: trio.Nursery) -> None:
         streams: dict[PeerId, trio.CancelScope] = {}
         while True:
-            connected = self.connected()
+            found = self.connected()
+            unwanted = {peer for peer in found if self.scores.is_graylisted(peer, trio.current_time())}
+            for peer in unwanted:
+                self._host.disconnect(peer)
+            connected = found - unwanted
             for peer in connected - streams.keys():
                 streams[peer] = trio.CancelScope()
                 nursery.start_soon(self._serve_gossip, peer, streams[peer])
             for peer in streams.keys() - connected:
                 streams.pop(peer).cancel()
                 self._direct.forget(peer)
-            for peer in connected:
-                if self.scores.is_graylisted(peer, trio.current_time()):
-                    self._host.disconnect(peer)
             await self._tell(connected)
-            if connected == self.connected():
+            if found == self.connected():
                 with trio.move_on_after(SCORES_S):
                     await self._host.wait_for_change()
 

@@ -22,6 +22,7 @@ SEND_S: Final = 5.0  # "a few seconds": dialling included
 FRAME_S: Final = 30.0  # A frame that takes longer to arrive comes from a slow drip: a megabyte at 35 kB/s would make it.
 RATE_BYTES_S: Final = 8 << 20  # Per peer; a sync of 256 vertices of 4 KiB is one megabyte.
 BURST_BYTES: Final = 32 << 20  # A peer that comes back after a day may catch up at full speed for this much.
+MESSAGE_COST_BYTES: Final = 32768  # A message counts this much more than its bytes: 250 a second, however small they are.
 _INBOUND_MAX: Final = 2  # A peer needs one; the second is there while it replaces the first.
 
 
@@ -110,7 +111,7 @@ class DirectMessages:
         try:
             while True:
                 content = await self._read_frame(stream)
-                await budget.spend(len(content) + 4)
+                await budget.spend(len(content) + MESSAGE_COST_BYTES)
                 await self._deliver(peer, content)
         except FrameError as error:
             self._blame(peer, str(error))

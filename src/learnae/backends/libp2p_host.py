@@ -152,6 +152,7 @@ class Host:
         self._redials: dict[PeerId, trio.CancelScope] = {}
         self._redial_places = trio.CapacityLimiter(_REDIALS_MAX)
         self._dials: dict[PeerId, trio.Event] = {}
+        self.blame: Callable[[PeerId, str], None] | None = None  # told of peers that were cut off, and why
         self._changed = trio.lowlevel.ParkingLot()
         self.nursery: trio.Nursery
 
@@ -284,10 +285,11 @@ class Host:
     def handle_connected(self) -> None:
         self._changed.unpark_all()
 
-    def handle_disconnected(self, peer: PeerId | None) -> None:
+    def handle_disconnected(self, peer: PeerId, broken_rule: str) -> None:
         self._changed.unpark_all()
-        if peer is not None:
-            self._redial(peer)
+        if broken_rule and self.blame is not None:
+            self.blame(peer, broken_rule)
+        self._redial(peer)
 
     def _redial(self, peer: PeerId) -> None:
         if peer in self._kept and peer not in self._redials and peer not in self.connected():
@@ -317,7 +319,9 @@ class _Watcher(INotifee):
         self._host.handle_connected()
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:
-        self._host.handle_disconnected(peer_of(conn.muxed_conn.peer_id))
+        peer = peer_of(conn.muxed_conn.peer_id)
+        if peer is not None:
+            self._host.handle_disconnected(peer, conn.muxed_conn.broken_rule)  # type: ignore[attr-defined]
 
     async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
         return

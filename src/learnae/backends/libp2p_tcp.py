@@ -30,6 +30,8 @@ from learnae.backends.libp2p_yamux import CONNECTION_ERRORS, Yamux
 logger = logging.getLogger(__name__)
 
 HANDSHAKES_MAX: Final = 32  # Strangers that may be shaking hands at once; each costs key arithmetic and at most 10 s.
+HANDSHAKES_RATE_S: Final = 10.0  # A handshake costs about 4 ms here, whoever asks for it.
+HANDSHAKES_BURST: Final = 128.0  # A whole swarm that comes back at once.
 _READ_BYTES: Final = 262144
 _BACKLOG: Final = 64
 
@@ -160,14 +162,20 @@ class BoundedSwarm(Swarm):
     """py-libp2p's swarm, with a limit on handshakes, and a place for each connection only as long as it lives."""
 
     _handshakes = 0
+    _places_left, _places_at_s = HANDSHAKES_BURST, 0.0
 
     def _init_connection_management(self) -> None:
         super()._init_connection_management()
         self.auto_connector = _NoAutoConnector(swarm=self)
 
     async def _handle_inbound_connection(self, read_write_closer: ReadWriteCloser, maddr: Multiaddr) -> None:
-        if self._handshakes >= HANDSHAKES_MAX or self.get_total_connections() >= self.connection_config.max_connections:
+        now_s = trio.current_time()
+        self._places_left = min(HANDSHAKES_BURST, self._places_left + (now_s - self._places_at_s) * HANDSHAKES_RATE_S)
+        self._places_at_s = now_s
+        is_full = self._handshakes >= HANDSHAKES_MAX or self.get_total_connections() >= self.connection_config.max_connections
+        if is_full or self._places_left < 1:
             return  # the listener closes the socket
+        self._places_left -= 1
         self._handshakes += 1
         try:
             conn = await self.upgrade_inbound_raw_conn(RawConnection(read_write_closer, False), maddr)

@@ -42,6 +42,8 @@ from learnae.backends.libp2p_yamux_stream import (
 logger = logging.getLogger(__name__)
 
 STREAMS_MAX: Final = 32  # That a peer may have open towards us: gossip, sync, blocks and ping need five.
+STREAMS_RATE_S: Final = 50.0  # New ones from a peer; a stream costs about half a millisecond to negotiate.
+STREAMS_BURST: Final = 500.0
 _OUTBOX_BYTES: Final = 262144  # Queued for the socket before writers wait: keeps small messages behind at most this much.
 _OUTBOX_BYTES_MAX: Final = 1 << 20  # Beyond it a peer asks for answers (pings, refusals) that it does not read: cut off.
 _WATCH_S: Final = 15.0  # Between looks at a connection; two without a byte and an unanswered ping mean that it is dead.
@@ -65,6 +67,7 @@ class Yamux(IMuxedConn):
         self.peer_id = peer_id
         self.on_close: Callable[[], Awaitable[Any]] | None = None  # set by the swarm
         self.event_started, self.event_closed = trio.Event(), trio.Event()
+        self.broken_rule = ""  # why the peer was cut off, if it was
         self._scope = trio.CancelScope()
         self._streams: dict[int, YamuxStream] = {}
         self._next_id = 1 if conn.is_initiator else 2
@@ -73,6 +76,7 @@ class Yamux(IMuxedConn):
         self._outbox_bytes = 0
         self._writer, self._room = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
         self._received_bytes = self._sent_bytes = 0
+        self._openings_left, self._openings_at_s = STREAMS_BURST, trio.current_time()
 
     @property
     def is_initiator(self) -> bool:
@@ -98,7 +102,7 @@ class Yamux(IMuxedConn):
         except* CONNECTION_ERRORS as group:
             logger.debug("connection to %s ended: %r", self.peer_id, group.exceptions[0])
         except* ProtocolBreak as group:
-            logger.warning("connection to %s cut off: %s", self.peer_id, group.exceptions[0])
+            self.broken_rule = str(group.exceptions[0])
         finally:
             self._end()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
@@ -239,8 +243,14 @@ class Yamux(IMuxedConn):
             raise ProtocolBreak(f"a new stream with the number {stream_id}")
         theirs = sum(1 for number in self._streams if number % 2 != self._next_id % 2)
         stream = YamuxStream(self, stream_id)
+        now_s = trio.current_time()
+        self._openings_left = min(STREAMS_BURST, self._openings_left + (now_s - self._openings_at_s) * STREAMS_RATE_S)
+        self._openings_at_s = now_s
+        self._openings_left -= 1
+        if self._openings_left < -STREAMS_BURST:
+            raise ProtocolBreak("the peer goes on opening streams that are refused")
         try:
-            if theirs >= STREAMS_MAX:
+            if theirs >= STREAMS_MAX or self._openings_left < 0:
                 raise trio.WouldBlock
             self._accepted_send.send_nowait(stream)
         except trio.WouldBlock:

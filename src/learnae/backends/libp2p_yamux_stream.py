@@ -37,7 +37,7 @@ class YamuxStream(IMuxedStream):
     def __init__(self, conn: Yamux, stream_id: int) -> None:
         self.muxed_conn: Yamux = conn
         self.stream_id = stream_id
-        self._inbox: deque[bytes] = deque()
+        self._inbox: deque[memoryview] = deque()  # views, so that small reads do not copy what stays
         self._inbox_bytes = 0
         self._window_bytes = WINDOW_BYTES  # what we let the peer have on its way
         self._credit_bytes = WINDOW_BYTES  # how much of it the peer has left
@@ -58,12 +58,12 @@ class YamuxStream(IMuxedStream):
             await self._readers.park()
         limit = self._inbox_bytes if n is None or n < 0 else n
         if limit >= self._inbox_bytes:
-            content = self._inbox[0] if len(self._inbox) == 1 else b"".join(self._inbox)
+            content = b"".join(self._inbox)
             self._inbox.clear()
         elif limit < len(self._inbox[0]):
-            content, self._inbox[0] = self._inbox[0][:limit], self._inbox[0][limit:]
+            content, self._inbox[0] = bytes(self._inbox[0][:limit]), self._inbox[0][limit:]
         else:
-            content = self._inbox.popleft()
+            content = bytes(self._inbox.popleft())
         self._inbox_bytes -= len(content)
         self._give_credit()
         return content
@@ -137,7 +137,7 @@ class YamuxStream(IMuxedStream):
         if self._credit_bytes < 0:
             raise ProtocolBreak(f"more bytes on stream {self.stream_id} than its window allows")
         if content and not self._peer_done and not self._is_reset:
-            self._inbox.append(content)
+            self._inbox.append(memoryview(content))
             self._inbox_bytes += len(content)
             self._readers.unpark_all()
 
