@@ -21,6 +21,7 @@ from learnae.backends.libp2p_direct import ByteBudget, read_exactly
 from learnae.backends.libp2p_gossip import TOPICS_PER_PEER_MAX, encode_subscription
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host, open_host
 from learnae.backends.libp2p_scores import GRAYLIST_THRESHOLD
+from learnae.backends.libp2p_yamux import Yamux
 from learnae.backends.libp2p_yamux_stream import DATA, SYN, WINDOW_BYTES_MAX
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.backends.unixfs import LEAF_BYTES
@@ -342,6 +343,7 @@ def test_muxer__breaking_its_rules_costs_score() -> None:
     async def run() -> None:
         async with open_victim(MemoryBlocks()) as victim, open_attacker(victim) as attacker:
             (conn,) = attacker.swarm.get_connections()
+            assert isinstance(conn.muxed_conn, Yamux)
             conn.muxed_conn.queue(DATA, SYN, 9999, WINDOW_BYTES_MAX + 1)
             await until(lambda: victim.scores.compute(attacker.peer_id, trio.current_time()) < -30)
 
