@@ -2,58 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
 from random import Random
 
 import pytest
 import trio
 import trio.testing
 from libp2p.abc import INetStream
-from libp2p.pubsub.pb import rpc_pb2
 
-from learnae.backends import libp2p_direct, libp2p_fetch, libp2p_pubsub, libp2p_tcp
-from learnae.backends.libp2p import Libp2pNetwork, open_libp2p_network
+from learnae.backends import libp2p_direct, libp2p_fetch, libp2p_tcp
+from learnae.backends.libp2p import open_libp2p_network
 from learnae.backends.libp2p_blocks import PROTOCOL as BLOCKS
 from learnae.backends.libp2p_blocks import STREAMS_PER_PEER_MAX, encode_request
 from learnae.backends.libp2p_direct import PROTOCOL as SYNC
 from learnae.backends.libp2p_direct import ByteBudget, read_exactly
-from learnae.backends.libp2p_gossip import TOPICS_PER_PEER_MAX, encode_subscription
-from learnae.backends.libp2p_host import STREAM_ERRORS, Host, open_host
-from learnae.backends.libp2p_scores import GRAYLIST_THRESHOLD
+from learnae.backends.libp2p_host import STREAM_ERRORS
 from learnae.backends.libp2p_yamux import Yamux
 from learnae.backends.libp2p_yamux_stream import DATA, SYN, WINDOW_BYTES_MAX
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.backends.unixfs import LEAF_BYTES
 from learnae.errors import FetchError, UnreachableError
-from learnae.ids import CODEC_DAG_PB, CODEC_RAW, Cid, PeerId, Topic, compute_cid
+from learnae.ids import CODEC_DAG_PB, CODEC_RAW, Cid, PeerId, compute_cid
 from learnae.ports import Connected, DirectMessage
-from learnae.tangle.verdict import Verdict
-
-LOOPBACK = ["/ip4/127.0.0.1/tcp/0"]
-Handler = Callable[[PeerId, INetStream], Awaitable[None]]
-
-
-@asynccontextmanager
-async def open_victim(store: MemoryBlocks) -> AsyncIterator[Libp2pNetwork]:
-    async with open_libp2p_network(seed=bytes([1]) * 32, listen=LOOPBACK, blocks=store, rng=Random(1)) as network:
-        yield network
-
-
-@asynccontextmanager
-async def open_attacker(victim: Libp2pNetwork, blocks: Handler | None = None) -> AsyncIterator[Host]:
-    async with open_host(seed=bytes([66]) * 32, listen=LOOPBACK, rng=Random(2)) as attacker:
-        if blocks is not None:
-            attacker.handle_streams(BLOCKS, blocks)
-        await attacker.connect(victim.addresses[0])
-        await until(lambda: attacker.peer_id in victim.connected())
-        yield attacker
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
-        while not is_true():
-            await trio.testing.wait_all_tasks_blocked(0.005)
+from tests.backends.hostile import LOOPBACK, Handler, open_attacker, open_victim, until
 
 
 async def read_request(stream: INetStream) -> list[Cid]:
@@ -346,90 +316,5 @@ def test_muxer__breaking_its_rules_costs_score() -> None:
             assert isinstance(conn.muxed_conn, Yamux)
             conn.muxed_conn.queue(DATA, SYN, 9999, WINDOW_BYTES_MAX + 1)
             await until(lambda: victim.scores.compute(attacker.peer_id, trio.current_time()) < -30)
-
-    trio.run(run)
-
-
-# --- gossip -----------------------------------------------------------------------------------------------------
-
-TOPIC = Topic("/learnae/test/control")
-
-
-def frame(rpc: bytes) -> bytes:
-    return libp2p_pubsub._encode_varint(len(rpc)) + rpc
-
-
-def message(content: bytes, topic: str = TOPIC) -> bytes:
-    return bytes(rpc_pb2.RPC(publish=[rpc_pb2.Message(data=content, topicIDs=[topic])]).SerializeToString())
-
-
-def test_gossip__rejected_messages_lead_to_disconnection_that_outlives_reconnecting() -> None:
-    """protocol.md: REJECT costs the sender's score; scores are kept across reconnects."""
-
-    async def run() -> None:
-        async with open_victim(MemoryBlocks()) as victim:
-            judged = 0
-
-            def judge(sender: PeerId, content: bytes) -> Verdict:
-                nonlocal judged
-                judged += 1
-                return Verdict.REJECT
-
-            await victim.subscribe(TOPIC, judge)
-            async with open_attacker(victim) as attacker:
-                stream = await attacker.open_stream(victim.peer_id, libp2p_pubsub.PROTOCOLS)
-                with suppress(*STREAM_ERRORS):
-                    for number in range(1000):
-                        await stream.write(frame(message(b"%d" % number)))
-                await until(lambda: attacker.peer_id not in victim.connected())
-                assert judged < 20, "below the graylist nothing is judged any more"
-                assert victim.scores.compute(attacker.peer_id, trio.current_time()) < GRAYLIST_THRESHOLD
-                before = judged
-                await attacker.connect(victim.addresses[0])
-                await until(lambda: not attacker.connected())
-                assert judged == before
-
-    trio.run(run)
-
-
-@pytest.mark.parametrize(
-    "nonsense",
-    [b"\xff\xff\xff\xff\x0f", frame(b"\xff" * 100), b"\x05ab", frame(message(b"")), frame(message(bytes(70_000)))],
-    ids=["too large", "no protobuf", "cut short", "empty message", "message too large"],
-)
-def test_gossip__nonsense_reaches_nobody(nonsense: bytes) -> None:
-    async def run() -> None:
-        async with open_victim(MemoryBlocks()) as victim:
-            heard: list[bytes] = []
-
-            def judge(sender: PeerId, content: bytes) -> Verdict:
-                heard.append(content)
-                return Verdict.ACCEPT
-
-            await victim.subscribe(TOPIC, judge)
-            async with open_attacker(victim) as attacker:
-                stream = await attacker.open_stream(victim.peer_id, libp2p_pubsub.PROTOCOLS)
-                await stream.write(nonsense)
-                second = await attacker.open_stream(victim.peer_id, libp2p_pubsub.PROTOCOLS)
-                await second.write(frame(message(b"a sound message")))
-                await until(lambda: bool(heard))
-            assert heard == [b"a sound message"]
-
-    trio.run(run)
-
-
-def test_gossip__a_flood_of_subscriptions_is_forgotten() -> None:
-    async def run() -> None:
-        async with open_victim(MemoryBlocks()) as victim:
-            await victim.subscribe(TOPIC, lambda sender, content: Verdict.ACCEPT)
-            async with open_attacker(victim) as attacker:
-                stream = await attacker.open_stream(victim.peer_id, libp2p_pubsub.PROTOCOLS)
-                for number in range(50):
-                    await stream.write(frame(b"".join(encode_subscription(f"topic {number} {i}") for i in range(100))))
-                await stream.write(frame(encode_subscription("x" * 100_000)))
-                router = victim._pubsub.router
-                await until(lambda: attacker.peer_id in router._peers and bool(router._peers[attacker.peer_id].topics))
-                assert len(router._peers[attacker.peer_id].topics) <= TOPICS_PER_PEER_MAX
-                assert all(len(topic) < 300 for topic in router._peers[attacker.peer_id].topics)
 
     trio.run(run)
