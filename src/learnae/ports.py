@@ -101,6 +101,9 @@ class Network(Protocol):
     def learn_addresses(self, peer: PeerId, addresses: Iterable[str]) -> None:
         """Remember where a peer says it can be reached (bounded; malformed ones are ignored)."""
 
+    def blame(self, peer: PeerId, why: str) -> None:
+        """A direct message of this peer was not acceptable: it loses score, and is left when it has none."""
+
     async def connect(self, address: str) -> PeerId:
         """Dial a multiaddr with `/p2p/...`. Raises: BadAddressError; UnreachableError within 10 s."""
 

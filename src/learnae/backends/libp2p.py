@@ -39,11 +39,11 @@ class Libp2pNetwork:
         self._events_send, self._events = trio.open_memory_channel[NetworkEvent](EVENTS_MAX)
         self._told: set[PeerId] = set()
         self._told_more = trio.lowlevel.ParkingLot()
-        self._direct = DirectMessages(host, self._deliver, self._blame)
+        self._direct = DirectMessages(host, self._deliver, self.blame)
         self._pubsub = PubSub(host, self.scores, rng)
         self._server = BlockServer(host, blocks)
-        host.blame = self._blame
-        self._fetcher = Fetcher(host, blocks, self._blame)
+        host.blame = self.blame
+        self._fetcher = Fetcher(host, blocks, self.blame)
 
     @property
     def peer_id(self) -> PeerId:
@@ -132,7 +132,7 @@ class Libp2pNetwork:
             await self._told_more.park()
         await self._events_send.send(DirectMessage(peer, content))
 
-    def _blame(self, peer: PeerId, why: str) -> None:
+    def blame(self, peer: PeerId, why: str) -> None:
         logger.warning("peer %s lost score: %s", short_name(peer), why)
         self.scores.record_bad(peer, BLAMED_WEIGHT, trio.current_time())
 

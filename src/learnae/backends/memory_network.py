@@ -64,6 +64,7 @@ class MemoryNetwork:
         self._judges: dict[Topic, Callable[[PeerId, bytes], Verdict]] = {}
         self._seen: dict[tuple[Topic, bytes], None] = {}
         self.links: set[PeerId] = set()
+        self.blamed: list[tuple[PeerId, str]] = []  # for tests to look at
 
     @property
     def peer_id(self) -> PeerId:
@@ -79,6 +80,9 @@ class MemoryNetwork:
 
     def connected(self) -> frozenset[PeerId]:
         return frozenset(self.links)
+
+    def blame(self, peer: PeerId, why: str) -> None:
+        self.blamed.append((peer, why))
 
     def learn_addresses(self, peer: PeerId, addresses: Iterable[str]) -> None:
         if _PREFIX + peer_text(peer) in addresses:

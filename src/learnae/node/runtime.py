@@ -223,7 +223,9 @@ class Node:
                 case Disconnected(peer=peer):
                     self._feed(ev.PeerDisconnected(peer))
                 case DirectMessage(sender=sender, content=content):
-                    self._feed(ev.SyncReceived(sender, content))
+                    for effect in self._feed(ev.SyncReceived(sender, content)):
+                        if isinstance(effect, ev.PassVerdict) and effect.ruling.verdict is Verdict.REJECT:
+                            self._parts.network.blame(sender, effect.ruling.why)
 
     async def _read_chain(self) -> None:
         while True:
