@@ -97,7 +97,8 @@ class NotEnoughMoneyError(TransactionError):
     def __init__(self, what: str, wallet: str, got_wei: int, needed_wei: int) -> None:
         super().__init__(
             what,
-            f"wallet {wallet} holds {got_wei / 10**18:.6f} ETH and {needed_wei / 10**18:.6f} ETH are needed with the fee; send it some and try again",
+            f"wallet {wallet} holds {got_wei / 10**18:.6f} ETH and {needed_wei / 10**18:.6f} ETH are needed with the fee; "
+            "send it some and try again",
         )
         self.got_wei, self.needed_wei = got_wei, needed_wei
 
@@ -310,11 +311,22 @@ class SessionLostError(LearnaeError):
     """A node ended without having reached the end of its session."""
 
 
+class MachineError(LearnaeError):
+    """The operating system refused something, such as a file, a folder or a port."""
+
+    def __init__(self, error: OSError) -> None:
+        where = f" ({error.filename})" if error.filename else ""
+        why = (error.strerror or str(error) or type(error).__name__).lower()
+        super().__init__(f"this machine says: {why}{where}; nothing was lost, so put that right and start again")
+
+
 class MissingExtraError(LearnaeError):
     """A part of learnae that was not installed is needed."""
 
     def __init__(self, module: str) -> None:
-        super().__init__(f"the Python package {module!r} is not installed, but this command needs it; install learnae[demo] to have everything")
+        super().__init__(
+            f"the Python package {module!r} is not installed, but this command needs it; install learnae[demo] to have everything"
+        )
 
 
 class DemoError(LearnaeError):

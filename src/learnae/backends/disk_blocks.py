@@ -134,8 +134,11 @@ class DiskBlocks:
     def pin(self, cid: Cid) -> None:
         with self._lock:
             if cid not in self._pins:
-                (self._pins_folder / cid_text(cid)).touch(mode=0o600)
-                _sync_folder(self._pins_folder)
+                try:
+                    (self._pins_folder / cid_text(cid)).touch(mode=0o600)
+                    _sync_folder(self._pins_folder)
+                except OSError as error:
+                    raise DiskFullError("the block store", 0, error.strerror or str(error)) from error
                 self._pins.add(cid)
 
     def unpin(self, cid: Cid) -> None:

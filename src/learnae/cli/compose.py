@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from random import SystemRandom
@@ -95,22 +94,37 @@ def make_learner(ticket: Ticket, settings: NodeSettings, on_output: Callable[[st
     return ProcessLearner(config, on_output=on_output)
 
 
-async def run_node(folder: NodeFolder, password: str, *, on_tell: OnTell) -> None:
-    """Run the node of a folder until its session is over or it gets SIGINT or SIGTERM.
+class NodeStarter:
+    """Runs the node of a folder until its session is over or its user stops it."""
 
-    Raises: LearnaeError: whatever keeps it from starting or going on, in a sentence.
-    """
-    ticket, settings = folder.read_ticket(), folder.read_settings()
-    if settings.task:
-        check_task(settings.task, ticket.rules)
-    journal = DiskJournal(folder.path)  # Holds the folder: a second start ends here.
-    try:
-        keys = await trio.to_thread.run_sync(open_keystore, folder.keystore, password)
-        blocks = DiskBlocks(folder.blocks)
+    def __init__(self, folder: NodeFolder, password: str, *, on_tell: OnTell) -> None:
+        self._folder, self._password, self._on_tell = folder, password, on_tell
+        self._node: Node | None = None
+
+    def stop(self) -> bool:
+        """Let the node say goodbye and end `run` within two seconds; False if there is no node yet, so that nothing is lost at once."""
+        if self._node is None:
+            return False
+        self._node.stop("stopped by its user")
+        return True
+
+    async def run(self) -> None:
+        """Raises: LearnaeError: whatever keeps the node from starting or going on, in a sentence."""
+        ticket, settings = self._folder.read_ticket(), self._folder.read_settings()
+        if settings.task:
+            check_task(settings.task, ticket.rules)
+        journal = DiskJournal(self._folder.path)  # Holds the folder: a second start ends here.
+        try:
+            keys = await trio.to_thread.run_sync(open_keystore, self._folder.keystore, self._password)
+            fault = await self._run_with(ticket, settings, keys, journal)
+        finally:
+            journal.close()
+        if fault:
+            raise SessionLostError(fault)
+
+    async def _run_with(self, ticket: Ticket, settings: NodeSettings, keys: Keys, journal: DiskJournal) -> str:
+        blocks = DiskBlocks(self._folder.blocks)
         learner = make_learner(ticket, settings, _log_output)
-
-        def tell_trouble(sentence: str) -> None:
-            on_tell(Tell(Topic.TROUBLE, sentence))
 
         def keep_transaction(raw: bytes | None) -> None:
             journal.append([], [(RECORD_TRANSACTION, raw)])
@@ -121,10 +135,10 @@ async def run_node(folder: NodeFolder, password: str, *, on_tell: OnTell) -> Non
             peer_id=keys.identity.peer_id,
             sign_identity=keys.identity.sign,
             chain_id=ticket.rules.chain_id,
-            on_trouble=tell_trouble,
+            on_trouble=self._tell_trouble,
             options=ChainOptions(poll_s=min(0.5, settings.poll_s), save_pending=keep_transaction),
         )
-        bootstrap = [address for address in ticket.addresses if not address.endswith(peer_text(keys.identity.peer_id))]
+        bootstrap = tuple(address for address in ticket.addresses if not address.endswith(peer_text(keys.identity.peer_id)))
         network_opened = open_libp2p_network(
             seed=keys.identity.export_seed(), listen=settings.listen, blocks=blocks, bootstrap=bootstrap
         )
@@ -135,7 +149,7 @@ async def run_node(folder: NodeFolder, password: str, *, on_tell: OnTell) -> Non
                 async with chain_opened as chain, network_opened as network:
                     await check_contract(chain, ticket)
                     await check_money(chain, ticket, keys.identity.peer_id)
-                    await _resume(chain, journal, tell_trouble)
+                    await _resume(chain, journal, self._tell_trouble)
                     parts = NodeParts(
                         peer=make_peer(ticket, settings, keys),
                         network=network,
@@ -144,33 +158,20 @@ async def run_node(folder: NodeFolder, password: str, *, on_tell: OnTell) -> Non
                         chain=chain,
                         learner=learner,
                         session=ticket.contract,
-                        folder=folder.path,
+                        folder=self._folder.path,
                         addresses=_compute_addresses(settings, network.addresses, keys.identity.peer_id),
+                        bootstrap=bootstrap,
                         poll_s=settings.poll_s,
                     )
-                    fault = await _run_until_signal(Node(parts, on_tell=on_tell))
+                    self._node = Node(parts, on_tell=self._on_tell)
+                    return await self._node.run()
             finally:
+                nursery.cancel_scope.cancel()  # First, or the worker's end would be told as a fault of its opening.
                 if learner is not None:
                     await learner.close()
-            nursery.cancel_scope.cancel()
-        if fault:
-            raise SessionLostError(fault)
-    finally:
-        journal.close()
 
-
-async def _run_until_signal(node: Node) -> str:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-
-            async def stop_on_signal() -> None:
-                async for _ in signals:
-                    node.stop("stopped by its user")
-
-            nursery.start_soon(stop_on_signal)
-            fault = await node.run()
-            nursery.cancel_scope.cancel()
-    return fault
+    def _tell_trouble(self, sentence: str) -> None:
+        self._on_tell(Tell(Topic.TROUBLE, sentence))
 
 
 async def _resume(chain: EthereumChain, journal: DiskJournal, tell_trouble: Callable[[str], None]) -> None:
@@ -196,6 +197,7 @@ def _log_output(text: str) -> None:
 
 def open_log(path: Path) -> None:
     """Send the libraries' logs to the node's own file, warnings and worse; never keys, which no library is given."""
+    logging.raiseExceptions = False  # A full disk: the journal is what says so.
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     root = logging.getLogger()

@@ -57,14 +57,18 @@ class NodeFolder:
 
     def write(self, ticket: Ticket, settings: NodeSettings) -> None:
         """Keep the ticket and the settings. Raises: FolderError: another session's node lives here, or no room."""
-        if self.is_ready and self.read_ticket().contract != ticket.contract:
-            raise FolderError(str(self.path), "a node of another session lives there; choose another folder")
+        self.check_free(ticket)
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             _replace(self.path / "settings.json", json.dumps(asdict(settings), indent=1) + "\n")
             _replace(self.path / "ticket.txt", ticket.to_text() + "\n")
         except OSError as error:
             raise FolderError(str(self.path), f"it cannot be written: {error.strerror or error}") from error
+
+    def check_free(self, ticket: Ticket) -> None:
+        """Raises: FolderError: another session's node lives here."""
+        if self.is_ready and self.read_ticket().contract != ticket.contract:
+            raise FolderError(str(self.path), "a node of another session lives there; choose another --folder")
 
     def read_ticket(self) -> Ticket:
         """Raises: FolderError, TicketError, RulesError."""
@@ -84,8 +88,15 @@ class NodeFolder:
             status = json.loads(self._read("status.json"))
         except ValueError as error:
             raise FolderError(str(self.path), "its status.json is damaged; start the node again") from error
-        assert isinstance(status, dict)
+        if not isinstance(status, dict):
+            raise FolderError(str(self.path), "its status.json is damaged; start the node again")
         return status
+
+    def read_stage(self) -> str:
+        """The stage of the session when its node last wrote its status; `unknown` if it never did."""
+        if not (self.path / "status.json").is_file():
+            return "unknown"
+        return str(self.read_status().get("stage"))
 
     def _read(self, name: str) -> str:
         try:

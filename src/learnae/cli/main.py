@@ -5,36 +5,33 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-import trio
-
+from learnae.cli import INTERRUPTED
 from learnae.cli.folder import NodeFolder, NodeSettings
 from learnae.cli.parser import Run, build_parser
-from learnae.errors import LearnaeError, MissingExtraError, UsageError
+from learnae.cli.signals import run_interruptible
+from learnae.errors import LearnaeError, MachineError, MissingExtraError, UsageError
 from learnae.ids import Address
 from learnae.protocol.events import Tell, Topic
 from learnae.protocol.rules import TICKET_BYTES_MAX, decode_ticket
 
+PACE_S_MAX = 86_400.0  # A work cycle a day is a strange wish, but one.
 STATUS_OLD_S = 10.0  # A running node writes every two seconds.
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 1 it could not be done, 2 wrong usage, 130 interrupted."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+def run_command(words: Sequence[str]) -> int:
+    """Run one command; returns the exit status. Raises: KeyboardInterrupt."""
     try:
         if words[:1] == ["chain"]:  # It has its own arguments, which argparse cannot pass through.
             return _chain(words[1:])
         options = build_parser(_RUNS).parse_args(words)
         run: Run = options.run
         return run(options)
-    except KeyboardInterrupt:
-        print("interrupted; everything needed to go on is on disk", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -43,33 +40,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LearnaeError as error:
         return _explain(error)
     except ModuleNotFoundError as error:
-        return _explain(MissingExtraError(error.name or str(error)))
+        return _explain(_find_missing(error))
+    except OSError as error:
+        return _explain(MachineError(error))
 
 
 def _explain(error: LearnaeError) -> int:
-    print(f"learnae: {error}", file=sys.stderr)
+    print(f"learnae: {' '.join(str(error).split())}", file=sys.stderr)
     return error.exit_code
 
 
 def _explain_group(group: BaseExceptionGroup[BaseException]) -> int:
     """Tasks run side by side, so their errors come in groups: a user hears the sentences, a bug keeps its traceback."""
-    interrupted, rest = group.split(KeyboardInterrupt)
-    if rest is None and interrupted is not None:
-        print("interrupted; everything needed to go on is on disk", file=sys.stderr)
-        return 130
-    assert rest is not None
-    known, bugs = rest.split(LearnaeError)
-    if bugs is not None or known is None:
-        raise rest
-    errors = _flatten(known)
-    return max(_explain(error) for error in errors)
+    errors: dict[str, LearnaeError] = {}
+    for error in _flatten(group):
+        match error:
+            case KeyboardInterrupt():
+                raise KeyboardInterrupt
+            case LearnaeError():
+                errors.setdefault(str(error), error)
+            case OSError():
+                machine = MachineError(error)
+                errors.setdefault(str(machine), machine)
+            case _:
+                raise group
+    return max(_explain(error) for error in errors.values())
 
 
-def _flatten(group: BaseExceptionGroup[LearnaeError]) -> list[LearnaeError]:
-    found: list[LearnaeError] = []
+def _flatten(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
     for error in group.exceptions:
         found += _flatten(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
+
+
+def _find_missing(error: ModuleNotFoundError) -> MissingExtraError:
+    """The sentence for a part that was not installed. A module of our own that is missing is a bug and keeps its traceback."""
+    if error.name is None or error.name.partition(".")[0] == "learnae":
+        raise error
+    return MissingExtraError(error.name)
 
 
 # --- sessions and nodes -----------------------------------------------------------------------------------------
@@ -97,9 +106,10 @@ def _session_new(options: argparse.Namespace) -> int:
     folder, settings = NodeFolder(Path(options.folder)), _read_settings(options)
     if folder.is_ready:
         raise UsageError(f"{options.folder} already holds a node; choose another --folder, or go on with `learnae node {options.folder}`")
+    sessions.check_plan(plan, settings)
     keys = sessions.open_or_create_keys(folder.keystore, _read_password(options, is_new=not folder.keystore.exists()))
     print(f"founding {plan.name!r} from wallet {keys.wallet.address} on {settings.rpc} ...", flush=True)
-    ticket = trio.run(sessions.make_session, plan, folder, settings, keys)
+    ticket = run_interruptible(partial(sessions.make_session, plan, folder, settings, keys))
     print(sessions.describe_ticket(ticket))
     print(f"\nThe ticket for the others (also in {options.folder}/ticket.txt):\n\n{ticket.to_text()}\n")
     print(f"Now start your own node:  learnae node {options.folder}")
@@ -115,14 +125,18 @@ def _session_show(options: argparse.Namespace) -> int:
 
 def _join(options: argparse.Namespace) -> int:
     from learnae.cli import sessions
+    from learnae.cli.compose import check_task
 
     ticket = decode_ticket(_read_ticket(options.ticket))
     folder, settings = NodeFolder(Path(options.folder)), _read_settings(options)
     print(sessions.describe_ticket(ticket), flush=True)
+    folder.check_free(ticket)
+    if settings.task:
+        check_task(settings.task, ticket.rules)
     password = _read_password(options, is_new=not folder.keystore.exists())
     keys = sessions.open_or_create_keys(folder.keystore, password)
     print(f"your wallet is {keys.wallet.address}", flush=True)
-    trio.run(sessions.check_before_joining, ticket, settings, keys)
+    run_interruptible(partial(sessions.check_before_joining, ticket, settings, keys))
     if options.only_check:
         print("everything fits; nothing was paid")
         return 0
@@ -148,21 +162,25 @@ def _node(options: argparse.Namespace) -> int:
 
 
 def _run(folder: NodeFolder, password: str) -> int:
-    from learnae.cli.compose import open_log, run_node
+    from learnae.cli.compose import NodeStarter, open_log
 
     def on_tell(tell: Tell) -> None:
         if tell.topic is not Topic.TRAINING or tell.values.get("event") in ("adopted", "opened"):
             print(f"{time.strftime('%H:%M:%S')}  {tell.topic.value:<8}  {tell.text}", flush=True)
 
     open_log(folder.log)
-
-    async def run() -> None:
-        await run_node(folder, password, on_tell=on_tell)
-
-    trio.run(run)
-    stage = folder.read_status()["stage"]
-    print(f"the node ended; the session is in stage {stage}" + ("" if stage in ("released", "refunded") else "; start it again to go on"))
-    return 0
+    starter = NodeStarter(folder, password, on_tell=on_tell)
+    interrupted = False
+    try:
+        run_interruptible(starter.run, on_signal=starter.stop)
+    except KeyboardInterrupt:
+        interrupted = True
+    stage = folder.read_stage()
+    is_over = stage in ("released", "refunded")
+    print(f"the node ended; the session is in stage {stage}" + ("" if is_over else f"; `learnae node {folder.path}` goes on"), flush=True)
+    if interrupted:
+        print("interrupted; everything needed to go on is on disk", file=sys.stderr)
+    return INTERRUPTED if interrupted else 0
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -181,6 +199,8 @@ def _read_settings(options: argparse.Namespace) -> NodeSettings:
 
     if not 0.0 <= options.share <= 1.0:
         raise UsageError(f"--share is {options.share}, expected a part from 0 (nothing leaves this machine) to 1")
+    if not 0.0 <= options.pace <= PACE_S_MAX:
+        raise UsageError(f"--pace is {options.pace}, expected 0 to {PACE_S_MAX:.0f} seconds")
     listen, announce = choose_listen(options)
     task = options.task
     return NodeSettings(
@@ -232,7 +252,7 @@ def _faucet(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(f"{options.wallet[:80]!r} is not the address of a wallet: 0x and 40 hex digits") from error
     amount = parse_ether(options.amount)
-    trio.run(ask_faucet, options.rpc, Address(wallet), amount)
+    run_interruptible(partial(ask_faucet, options.rpc, Address(wallet), amount))
     print(f"{wallet} got {amount / 10**18:g} ETH of play money")
     return 0
 
@@ -241,7 +261,6 @@ def _demo(options: argparse.Namespace) -> int:
     from learnae.cli.sessions import parse_duration
     from learnae.demo import DemoPlan, run_demo
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     plan = DemoPlan(
         out=Path(options.out),
         seed=options.seed,

@@ -16,7 +16,7 @@ from learnae.backends.keystore import Keys, create_keystore, open_keystore
 from learnae.cli import compose
 from learnae.cli.folder import NodeFolder, NodeSettings
 from learnae.errors import UsageError
-from learnae.ids import Cid, Wei, cid_text, peer_text
+from learnae.ids import Cid, Wei, cid_text, compute_cid, peer_text
 from learnae.learning.config import LearnerConfig, compute_task_digest
 from learnae.learning.process import ProcessLearner
 from learnae.protocol.rules import SessionRules, Ticket
@@ -101,6 +101,12 @@ def compute_rules(plan: SessionPlan, *, task_digest: bytes, initial: tuple[Cid, 
     )
 
 
+def check_plan(plan: SessionPlan, settings: NodeSettings) -> None:
+    """What can be known of a plan before keys, chain and model: rules in range, a task file. Raises: RulesError, TaskError."""
+    digest = compute_task_digest(settings.task)
+    compute_rules(plan, task_digest=digest, initial=(compute_cid(b""), 1), chain_id=1, now_s=int(time.time()))
+
+
 async def make_session(plan: SessionPlan, folder: NodeFolder, settings: NodeSettings, keys: Keys) -> Ticket:
     """Make the initial model, the rules and the contract; the folder is then the founder's node.
 
@@ -157,6 +163,9 @@ def open_or_create_keys(path: Path, password: str) -> Keys:
 
 def choose_listen(arguments: argparse.Namespace) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Where to listen, and what to tell others: by default a free port, fixed now, on all interfaces."""
+    for address in (*(arguments.listen or ()), *(arguments.announce or ())):
+        if not re.fullmatch(r"/(ip4|ip6|dns|dns4|dns6)/[^/\s]{1,100}/tcp/\d{1,5}", address):
+            raise UsageError(f"{address[:80]!r} is not an address; write a multiaddr such as /ip4/0.0.0.0/tcp/4001")
     listen = tuple(arguments.listen or ())
     if listen:
         return listen, tuple(arguments.announce or ())

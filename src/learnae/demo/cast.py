@@ -14,12 +14,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from learnae.backends.keystore import create_keystore
 from learnae.errors import DemoError
+from learnae.learning.process import find_import_path
 
 COMMAND: Final = (sys.executable, "-m", "learnae")
 READY_S: Final = 60.0  # For the chain to say that it listens, on a slow machine.
@@ -34,17 +35,21 @@ class Actor:
 
     name: str
     folder: Path
-    process: subprocess.Popen[str] | None = None
+    process: subprocess.Popen[bytes] | None = None
     position: int = 0  # how much of its progress was read
-    _log: IO[str] | None = field(default=None, repr=False)
 
     def start(self, arguments: Sequence[str]) -> None:
         """Start `learnae` with these arguments; what it prints goes to `output.txt` in its folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._log = (self.folder / "output.txt").open("a", encoding="utf-8")
-        self.process = subprocess.Popen(
-            [*COMMAND, *arguments], stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
+        with (self.folder / "output.txt").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*COMMAND, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=make_environment(),
+                start_new_session=True,
+            )
 
     @property
     def status(self) -> int | None:
@@ -62,8 +67,6 @@ class Actor:
         if self.process is not None:
             with suppress(ProcessLookupError):  # It may have ended by itself.
                 os.killpg(self.process.pid, number)
-        if self._log is not None and self.process is not None and self.process.poll() is not None:
-            self._log.close()
 
     def read_progress(self) -> Iterator[dict[str, Any]]:
         """The lines of progress that are new since the last call."""
@@ -83,6 +86,11 @@ class Actor:
         path = self.folder / "output.txt"
         lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.exists() else []
         return " / ".join(lines[-LAST_LINES:]) or "(it printed nothing)"
+
+
+def make_environment() -> dict[str, str]:
+    """This process's environment, in which a new process finds the same package."""
+    return {**os.environ, "PYTHONPATH": find_import_path()}
 
 
 def stop_all(actors: Sequence[Actor]) -> None:
@@ -117,7 +125,8 @@ def start_chain(folder: Path, money: Mapping[str, int]) -> tuple[Actor, str]:
 
 def run_command(arguments: Sequence[str]) -> None:
     """Run one `learnae` command to its end. Raises: DemoError: it failed; with its own sentence."""
-    done = subprocess.run([*COMMAND, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    command = [*COMMAND, *arguments]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=make_environment(), text=True, check=False)
     if done.returncode:
         raise DemoError(f"`learnae {arguments[0]}` failed: {done.stderr.strip() or done.stdout.strip()}")
 

@@ -1,7 +1,7 @@
 """What a running node leaves in its folder for people and programs to read: `progress.jsonl` and `status.json`.
 
 Progress is one JSON object a line, appended, bounded by starting anew. The status is one small file, replaced as a whole.
-Neither is needed to go on after a restart.
+Neither is needed to go on after a restart, so a disk that is full leaves them as they are; the journal is what says so.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +27,7 @@ class ProgressLog:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "progress.jsonl"
-        self._file = self._path.open("a", encoding="utf-8")
+        self._file = _open_log(self._path)
         self._recent: dict[str, float] = {}
 
     def write(self, tell: Tell, now_s: float) -> bool:
@@ -36,25 +38,33 @@ class ProgressLog:
             self._recent[tell.text] = now_s
             if len(self._recent) > RECENT_MAX:
                 del self._recent[next(iter(self._recent))]
+        values = {name: _to_plain(value) for name, value in tell.values.items()}
+        line = {"time_s": round(now_s, 3), "topic": tell.topic.value, "text": tell.text, **values}
+        with suppress(OSError):
+            self._append(json.dumps(line) + "\n")
+        return True
+
+    def _append(self, line: str) -> None:
         if self._file.tell() > PROGRESS_BYTES_MAX:
             self._file.close()
             self._path.replace(self._path.with_suffix(".old"))
-            self._file = self._path.open("a", encoding="utf-8")
-        values = {name: _to_plain(value) for name, value in tell.values.items()}
-        line = {"time_s": round(now_s, 3), "topic": tell.topic.value, "text": tell.text, **values}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        return True
+            self._file = _open_log(self._path)
+        self._file.write(line.encode())
 
     def close(self) -> None:
         self._file.close()
 
 
+def _open_log(path: Path) -> FileIO:
+    return path.open("ab", buffering=0)  # Unbuffered: a line that a full disk refused is not tried again at the end.
+
+
 def write_status(folder: Path, status: Mapping[str, object]) -> None:
     """Replace `status.json` as a whole, so that a reader never sees half of it."""
     draft = folder / "status.json.new"
-    draft.write_text(json.dumps(status, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, folder / "status.json")
+    with suppress(OSError):
+        draft.write_text(json.dumps(status, indent=1) + "\n", encoding="utf-8")
+        os.replace(draft, folder / "status.json")
 
 
 def _to_plain(value: object) -> object:

@@ -31,6 +31,7 @@ STATUS_EVERY_S: Final = 2.0
 PUBLISH_QUEUE_MAX: Final = 1024  # Own vertices that wait for the network; a peer may issue five a second.
 SYNCS_PER_PEER_MAX: Final = 4  # Direct messages under way to one peer; more are dropped, the next sync repairs.
 FAREWELL_S: Final = 0.5  # For the last vertices to leave after the peer was asked to stop.
+LONELY_S: Final = 10.0  # Without any connection for so long, the user is told; it takes that long to dial a peer that is not there.
 RECORD_TRANSACTION: Final = "signed transaction"
 """Name of the journal's record of a transaction that was signed and may be under way."""
 
@@ -48,6 +49,7 @@ class NodeParts:
     session: Address
     folder: Path
     addresses: tuple[str, ...]  # multiaddrs that others are told
+    bootstrap: tuple[str, ...] = ()  # multiaddrs of the ticket, which the network dials; named when nobody answers
     poll_s: float = 1.0  # between looks at the chain
 
 
@@ -77,11 +79,13 @@ class Node:
         self._finished: ev.Finish | None = None
         self._over = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self._started = False
+        self._broken: Exception | None = None  # why this node cannot go on; nothing is done after it
 
     async def run(self) -> str:
         """Run until the session is over or `stop` was called; what went wrong, in a sentence, or an empty string.
 
-        Raises: LearnaeError leaves that no retry helps: the user's task or data, a full disk.
+        Raises: LearnaeError leaves that no retry helps: the user's task or data, a full disk. They may come in a group.
         """
         parts = self._parts
         topic = self._peer.rules.compute_topic("control")
@@ -90,6 +94,7 @@ class Node:
                 self._nursery = nursery
                 if parts.learner is not None:
                     self._facts = await parts.learner.open()
+                self._started = True
                 self._feed(
                     ev.Started(
                         facts=self._facts,
@@ -105,24 +110,43 @@ class Node:
                 nursery.start_soon(self._keep_time)
                 nursery.start_soon(self._keep_status)
                 await self._over.wait()
-                await trio.sleep(FAREWELL_S)
+                if self._broken is None:
+                    await trio.sleep(FAREWELL_S)
                 nursery.cancel_scope.cancel()
         finally:
             self._write_status("stopped")
             self._log.close()
+        if self._broken is not None:
+            raise self._broken
         return self._finished.fault if self._finished else ""
 
     def stop(self, reason: str) -> None:
         """Say goodbye and end `run` within a second. Everything needed to come back is on disk already."""
-        if self._nursery is None or not self._peer.lane.dag.have_vector():
-            self._over.set()
-        else:
+        if self._started:
             self._feed(ev.StopAsked(reason))
+            return
+        self._over.set()
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()  # It is still opening the task; nothing was said yet.
 
     # --- events in ------------------------------------------------------------------------------------------
 
     def _feed(self, event: ev.Event) -> list[ev.Effect]:
-        """Give the peer one event and carry out what it answers: first to disk, then everything else, in order."""
+        """Give the peer one event and carry out what it answers: first to disk, then everything else, in order.
+
+        What goes wrong here ends the node: the peer is then ahead of its journal, so nothing of it may get out. `run` raises it,
+        because the caller may be a task of the network that outlives any fault.
+        """
+        if self._broken is not None:
+            return []
+        try:
+            return self._handle(event)
+        except Exception as error:  # noqa: BLE001 - raised by `run`
+            self._broken = error
+            self._over.set()
+            return []
+
+    def _handle(self, event: ev.Event) -> list[ev.Effect]:
         now_s = time.time()
         effects = self._peer.handle(event, now_s)
         vertices = []
@@ -146,7 +170,7 @@ class Node:
         for effect in self._feed(ev.VertexReceived(sender, content)):
             if isinstance(effect, ev.PassVerdict):
                 return effect.ruling.verdict
-        raise AssertionError("a received vertex is always judged")
+        return Verdict.IGNORE  # The node is broken and about to end.
 
     async def _answer(self, answer: Awaitable[ev.Event]) -> None:
         self._feed(await answer)
@@ -182,13 +206,16 @@ class Node:
                 self._deadlines[timer] = at_s
                 self._wake.set()
             case ev.Tell():
-                if self._log.write(effect, now_s):
-                    self._on_tell(effect)
+                self._tell(effect, now_s)
             case ev.Finish():
                 self._finished = self._finished or effect
                 self._over.set()
             case ev.SaveVertices() | ev.SaveRecord() | ev.PassVerdict():
                 pass  # Written before, or answered by `_judge`.
+
+    def _tell(self, tell: ev.Tell, now_s: float) -> None:
+        if self._log.write(tell, now_s):
+            self._on_tell(tell)
 
     def _start(self, answer: Awaitable[ev.Event]) -> None:
         assert self._nursery is not None
@@ -247,9 +274,21 @@ class Node:
             await trio.lowlevel.checkpoint()
 
     async def _keep_status(self) -> None:
+        alone_since_s = trio.current_time()
         while True:
             self._write_status("running")
+            if self._peer.connected:
+                alone_since_s = trio.current_time()
+            elif trio.current_time() - alone_since_s >= LONELY_S:
+                self._tell_lonely()
             await trio.sleep(STATUS_EVERY_S)
+
+    def _tell_lonely(self) -> None:
+        others = self._peer.dao.membership.peers - {self._peer.me}
+        if others or self._parts.bootstrap:
+            tried = f" at {', '.join(self._parts.bootstrap)}" if self._parts.bootstrap else ""
+            text = f"no peer answers{tried}; trying on (is another node up, and can this machine reach it?)"
+            self._tell(ev.Tell(ev.Topic.TROUBLE, text), time.time())
 
     def _write_status(self, state: str) -> None:
         peer, dao = self._peer, self._peer.dao
