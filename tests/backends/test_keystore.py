@@ -13,7 +13,8 @@ import pytest
 from eth_keyfile.keyfile import decode_keyfile_json
 
 from learnae.backends.ethereum import WalletKey
-from learnae.backends.keystore import IdentityKey, Keys, create_keystore, describe_keystore, open_keystore, read_password
+from learnae.backends.keystore import IdentityKey, Keys, create_keystore, describe_keystore, open_keystore
+from learnae.backends.private_files import read_password
 from learnae.errors import KeystoreError
 
 PASSWORD = "correct horse"

@@ -7,13 +7,10 @@ Secrets never appear in `repr`, logs, arguments or the environment; the password
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import os
 import secrets
-import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -24,13 +21,13 @@ from nacl.signing import SigningKey
 
 from learnae.backends.bounded_json import parse_json
 from learnae.backends.ethereum.wallet import WalletKey
+from learnae.backends.private_files import read_private
 from learnae.errors import KeystoreError
 from learnae.ids import PeerId, peer_text
 
 SCRYPT_N: Final = 1 << 16  # 64 MB and a quarter of a second: a node stays below its memory limit while it opens the file.
 _SCRYPT_R: Final = 8
 _SCRYPT_N_MAX: Final = 1 << 20  # A file from elsewhere cannot ask for more than 1 GB.
-_FILE_BYTES_MAX: Final = 65536
 _PASSWORD_CHARS_MIN: Final = 8
 _SEED_BYTES: Final = 32
 _SALT_BYTES: Final = 32
@@ -100,7 +97,7 @@ def open_keystore(path: Path, password: str) -> Keys:
 
     Raises: KeystoreError: there is none, others may read it, it is damaged, or the password is wrong.
     """
-    content = _read_private(path)
+    content = read_private(path)
     try:
         fields = parse_json(content)
         sealed_by = fields["identity"]
@@ -121,25 +118,6 @@ def open_keystore(path: Path, password: str) -> Keys:
     if (peer_text(keys.identity.peer_id), keys.wallet.address) != (peer, address):
         raise KeystoreError(path, "it names other keys than it holds; take your copy of it")
     return keys
-
-
-def read_password(file: Path | None, *, confirm: bool = False, ask: Callable[[str], str] = getpass.getpass) -> str:
-    """The password from a file that only its owner can read, or from a prompt; twice if `confirm`.
-
-    Raises: KeystoreError: the file cannot be read or others may read it; the two entries differ; no terminal to ask on.
-    """
-    if file is not None:
-        try:
-            return _read_private(file).decode().rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise KeystoreError(file, "the password file is not UTF-8 text") from error
-    try:
-        password = ask("Password of the keystore: ")
-        if confirm and ask("Once more: ") != password:
-            raise KeystoreError("", "the two passwords differ; try again")
-    except EOFError as error:
-        raise KeystoreError("", "there is no terminal to ask for the password; give --password-file") from error
-    return password
 
 
 def _stretch(password: str, salt: bytes, scrypt_n: int) -> bytes:
@@ -177,23 +155,10 @@ def _write_new(path: Path, content: bytes) -> None:
         raise KeystoreError(path, f"it cannot be written: {error.strerror or error}") from error
 
 
-def _read_private(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise KeystoreError(path, "it is no plain file")
-            if found.st_mode & 0o077:
-                raise KeystoreError(path, f"others may read it (mode {found.st_mode & 0o777:o}); run `chmod 600 {path}`")
-            return file.read(_FILE_BYTES_MAX)
-    except OSError as error:
-        raise KeystoreError(path, f"it cannot be read: {error.strerror or error}") from error
-
-
 def describe_keystore(path: Path) -> dict[str, Any]:
     """What a keystore says without its password: `peer_id`, `wallet_address`. Raises: KeystoreError."""
     try:
-        fields = parse_json(_read_private(path))
+        fields = parse_json(read_private(path))
         return {"peer_id": str(fields["peer_id"]), "wallet_address": str(fields["wallet_address"])}
     except (ValueError, KeyError, TypeError) as error:
         raise KeystoreError(path, "it is damaged or no keystore; take your copy of it") from error

@@ -6,15 +6,12 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from random import SystemRandom
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from learnae.backends.disk_blocks import DiskBlocks
 from learnae.backends.disk_journal import DiskJournal
-from learnae.backends.ethereum import ChainOptions, EthereumChain, open_ethereum_chain
-from learnae.backends.keystore import Keys, open_keystore
-from learnae.backends.libp2p import open_libp2p_network
 from learnae.cli.folder import NodeFolder, NodeSettings
 from learnae.errors import ForeignRulesError, ForeignTaskError, LearnaeError, NotEnoughMoneyError, SessionLostError
 from learnae.ids import PeerId, peer_text
@@ -26,6 +23,10 @@ from learnae.protocol.calls import DeployPoid, Stage
 from learnae.protocol.events import Tell, Topic
 from learnae.protocol.peer import Peer, PeerSettings
 from learnae.protocol.rules import SessionRules, Ticket
+
+if TYPE_CHECKING:
+    from learnae.backends.ethereum import EthereumChain
+    from learnae.backends.keystore import Keys
 
 FEES_IN_DEPLOYMENTS: Final = 4  # Joining, claim, ballot, tally and release cost less than three more proofs of identity.
 
@@ -114,17 +115,30 @@ class NodeStarter:
         if settings.task:
             check_task(settings.task, ticket.rules)
         journal = DiskJournal(self._folder.path)  # Holds the folder: a second start ends here.
+        learner = make_learner(ticket, settings, _log_output)
         try:
-            keys = await trio.to_thread.run_sync(open_keystore, self._folder.keystore, self._password)
-            fault = await self._run_with(ticket, settings, keys, journal)
+            async with trio.open_nursery() as nursery:
+                try:
+                    if learner is not None:
+                        nursery.start_soon(learner.open)  # It takes the longest: torch and the data load while the rest does.
+                    await trio.to_thread.run_sync(_load_backends)
+                    fault = await self._run_with(ticket, settings, journal, learner)
+                finally:
+                    nursery.cancel_scope.cancel()  # First, or the worker's end would be told as a fault of its opening.
+                    if learner is not None:
+                        await learner.close()
         finally:
             journal.close()
         if fault:
             raise SessionLostError(fault)
 
-    async def _run_with(self, ticket: Ticket, settings: NodeSettings, keys: Keys, journal: DiskJournal) -> str:
+    async def _run_with(self, ticket: Ticket, settings: NodeSettings, journal: DiskJournal, learner: ProcessLearner | None) -> str:
+        from learnae.backends.ethereum import ChainOptions, open_ethereum_chain
+        from learnae.backends.keystore import open_keystore
+        from learnae.backends.libp2p import open_libp2p_network
+
+        keys = await trio.to_thread.run_sync(open_keystore, self._folder.keystore, self._password)
         blocks = DiskBlocks(self._folder.blocks)
-        learner = make_learner(ticket, settings, _log_output)
 
         def keep_transaction(raw: bytes | None) -> None:
             journal.append([], [(RECORD_TRANSACTION, raw)])
@@ -142,36 +156,34 @@ class NodeStarter:
         network_opened = open_libp2p_network(
             seed=keys.identity.export_seed(), listen=settings.listen, blocks=blocks, bootstrap=bootstrap
         )
-        async with trio.open_nursery() as nursery:
-            if learner is not None:
-                nursery.start_soon(learner.open)  # It takes the longest: torch and the data load while the rest opens.
-            try:
-                async with chain_opened as chain, network_opened as network:
-                    await check_contract(chain, ticket)
-                    await check_money(chain, ticket, keys.identity.peer_id)
-                    await _resume(chain, journal, self._tell_trouble)
-                    parts = NodeParts(
-                        peer=make_peer(ticket, settings, keys),
-                        network=network,
-                        blocks=blocks,
-                        journal=journal,
-                        chain=chain,
-                        learner=learner,
-                        session=ticket.contract,
-                        folder=self._folder.path,
-                        addresses=_compute_addresses(settings, network.addresses, keys.identity.peer_id),
-                        bootstrap=bootstrap,
-                        poll_s=settings.poll_s,
-                    )
-                    self._node = Node(parts, on_tell=self._on_tell)
-                    return await self._node.run()
-            finally:
-                nursery.cancel_scope.cancel()  # First, or the worker's end would be told as a fault of its opening.
-                if learner is not None:
-                    await learner.close()
+        async with chain_opened as chain, network_opened as network:
+            await check_contract(chain, ticket)
+            await check_money(chain, ticket, keys.identity.peer_id)
+            await _resume(chain, journal, self._tell_trouble)
+            parts = NodeParts(
+                peer=make_peer(ticket, settings, keys),
+                network=network,
+                blocks=blocks,
+                journal=journal,
+                chain=chain,
+                learner=learner,
+                session=ticket.contract,
+                folder=self._folder.path,
+                addresses=_compute_addresses(settings, network.addresses, keys.identity.peer_id),
+                bootstrap=bootstrap,
+                poll_s=settings.poll_s,
+            )
+            self._node = Node(parts, on_tell=self._on_tell)
+            return await self._node.run()
 
     def _tell_trouble(self, sentence: str) -> None:
         self._on_tell(Tell(Topic.TROUBLE, sentence))
+
+
+def _load_backends() -> None:
+    """Import what the network and the chain need: a second of work, done in a thread while the worker loads its own."""
+    import learnae.backends.keystore
+    import learnae.backends.libp2p  # noqa: F401
 
 
 async def _resume(chain: EthereumChain, journal: DiskJournal, tell_trouble: Callable[[str], None]) -> None:

@@ -227,7 +227,7 @@ def _read_ticket(text: str) -> str:
 
 
 def _read_password(options: argparse.Namespace, *, is_new: bool) -> str:
-    from learnae.backends.keystore import read_password
+    from learnae.backends.private_files import read_password
 
     return read_password(Path(options.password_file) if options.password_file else None, confirm=is_new)
 
