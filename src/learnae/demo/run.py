@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from learnae.backends.keystore import describe_keystore
 from learnae.demo.cast import Actor, make_keys, run_command, start_chain, stop_all, write_password
 from learnae.demo.evidence import Baselines, Evidence, assemble_report
 from learnae.errors import DemoError
@@ -227,7 +228,15 @@ def _show_line(stage: Stage, view: LiveView, actor: Actor, line: dict[str, Any])
         case "call":
             view.event(f"{actor.name} sends {line['call']}")
         case _ if line["topic"] == "trouble":
-            view.event(f"{actor.name}: {line['text']}")
+            view.event(f"{actor.name}: {_put_names(stage, line['text'])}")
+
+
+def _put_names(stage: Stage, text: str) -> str:
+    """A peer's sentence of trouble, short, with names for peer ids."""
+    words = text.split(": ", maxsplit=1)[0] if text.startswith("no model from") else text
+    for actor in stage.peers:
+        words = words.replace(describe_keystore(actor.folder / "keystore.json")["peer_id"][-6:], actor.name)
+    return words
 
 
 def _note_return(stage: Stage, view: LiveView, actor: Actor, time_s: float) -> None:
