@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from learnae.backends.keystore import Keys
 
 FEES_IN_DEPLOYMENTS: Final = 4  # Joining, claim, ballot, tally and release cost less than three more proofs of identity.
+PASSES_EVERY_S: Final = 5.0  # A user who sees nothing for longer wonders.
 
 OnTell = Callable[[Tell], None]
 
@@ -80,7 +81,7 @@ def make_peer(ticket: Ticket, settings: NodeSettings, keys: Keys) -> Peer:
     )
 
 
-def make_learner(ticket: Ticket, settings: NodeSettings, on_output: Callable[[str], None]) -> ProcessLearner | None:
+def make_learner(ticket: Ticket, settings: NodeSettings, on_progress: Callable[[int, int], None]) -> ProcessLearner | None:
     if not settings.task:
         return None
     config = LearnerConfig(
@@ -92,7 +93,7 @@ def make_learner(ticket: Ticket, settings: NodeSettings, on_output: Callable[[st
         device=settings.device,
         threads=settings.threads,
     )
-    return ProcessLearner(config, on_output=on_output)
+    return ProcessLearner(config, on_progress=on_progress, on_output=_log_output)
 
 
 class NodeStarter:
@@ -101,6 +102,7 @@ class NodeStarter:
     def __init__(self, folder: NodeFolder, password: str, *, on_tell: OnTell) -> None:
         self._folder, self._password, self._on_tell = folder, password, on_tell
         self._node: Node | None = None
+        self._passes_told_s = 0.0
 
     def stop(self) -> bool:
         """Let the node say goodbye and end `run` within two seconds; False if there is no node yet, so that nothing is lost at once."""
@@ -115,7 +117,7 @@ class NodeStarter:
         if settings.task:
             check_task(settings.task, ticket.rules)
         journal = DiskJournal(self._folder.path)  # Holds the folder: a second start ends here.
-        learner = make_learner(ticket, settings, _log_output)
+        learner = make_learner(ticket, settings, self._tell_passes)
         try:
             async with trio.open_nursery() as nursery:
                 try:
@@ -175,6 +177,15 @@ class NodeStarter:
             )
             self._node = Node(parts, on_tell=self._on_tell)
             return await self._node.run()
+
+    def _tell_passes(self, done: int, total: int) -> None:
+        """Progress inside one long training cycle; short ones are told by their result."""
+        now_s = trio.current_time()
+        if done == 1:
+            self._passes_told_s = now_s
+        if now_s - self._passes_told_s >= PASSES_EVERY_S:
+            self._passes_told_s = now_s
+            self._on_tell(Tell(Topic.TRAINING, f"training: pass {done} of {total}", {"event": "pass", "done": done, "total": total}))
 
     def _tell_trouble(self, sentence: str) -> None:
         self._on_tell(Tell(Topic.TROUBLE, sentence))

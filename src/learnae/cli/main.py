@@ -165,7 +165,7 @@ def _run(folder: NodeFolder, password: str) -> int:
     from learnae.cli.compose import NodeStarter, open_log
 
     def on_tell(tell: Tell) -> None:
-        if tell.topic is not Topic.TRAINING or tell.values.get("event") in ("adopted", "opened"):
+        if tell.topic is not Topic.TRAINING or tell.values.get("event") in ("adopted", "opened", "pass"):
             print(f"{time.strftime('%H:%M:%S')}  {tell.topic.value:<8}  {tell.text}", flush=True)
 
     open_log(folder.log)
