@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from random import Random
 from typing import Final
 
@@ -264,12 +265,15 @@ class ControlLane:
         return answers
 
     def _find_wanted(self, cid: Cid, have: Mapping[PeerId, int]) -> Iterator[Vertex]:
-        """A vertex that was asked for and, newest first, those of its issuer before it that the other lacks for all we know."""
-        for vertex in self.dag.ancestry(cid, vertices_max=ANCESTRY_MAX):
-            if vertex.cid == cid or vertex.sequence > have.get(vertex.issuer, 0) or self.dag.is_branch(vertex):
-                yield vertex
-            else:
-                return
+        """A vertex that was asked for and, newest first, those of its issuer before it that the other lacks.
+
+        Who asks for a number that it has stands on another branch: then we cannot know where the branches part.
+        """
+        wanted = self.dag.get(cid)
+        known = 0 if wanted is None else have.get(wanted.issuer, 0)
+        on_branch = wanted is not None and wanted.sequence <= known
+        ancestry = self.dag.ancestry(cid, vertices_max=ANCESTRY_MAX)
+        return ancestry if on_branch else takewhile(lambda vertex: vertex.sequence > known, ancestry)
 
     def expire(self, *, now_ms: int) -> None:
         """Forget orphans whose parents never came."""
