@@ -18,7 +18,7 @@ first steps:
   learnae demo                          a whole session on this machine, with a report
   learnae task check my_task.py --data DATA
                                         try your own model and data before anything else
-  learnae session new --task my_task.py --data DATA --folder me
+  learnae session new --name "my session" --task my_task.py --data DATA --folder me
                                         found a session; prints the ticket for the others
   learnae join TICKET --task my_task.py --data DATA --folder me
                                         become a member and start training
