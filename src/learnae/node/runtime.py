@@ -51,6 +51,7 @@ class NodeParts:
     addresses: tuple[str, ...]  # multiaddrs that others are told
     bootstrap: tuple[str, ...] = ()  # multiaddrs of the ticket, which the network dials; named when nobody answers
     poll_s: float = 1.0  # between looks at the chain
+    now_s: Callable[[], float] = time.time  # Unix seconds
 
 
 class Node:
@@ -135,9 +136,9 @@ class Node:
         """Give the peer one event and carry out what it answers: first to disk, then everything else, in order.
 
         What goes wrong here ends the node: the peer is then ahead of its journal, so nothing of it may get out. `run` raises it,
-        because the caller may be a task of the network that outlives any fault.
+        because the caller may be a task of the network that outlives any fault. After the goodbye nothing is said any more.
         """
-        if self._broken is not None:
+        if self._over.is_set():
             return []
         try:
             return self._handle(event)
@@ -147,7 +148,7 @@ class Node:
             return []
 
     def _handle(self, event: ev.Event) -> list[ev.Effect]:
-        now_s = time.time()
+        now_s = self._parts.now_s()
         effects = self._peer.handle(event, now_s)
         vertices = []
         records = []
@@ -170,7 +171,7 @@ class Node:
         for effect in self._feed(ev.VertexReceived(sender, content)):
             if isinstance(effect, ev.PassVerdict):
                 return effect.ruling.verdict
-        return Verdict.IGNORE  # The node is broken and about to end.
+        return Verdict.IGNORE  # The node is about to end.
 
     async def _answer(self, answer: Awaitable[ev.Event]) -> None:
         self._feed(await answer)
@@ -262,7 +263,7 @@ class Node:
     async def _keep_time(self) -> None:
         while True:
             self._wake = trio.Event()
-            now_s = time.time()
+            now_s = self._parts.now_s()
             due = [timer for timer, at_s in self._deadlines.items() if at_s <= now_s]
             for timer in due:
                 del self._deadlines[timer]
@@ -288,7 +289,7 @@ class Node:
         if others or self._parts.bootstrap:
             tried = f" at {', '.join(self._parts.bootstrap)}" if self._parts.bootstrap else ""
             text = f"no peer answers{tried}; trying on (is another node up, and can this machine reach it?)"
-            self._tell(ev.Tell(ev.Topic.TROUBLE, text), time.time())
+            self._tell(ev.Tell(ev.Topic.TROUBLE, text), self._parts.now_s())
 
     def _write_status(self, state: str) -> None:
         peer, dao = self._peer, self._peer.dao
@@ -297,7 +298,7 @@ class Node:
         write_status(
             self._parts.folder,
             {
-                "time_s": round(time.time(), 3),
+                "time_s": round(self._parts.now_s(), 3),
                 "state": state,
                 "session": peer.rules.name,
                 "rules": cid_text(peer.rules.cid),
@@ -305,7 +306,7 @@ class Node:
                 "wallet": self._parts.chain.wallet,
                 "contract": self._parts.session,
                 "stage": view.stage.value if view else "unknown",
-                "phase": dao.compute_phase(time.time()).value,
+                "phase": dao.compute_phase(self._parts.now_s()).value,
                 "member": dao.is_member,
                 "members": len(dao.membership.by_peer),
                 "connected": len(peer.connected),
