@@ -163,9 +163,12 @@ def _node(options: argparse.Namespace) -> int:
 
 def _run(folder: NodeFolder, password: str) -> int:
     from learnae.cli.compose import NodeStarter, open_log
+    from learnae.cli.status import format_result
 
     def on_tell(tell: Tell) -> None:
-        if tell.topic is not Topic.TRAINING or tell.values.get("event") in ("adopted", "opened", "pass"):
+        event = tell.values.get("event")
+        better = event == "adopted" and tell.values.get("gain") != 0
+        if tell.topic is not Topic.TRAINING or better or event in ("opened", "pass"):
             print(f"{time.strftime('%H:%M:%S')}  {tell.topic.value:<8}  {tell.text}", flush=True)
 
     open_log(folder.log)
@@ -176,8 +179,10 @@ def _run(folder: NodeFolder, password: str) -> int:
     except KeyboardInterrupt:
         interrupted = True
     stage = folder.read_stage()
-    is_over = stage in ("released", "refunded")
-    print(f"the node ended; the session is in stage {stage}" + ("" if is_over else f"; `learnae node {folder.path}` goes on"), flush=True)
+    if stage in ("released", "refunded"):
+        print(format_result(folder.read_status()), flush=True)
+    else:
+        print(f"the node ended; the session is in stage {stage}; `learnae node {folder.path}` goes on", flush=True)
     if interrupted:
         print("interrupted; everything needed to go on is on disk", file=sys.stderr)
     return INTERRUPTED if interrupted else 0

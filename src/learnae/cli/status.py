@@ -19,7 +19,19 @@ def format_status(status: Mapping[str, Any], *, now_s: float) -> str:
         ("peers", f"{status['connected']} connected, {status['members']} members"),
         ("model", "none yet" if accuracy is None else f"accuracy {accuracy:.3f} on own validation data, {status['cycles']} work cycles"),
         ("help", f"given {status['help_given']} credits, received {status['help_received']}"),
+        ("money", f"deposit {_to_ether(status['deposit_wei'])}, paid out {_to_ether(status['payout_wei'])}"),
         ("stored", f"{status['vertices']} messages, {status['stored_bytes'] / 1e6:.1f} MB of models and data"),
         ("reached at", ", ".join(status["addresses"]) or "nowhere: it only dials"),
     ]
     return "\n".join(f"{label:>10}  {text}" for label, text in lines)
+
+
+def _to_ether(wei: str) -> str:
+    return f"{int(wei) / 10**18:g} ETH"
+
+
+def format_result(status: Mapping[str, Any]) -> str:
+    """What became of a session that is over."""
+    accuracy = "" if status["accuracy"] is None else f"; the model's accuracy on your validation data is {status['accuracy']:.3f}"
+    paid, deposit = _to_ether(status["payout_wei"]), _to_ether(status["deposit_wei"])
+    return f"the session is over ({status['stage']}): {paid} came back of a deposit of {deposit}{accuracy}"

@@ -317,6 +317,8 @@ class Node:
                 "vertices": len(peer.lane.dag),
                 "help_given": ledger.profile(peer.me),
                 "help_received": ledger.received(peer.me),
+                "deposit_wei": str(peer.rules.deposit_wei),
+                "payout_wei": str((view.paid_wei or {}).get(self._parts.chain.wallet, 0) if view else 0),
                 "stored_bytes": self._parts.blocks.used_bytes,
                 "ends_s": {"training": peer.rules.training_ends_s, "voting": peer.rules.voting_ends_s},
             },
