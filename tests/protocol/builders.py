@@ -79,7 +79,8 @@ def make_sign(name: str) -> Sign:
 
 NAMES = ("alice", "bob", "carol", "dave", "erin", "mallory")
 ALICE, BOB, CAROL, DAVE, ERIN, MALLORY = map(make_peer_id, NAMES)
-EVERYBODY = frozenset(map(make_peer_id, NAMES))
+PEERS = (ALICE, BOB, CAROL, DAVE, ERIN, MALLORY)
+EVERYBODY = frozenset(PEERS)
 
 
 def make_cid(text: str) -> Cid:
@@ -256,7 +257,8 @@ class Player:
         return self.handle(started)
 
     def hear(self, author: Author, message: Message) -> Vertex:
-        """Gossip brings what somebody says now."""
+        """Gossip brings what somebody says now, in this player's session."""
+        author.net = self.rules.compute_net("control")
         last = author.log[-1].time_ms if author.log else 0
         vertex = author.write(message, time_ms=max(int(self.now_s * 1000), last + 200))
         self.handle(ev.VertexReceived(author.me, vertex.encoded))
@@ -297,7 +299,7 @@ def make_player(name: str = "alice", *, correct: int = 50, rules: SessionRules =
     """A member in the training stage that has the initial model, with `correct` right answers of 100."""
     player = Player(name, rules=rules, settings=settings, seed=seed)
     player.start(facts=facts)
-    player.handle(ev.ChainRead(make_view()))
+    player.handle(ev.ChainRead(make_view(peers=PEERS)))
     fetch = next(e for e in player.turn() if isinstance(e, ev.FetchFile))
     evaluate = next(e for e in player.handle(ev.FileFetched(fetch.number)) if isinstance(e, ev.EvaluateModel))
     player.handle(ev.ModelEvaluated(evaluate.number, MODEL_BYTES, measure(correct)))
