@@ -669,7 +669,7 @@ def test_slices__listed_first_by_a_stranger_are_still_fetched_from_their_owner()
     (fetch,) = hear_list(player, "mallory", ["bobs"])
     hear_list(player, "bob", ["bobs"])
 
-    again = find(player.handle(ev.FetchFailed(fetch.number, "nobody")) + player.peer.sharing.fetch_more(), ev.FetchFile)  # type: ignore[arg-type, operator]
+    again = find(player.handle(ev.FetchFailed(fetch.number, "nobody")) + player.peer.sharing.fetch_more(), ev.FetchFile)  # type: ignore[operator]
 
     assert again.providers == (Author("mallory").me, BOB)
 

@@ -75,6 +75,8 @@ def make_raw(kind: int, body: object, *, net: bytes = NET, tag: bytes = b"", tim
         net=net, parents=(genesis(net),), issuer=BOB, sequence=1, time_ms=time_ms, kind=int(kind), body=body, sign=make_sign("bob"), tag=tag
     )
 
+BAD_VALUES: tuple[object, ...] = (None, 1.5, -1, "x\n", b"", [None], [[]], 2**64)
+
 
 # --- bodies -------------------------------------------------------------------------------------------------------
 
@@ -99,7 +101,7 @@ def test_message__with_any_field_missing_added_or_of_another_type_is_refused(mes
     kind, body = KIND_OF[type(message)], message.to_body()
     wrong: list[object] = [None, 1, b"", [], body[:-1], [*body, 0], [body]]
     for index in range(len(body)):
-        wrong += [[*body[:index], bad, *body[index + 1 :]] for bad in (None, 1.5, -1, "x\n", b"", [None], [[]], 2**64)]
+        wrong += [[*body[:index], bad, *body[index + 1 :]] for bad in BAD_VALUES]
 
     assert [bad for bad in wrong if parse_message(kind, bad) is not None] == []
 

@@ -74,7 +74,7 @@ def test_branches__are_kept_up_to_a_bound() -> None:
 def test_lacking__gives_parents_first_in_pages() -> None:
     """Protocol, sync: page what the other lacks, parents first; the oldest page comes first."""
     dag, alice, bob = TangleDag(NET), Author("alice"), Author("bob")
-    order = []
+    order: list[Vertex] = []
     for number in range(6):
         for author in (alice, bob):
             others = [author_.log[-1] for author_ in (alice, bob) if author_ is not author and author_.log]
