@@ -365,9 +365,10 @@ def _parse_have(have: object) -> dict[PeerId, int] | None:
         return None
     pairs: dict[PeerId, int] = {}
     for item in have:
-        match item:
-            case [bytes() as issuer, sequence] if len(issuer) == PEER_ID_BYTES and _is_count(sequence):
-                pairs[PeerId(issuer)] = sequence
-            case _:
-                return None
+        if type(item) is not list or len(item) != 2:
+            return None
+        issuer, sequence = item
+        if type(issuer) is not bytes or len(issuer) != PEER_ID_BYTES or not _is_count(sequence):
+            return None
+        pairs[PeerId(issuer)] = sequence
     return pairs

@@ -14,7 +14,7 @@ from itertools import count
 from random import Random
 from typing import Final
 
-from learnae.ids import PeerId, Wei, peer_text, short_name
+from learnae.ids import Cid, PeerId, Wei, peer_text, short_name
 from learnae.protocol import events as ev
 from learnae.protocol.calls import ChainView
 from learnae.protocol.cycle import RECORD_LOCAL, Phase, Said, WorkCycle
@@ -97,6 +97,7 @@ class Peer:
         self.connected: set[PeerId] = set()
         self._addresses: tuple[str, ...] = ()
         self._sync_at_s = 0.0
+        self._synced_at_s = 0.0
         self._soon_s = SYNC_SOON_S
         self._introduced: Joined | None = None  # the newest introduction in the own log
         self._answers: dict[PeerId, tuple[float, float]] = {}  # by neighbour: answers left in its bucket, and when that was
@@ -194,16 +195,20 @@ class Peer:
 
     def _take_in(self, results: Iterable[Received], now_s: float) -> list[ev.Effect]:
         """Save what entered, then act on it."""
-        entries = [entry for result in results for entry in result.entered]
-        forked = [issuer for result in results for issuer in result.forked]
         effects: list[ev.Effect] = []
-        if entries:
-            effects.append(ev.SaveVertices(tuple((e.vertex.cid, e.vertex.encoded) for e in entries)))
-        said: list[Said] = [effect for entry in entries for effect in self._on_entry(entry)]
-        for issuer in forked:
-            self.cycle.market.drop_issuer(issuer)
-            said.append(ev.Tell(ev.Topic.TROUBLE, f"{peer_text(issuer)} signed two different messages with one number: frozen"))
-        effects += self._say(said, now_s)
+        said: list[Said] = []
+        saved: list[tuple[Cid, bytes]] = []
+        for result in results:
+            for entry in result.entered:
+                saved.append((entry.vertex.cid, entry.vertex.encoded))
+                said += self._on_entry(entry)
+            for issuer in result.forked:
+                self.cycle.market.drop_issuer(issuer)
+                said.append(ev.Tell(ev.Topic.TROUBLE, f"{peer_text(issuer)} signed two different messages with one number: frozen"))
+        if saved:
+            effects.append(ev.SaveVertices(tuple(saved)))
+        if said:
+            effects += self._say(said, now_s)
         if not self.lane.dag.orphans:
             self._soon_s = SYNC_SOON_S
         elif now_s + self._soon_s < self._sync_at_s:
@@ -277,6 +282,10 @@ class Peer:
     def _sync_due(self, now_s: float) -> list[ev.Effect]:
         self.lane.expire(now_ms=self._compute_ms(now_s))
         effects: list[ev.Effect] = []
+        regular_at_s = self._synced_at_s + SYNC_EVERY_S
+        if not self.lane.dag.orphans and now_s < regular_at_s:
+            return self._set_sync(regular_at_s, now_s, again=True)  # Meanwhile gossip brought what was missing.
+        self._synced_at_s = now_s
         if self.connected:
             partners = sorted(self.connected)
             # What an orphan waits for is asked of three peers: one of them will have it.

@@ -64,9 +64,7 @@ class SimulatedChain:
         stage = fund.compute_stage(now_s)
         key = (self._changes, now_s)
         if self._view is None or self._view[0] != key:
-            members = tuple(
-                Member(index=index, wallet=seat.wallet, poid=self._poids[seat.poid]) for index, seat in enumerate(fund.seats)
-            )
+            members = tuple(Member(index=index, wallet=seat.wallet, poid=self._poids[seat.poid]) for index, seat in enumerate(fund.seats))
             if self._view is not None and self._view[1].members == members:
                 members = self._view[1].members
             view = ChainView(

@@ -18,12 +18,9 @@ class SimulatedLearner(Protocol):
 
     def evaluate(self, model: bytes, *, reference: bytes | None) -> Evaluation: ...
 
-    def train(
-        self, model: bytes, *, private_slices: Sequence[int], slices: Sequence[bytes], seed: int
-    ) -> tuple[bytes, Evaluation]: ...
+    def train(self, model: bytes, *, private_slices: Sequence[int], slices: Sequence[bytes], seed: int) -> tuple[bytes, Evaluation]: ...
 
     def average(self, local: bytes, remote: bytes, *, remote_share: float) -> tuple[bytes, Evaluation, Evaluation]:
         """The mean, its evaluation with `local` as reference, and the remote model's own evaluation."""
-
 
     def read_shared_slice(self, index: int) -> bytes: ...

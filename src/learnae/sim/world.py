@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+from bisect import insort
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final
@@ -75,9 +76,7 @@ class World:
     def _make_host(self, index: int, learner: SimulatedLearner) -> Host:
         key = SigningKey(hashlib.sha256(f"learnae simulation {self.seed} {index}".encode()).digest())
         name = PeerId(bytes(key.verify_key))
-        settings = PeerSettings(
-            reports_help=index >= self.scenario.silent, tips_budget_wei=10**18, pace_s=self.scenario.cycle_s
-        )
+        settings = PeerSettings(reports_help=index >= self.scenario.silent, tips_budget_wei=10**18, pace_s=self.scenario.cycle_s)
 
         def make_peer(rng: Random) -> Peer:
             return Peer(
@@ -123,11 +122,11 @@ class World:
             self._start(host)
         end_s = self.rules.voting_ends_s + AFTER_S
         tick_s = self.now_s
-        plan = self._crashes[::-1]
+        plan = self._crashes
         while self._heap and self.now_s < end_s:
             due_s = self._heap[0][0]
-            if plan and plan[-1][0] <= min(due_s, tick_s):
-                self.now_s, index, back = plan.pop()
+            if plan and plan[0][0] <= min(due_s, tick_s):
+                self.now_s, index, back = plan.pop(0)
                 self._break_or_return(self.hosts[index], back)
                 continue
             if tick_s <= due_s:
@@ -143,6 +142,12 @@ class World:
             host = self.hosts[index]
             if host.peer is not None and host.incarnation == incarnation:
                 self._deliver(host, event)
+
+    def crash(self, index: int, *, back_after_s: float | None) -> None:
+        """Kill a peer now, also while its effects are carried out; it returns after so many seconds, or never."""
+        self._break_or_return(self.hosts[index], False)
+        if back_after_s is not None:
+            insort(self._crashes, (self.now_s + back_after_s, index, True))
 
     @property
     def trace(self) -> str:
@@ -188,10 +193,16 @@ class World:
                 return
             del host.timers[event.timer]
         self.events += 1
+        incarnation = host.incarnation
         effects = host.peer.handle(event, self.now_s)
-        self._trace.update(f"{self.now_s:.6f} {host.index} {type(event).__name__} {len(effects)}\n".encode())
+        self._trace.update(b"%.6f %d %s %d\n" % (self.now_s, host.index, type(event).__name__.encode(), len(effects)))
         for effect in effects:
-            self._carry_out(host, effect)
+            if type(effect) is ev.SaveVertices:
+                host.vertices.update(effect.vertices)
+            elif type(effect) is not ev.PassVerdict:
+                self._carry_out(host, effect)
+                if host.incarnation != incarnation:
+                    return  # Killed between two effects.
         self.checker.check_event(host, event, effects)
         if self._observe is not None:
             self._observe(self, host, event, effects)
@@ -204,8 +215,6 @@ class World:
                 self._trace.update(cid)
                 host.vertices[cid] = encoded
                 self._gossip(host, encoded)
-            case ev.SaveVertices(vertices=vertices):
-                host.vertices.update(vertices)
             case ev.SaveRecord(name=name, content=content):
                 if content is None:
                     host.records.pop(name, None)
@@ -235,8 +244,8 @@ class World:
                 self.told.append((self.now_s, host.index, effect))
             case ev.Finish(fault=fault):
                 host.finished, host.fault = True, fault
-            case ev.PassVerdict() | ev.LearnAddresses():
-                pass
+            case _:
+                pass  # Verdicts and addresses: everybody reaches everybody here.
 
     def _gossip(self, host: Host, encoded: bytes) -> None:
         event = ev.VertexReceived(host.name, encoded)
@@ -244,7 +253,7 @@ class World:
         for other in self.hosts:
             if other is host or other.peer is None or (link.loss and random() < link.loss):
                 continue
-            if self._reaches(host, other):
+            if not self.scenario.partitions or self._reaches(host, other):
                 self._push(other, uniform(link.delay_min_s, link.delay_max_s), event)
 
     def _reaches(self, a: Host, b: Host) -> bool:
