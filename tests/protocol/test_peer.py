@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from learnae.ids import PeerId
 from learnae.protocol import events as ev
 from learnae.protocol.calls import CastBallot, DeployPoid, PayTip, Stage, SubmitClaim
+from learnae.protocol.dataslices import SLICES_PER_OWNER_MAX, DatasliceShelf
 from learnae.protocol.messages import (
     COUNT_MAX,
     Checkpoint,
@@ -485,7 +486,7 @@ def test_restart__repeats_no_number_and_keeps_the_local_model(cut: int) -> None:
 
 def test_restart__changed_validation_data_report_no_impossible_help() -> None:
     """Counts of different validation sets are not compared."""
-    player = make_player(rules=AVERAGES, correct=90)
+    player = make_player(rules=AVERAGES, correct=5)
     player.hear(Author("bob"), announce("bobs", correct=99))
     average = reach_average(player)
     other = ev.ModelsAveraged(average.number, make_cid("mean"), MODEL_BYTES, replace(measure(9), total=10, gained=5, lost=1), measure(60))
@@ -737,3 +738,66 @@ def test_tips__dao_mode_pays_none() -> None:
     player.hear(Author("bob"), announce("bobs", correct=90))
 
     assert find_all(finish_average(player, 53), ev.SubmitTransaction) == []
+
+
+# --- what a member that turns out to fork, or to lie, can still do ---------------------------------------------------
+
+
+def test_self_forked_peer__closes_once_and_goes_quiet() -> None:
+    """A user who runs one key twice forks its own log: its row is frozen, and it must not fill everybody's with closings."""
+    player, twin = make_player(rules=TRAINS), make_player(rules=TRAINS, seed=5)
+    train = find(twin.turn(), ev.TrainModel)
+    for effect in find_all(twin.handle(ev.ModelTrained(train.number, make_cid("twin"), MODEL_BYTES, measure(50))), ev.PublishVertex):
+        player.handle(ev.VertexReceived(BOB, effect.encoded))
+    train = find(player.turn(), ev.TrainModel)
+    player.handle(ev.ModelTrained(train.number, make_cid("mine"), MODEL_BYTES, measure(50)))
+    for encoded in twin.vertices.values():
+        player.handle(ev.VertexReceived(BOB, encoded))
+    player.now_s = TRAINING_ENDS_S + 1.0
+    view = make_view(Stage.CLAIMING, time_s=int(player.now_s))
+
+    said = [message for _ in range(10) for message in player.say(player.handle(ev.ChainRead(view)))]
+
+    assert [type(message) for message in said].count(Checkpoint) <= 1
+
+
+def test_forker__its_models_stay_off_the_market_also_when_others_name_them() -> None:
+    player, mallory, bob = make_player(), Author("mallory"), Author("bob")
+    first = player.hear(mallory, announce("a"))
+    left, right = mallory.write(announce("b"), previous=first), mallory.write(announce("c"), previous=first)
+    later = mallory.write(announce("d"), previous=right)
+    for vertex in (left, right):
+        player.handle(ev.VertexReceived(BOB, vertex.encoded))
+    name = bob.write(announce("names d"), parents=[later], time_ms=later.time_ms + 1)
+
+    for vertex in (name, later):
+        player.handle(ev.VertexReceived(BOB, vertex.encoded))
+
+    assert later.cid in player.peer.lane.dag and mallory.me not in player.peer.cycle.market.by_issuer
+    back = Player()
+    back.start(journal=player)
+    assert mallory.me not in back.peer.cycle.market.by_issuer
+
+
+def test_final__who_exaggerated_before_is_tested_last() -> None:
+    """4.1 and threats: poisoned claims of 100 % must not use up the time for the final optimisation."""
+    player, mallory = make_final(), Author("mallory")
+    player.hear(mallory, announce("poison 1", correct=99))
+    finish_average(player, 10, remote=5)
+    player.hear(Author("bob"), announce("honest", correct=80))
+    player.hear(mallory, announce("poison 2", correct=99))
+    for _ in range(2):
+        finish_average(player, 10, remote=60)
+
+    assert find(player.turn(), ev.FetchFile).cid == make_cid("honest")
+
+
+def test_shelf__one_owner_gets_only_its_share() -> None:
+    """Nothing unbounded: a hashlist of a hostile owner leaves room for the others'."""
+    shelf = DatasliceShelf(3)
+    many = [make_cid(str(number)) for number in range(SLICES_PER_OWNER_MAX + 10)]
+
+    shelf.add_shared(BOB, many, uses={}, here=False)
+    shelf.add_shared(CAROL, [make_cid("hers")], uses={}, here=False)
+
+    assert len(shelf.shared) == SLICES_PER_OWNER_MAX + 1 and make_cid("hers") in shelf.shared

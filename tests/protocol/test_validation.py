@@ -75,6 +75,7 @@ def make_raw(kind: int, body: object, *, net: bytes = NET, tag: bytes = b"", tim
         net=net, parents=(genesis(net),), issuer=BOB, sequence=1, time_ms=time_ms, kind=int(kind), body=body, sign=make_sign("bob"), tag=tag
     )
 
+
 BAD_VALUES: tuple[object, ...] = (None, 1.5, -1, "x\n", b"", [None], [[]], 2**64)
 
 

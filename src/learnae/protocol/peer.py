@@ -232,7 +232,7 @@ class Peer:
                 self.cycle.shelf.count_use(slices)
                 self.sharing.on_consumed(slices)
                 return self.sharing.fetch_more()
-            case ModelAnnounced() as announced if not mine:
+            case ModelAnnounced() as announced if not mine and issuer not in self.lane.dag.forks:
                 self.cycle.market.add(issuer, entry.vertex.cid, announced)
                 return []
             case HelpReported(helper=helper, credits=credits, owed=owed) if helper == self.me:
