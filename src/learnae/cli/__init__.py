@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
 
-INTERRUPTED = 130
+INTERRUPTED: Final = 130
 """Exit status after Ctrl+C or SIGTERM, as shells have it: 128 + SIGINT."""
+INTERRUPTED_TEXT: Final = "interrupted; everything needed to go on is on disk"
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 it could not be done, 2 wrong usage, 130 interrupted.
 
-    SIGTERM counts as Ctrl+C from the first moment on, and either of them ends with a sentence, also while libraries are loading.
+    SIGTERM counts as Ctrl+C from the first moment on, and either of them ends with a sentence.
     """
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler) if is_main else None
     try:
-        from learnae.cli.main import run_command
-
+        with loading():
+            from learnae.cli.main import run_command
         return run_command(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
-        print("interrupted; everything needed to go on is on disk", file=sys.stderr)
+        print(INTERRUPTED_TEXT, file=sys.stderr)
         return INTERRUPTED
     finally:
         if is_main:
             signal.signal(signal.SIGTERM, before)
 
 
-__all__ = ["INTERRUPTED", "main"]
+@contextmanager
+def loading() -> Iterator[None]:
+    """While libraries load, a signal ends the program at once: nothing is open yet, and inside of an import an exception can get lost."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = [signal.signal(number, _leave) for number in _SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in zip(_SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os.write(2, INTERRUPTED_TEXT.encode() + b"\n")
+    os._exit(INTERRUPTED)
+
+
+__all__ = ["INTERRUPTED", "INTERRUPTED_TEXT", "loading", "main"]

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from learnae.cli import INTERRUPTED
+from learnae.cli import INTERRUPTED, INTERRUPTED_TEXT, loading
 from learnae.cli.folder import NodeFolder, NodeSettings
 from learnae.cli.parser import Run, build_parser
 from learnae.cli.signals import run_interruptible
-from learnae.errors import LearnaeError, MachineError, MissingExtraError, UsageError
+from learnae.errors import FolderError, LearnaeError, MachineError, MissingExtraError, UsageError
 from learnae.ids import Address
 from learnae.protocol.events import Tell, Topic
 from learnae.protocol.rules import TICKET_BYTES_MAX, decode_ticket
@@ -59,6 +59,9 @@ def _explain_group(group: BaseExceptionGroup[BaseException]) -> int:
                 raise KeyboardInterrupt
             case LearnaeError():
                 errors.setdefault(str(error), error)
+            case ModuleNotFoundError():
+                missing = _find_missing(error)
+                errors.setdefault(str(missing), missing)
             case OSError():
                 machine = MachineError(error)
                 errors.setdefault(str(machine), machine)
@@ -85,7 +88,8 @@ def _find_missing(error: ModuleNotFoundError) -> MissingExtraError:
 
 
 def _session_new(options: argparse.Namespace) -> int:
-    from learnae.cli import sessions
+    with loading():
+        from learnae.cli import sessions
 
     plan = sessions.SessionPlan(
         name=options.name,
@@ -117,15 +121,17 @@ def _session_new(options: argparse.Namespace) -> int:
 
 
 def _session_show(options: argparse.Namespace) -> int:
-    from learnae.cli.sessions import describe_ticket
+    with loading():
+        from learnae.cli.sessions import describe_ticket
 
     print(describe_ticket(decode_ticket(_read_ticket(options.ticket))))
     return 0
 
 
 def _join(options: argparse.Namespace) -> int:
-    from learnae.cli import sessions
-    from learnae.cli.compose import check_task
+    with loading():
+        from learnae.cli import sessions
+        from learnae.cli.compose import check_task
 
     ticket = decode_ticket(_read_ticket(options.ticket))
     folder, settings = NodeFolder(Path(options.folder)), _read_settings(options)
@@ -162,8 +168,9 @@ def _node(options: argparse.Namespace) -> int:
 
 
 def _run(folder: NodeFolder, password: str) -> int:
-    from learnae.cli.compose import NodeStarter, open_log
-    from learnae.cli.status import format_result
+    with loading():
+        from learnae.cli.compose import NodeStarter, open_log
+        from learnae.cli.status import format_result
 
     def on_tell(tell: Tell) -> None:
         event = tell.values.get("event")
@@ -184,23 +191,30 @@ def _run(folder: NodeFolder, password: str) -> int:
     else:
         print(f"the node ended; the session is in stage {stage}; `learnae node {folder.path}` goes on", flush=True)
     if interrupted:
-        print("interrupted; everything needed to go on is on disk", file=sys.stderr)
+        print(INTERRUPTED_TEXT, file=sys.stderr)
     return INTERRUPTED if interrupted else 0
 
 
 def _status(options: argparse.Namespace) -> int:
-    from learnae.cli.status import format_status
+    with loading():
+        from learnae.cli.status import format_status
 
     status = NodeFolder(Path(options.folder)).read_status()
-    if time.time() - float(status["time_s"]) > STATUS_OLD_S and status["state"] == "running":
-        status["state"] = "not running (it was killed, or its machine stopped)"
-    print(json.dumps(status, indent=1) if options.json else format_status(status, now_s=time.time()))
+    now_s = time.time()
+    try:
+        if now_s - float(status["time_s"]) > STATUS_OLD_S and status["state"] == "running":
+            status["state"] = "not running (it was killed, or its machine stopped)"
+        text = json.dumps(status, indent=1) if options.json else format_status(status, now_s=now_s)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FolderError(options.folder, "its status.json is damaged; start the node again") from error
+    print(text)
     return 0
 
 
 def _read_settings(options: argparse.Namespace) -> NodeSettings:
-    from learnae.cli.sessions import choose_listen, parse_ether
-    from learnae.learning.config import BUILT_IN
+    with loading():
+        from learnae.cli.sessions import choose_listen, parse_ether
+        from learnae.learning.config import BUILT_IN
 
     if not 0.0 <= options.share <= 1.0:
         raise UsageError(f"--share is {options.share}, expected a part from 0 (nothing leaves this machine) to 1")
@@ -232,7 +246,8 @@ def _read_ticket(text: str) -> str:
 
 
 def _read_password(options: argparse.Namespace, *, is_new: bool) -> str:
-    from learnae.backends.private_files import read_password
+    with loading():
+        from learnae.backends.private_files import read_password
 
     return read_password(Path(options.password_file) if options.password_file else None, confirm=is_new)
 
@@ -241,16 +256,18 @@ def _read_password(options: argparse.Namespace, *, is_new: bool) -> str:
 
 
 def _chain(arguments: Sequence[str]) -> int:
-    from learnae.backends.chain_server import main as serve
+    with loading():
+        from learnae.backends.chain_server import main as serve
 
     return serve(arguments)
 
 
 def _faucet(options: argparse.Namespace) -> int:
-    from eth_utils.address import to_checksum_address
+    with loading():
+        from eth_utils.address import to_checksum_address
 
-    from learnae.backends.ethereum import ask_faucet
-    from learnae.cli.sessions import parse_ether
+        from learnae.backends.ethereum import ask_faucet
+        from learnae.cli.sessions import parse_ether
 
     try:
         wallet = to_checksum_address(options.wallet)
@@ -263,8 +280,9 @@ def _faucet(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from learnae.cli.sessions import parse_duration
-    from learnae.demo import DemoPlan, run_demo
+    with loading():
+        from learnae.cli.sessions import parse_duration
+        from learnae.demo import DemoPlan, run_demo
 
     plan = DemoPlan(
         out=Path(options.out),
@@ -277,7 +295,8 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _sim_list(_options: argparse.Namespace) -> int:
-    from learnae.sim.scenario import SCENARIOS
+    with loading():
+        from learnae.sim.scenario import SCENARIOS
 
     for scenario in SCENARIOS.values():
         print(f"{scenario.name:<12} {scenario.about}")
@@ -285,13 +304,15 @@ def _sim_list(_options: argparse.Namespace) -> int:
 
 
 def _sim_run(options: argparse.Namespace) -> int:
-    from learnae.cli.simulate import simulate
+    with loading():
+        from learnae.cli.simulate import simulate
 
     return simulate(options)
 
 
 def _task_check(options: argparse.Namespace) -> int:
-    from learnae.learning.check import check_task
+    with loading():
+        from learnae.learning.check import check_task
 
     report = check_task(options.task, options.data, device=options.device)
     for line in report.lines:

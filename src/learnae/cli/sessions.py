@@ -48,7 +48,7 @@ class SessionPlan:
 
 def parse_duration(text: str) -> int:
     """Seconds of a text such as 90s, 15m, 2h, 1d, or 1h30m. Raises: UsageError."""
-    parts = re.findall(r"(\d+)([smhd])", text)
+    parts = re.findall(r"([0-9]{1,9})([smhd])", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise UsageError(f"{text!r} is not a duration; write for example 90s, 15m, 2h or 1h30m")
     return sum(int(number) * UNITS[unit] for number, unit in parts)
@@ -56,10 +56,10 @@ def parse_duration(text: str) -> int:
 
 def parse_ether(text: str) -> Wei:
     """An amount in ether, or in wei with the unit: 0.01, 5wei. Raises: UsageError."""
-    wei = re.fullmatch(r"(\d+)wei", text)
+    wei = re.fullmatch(r"([0-9]{1,40})wei", text)
     if wei:
         return Wei(int(wei[1]))
-    ether = re.fullmatch(r"(\d+)(?:\.(\d{1,18}))?", text)
+    ether = re.fullmatch(r"([0-9]{1,20})(?:\.([0-9]{1,18}))?", text)
     if not ether:
         raise UsageError(f"{text!r} is not an amount; write ether such as 0.01, or wei such as 10000wei")
     return Wei(int(ether[1]) * 10**18 + int((ether[2] or "0").ljust(18, "0")))
@@ -164,7 +164,7 @@ def open_or_create_keys(path: Path, password: str) -> Keys:
 def choose_listen(arguments: argparse.Namespace) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Where to listen, and what to tell others: by default a free port, fixed now, on all interfaces."""
     for address in (*(arguments.listen or ()), *(arguments.announce or ())):
-        if not re.fullmatch(r"/(ip4|ip6|dns|dns4|dns6)/[^/\s]{1,100}/tcp/\d{1,5}", address):
+        if not re.fullmatch(r"/(ip4|ip6|dns|dns4|dns6)/[^/\s]{1,100}/tcp/[0-9]{1,5}", address):
             raise UsageError(f"{address[:80]!r} is not an address; write a multiaddr such as /ip4/0.0.0.0/tcp/4001")
     listen = tuple(arguments.listen or ())
     if listen:

@@ -199,6 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     failures: list[BaseException] = []
     try:
+        _check_options(options)
         prefund = dict(_parse_fund(text) for text in options.fund)
         trio.run(_run, options, prefund)
     except* ChainServerError as errors:
@@ -206,8 +207,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for failure in failures:
         while isinstance(failure, BaseExceptionGroup):
             failure = failure.exceptions[0]
-        print(failure, file=sys.stderr)
+        print(f"learnae: {failure}", file=sys.stderr)
     return ChainServerError.exit_code if failures else 0
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    for name, value, least, most in (
+        ("--port", options.port, 0, 65535),
+        ("--chain-id", options.chain_id, 1, 2**53),
+        ("--block-time", options.block_time, 0.01, 3600),
+    ):
+        if not least <= value <= most:
+            raise ChainServerError(f"{name} is {value}, expected {least} to {most}")
 
 
 def _parse_fund(text: str) -> tuple[Address, Wei]:
