@@ -25,6 +25,8 @@ SYNC_HAVE_MAX: Final = 8192  # Twice the most members that a session can have.
 SYNC_WANT_MAX: Final = 256
 SYNC_VERTICES_MAX: Final = 256
 SYNC_BYTES_MAX: Final = 1 << 20
+_SEQUENCE_BYTES: Final = 8
+_PAIR_BYTES: Final = PEER_ID_BYTES + _SEQUENCE_BYTES
 
 
 class Kind(IntEnum):
@@ -329,14 +331,12 @@ class SyncMessage:
 
     def encode(self) -> bytes:
         have = None if self.have is None else _encode_have(self.have)
-        rest = [self.answer, list(self.want), list(self.vertices)]
-        return b"\x85\x01" + (have or cbor.encode(None)) + b"".join(map(cbor.encode, rest))
+        return cbor.encode([1, have, self.answer, list(self.want), list(self.vertices)])
 
 
 def _encode_have(have: Mapping[PeerId, int]) -> bytes:
-    """The pairs of a have-vector, sorted; written out by hand, because every sync carries one of every issuer."""
-    pairs = [b"\x82\x58\x20" + issuer + cbor.encode_head(0, have[issuer]) for issuer in sorted(have)]
-    return cbor.encode_head(4, len(pairs)) + b"".join(pairs)
+    """A have-vector: issuer (32 bytes) and sequence (8 bytes), sorted by issuer, in one string, because every sync carries one."""
+    return b"".join([issuer + have[issuer].to_bytes(_SEQUENCE_BYTES, "big") for issuer in sorted(have)])
 
 
 def decode_sync(content: bytes) -> SyncMessage | None:
@@ -361,14 +361,10 @@ def decode_sync(content: bytes) -> SyncMessage | None:
 
 
 def _parse_have(have: object) -> dict[PeerId, int] | None:
-    if not isinstance(have, list) or len(have) > SYNC_HAVE_MAX:
+    if type(have) is not bytes or len(have) % _PAIR_BYTES or len(have) > SYNC_HAVE_MAX * _PAIR_BYTES:
         return None
-    pairs: dict[PeerId, int] = {}
-    for item in have:
-        if type(item) is not list or len(item) != 2:
-            return None
-        issuer, sequence = item
-        if type(issuer) is not bytes or len(issuer) != PEER_ID_BYTES or not _is_count(sequence):
-            return None
-        pairs[PeerId(issuer)] = sequence
-    return pairs
+    starts = range(0, len(have), _PAIR_BYTES)
+    pairs = {
+        PeerId(have[i : i + PEER_ID_BYTES]): int.from_bytes(have[i + PEER_ID_BYTES : i + _PAIR_BYTES], "big") for i in starts
+    }
+    return pairs if len(pairs) == len(starts) and max(pairs.values(), default=0) <= COUNT_MAX else None

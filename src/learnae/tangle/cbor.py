@@ -9,9 +9,11 @@ Source: the dag-cbor specification; RFC 8949, section 4.2.1.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import libipld
+
+DEPTH_MAX: Final = 16  # Rules, tickets, direct messages and records nest three deep.
 
 _LINK = b"\xd8\x2a\x58"  # Tag 42 and a byte string with a one-byte length.
 
@@ -29,15 +31,45 @@ def encode_links(cids: Iterable[bytes]) -> bytes:
     return encode_head(4, len(links)) + b"".join(links)
 
 
-def decode(encoded: bytes) -> Any:
+def decode(encoded: bytes, *, depth_max: int = DEPTH_MAX) -> Any:
     """Read one dag-cbor value; links come out as bytes. Whether it was canonical shows when it is encoded again.
 
-    Raises: ValueError: not dag-cbor, bytes left over, or nested deeper than the interpreter allows.
+    The depth is checked first: how deep the decoder itself may recurse depends on the interpreter's limit, which libraries raise
+    until a hostile document overruns the stack.
+    Raises: ValueError: not dag-cbor, bytes left over, or lists nested deeper than `depth_max`.
     """
-    try:
-        return libipld.decode_dag_cbor(encoded)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
+    if not _is_shallow(encoded, depth_max):
+        raise ValueError("nested too deep")
+    return libipld.decode_dag_cbor(encoded)
+
+
+def _is_shallow(encoded: bytes, depth_max: int) -> bool:
+    """Whether the items of a document nest at most `depth_max` levels; walks headers, builds nothing.
+
+    What follows a malformed header does not count: the decoder stops there.
+    """
+    open_items = [1]  # How many items are still to come on each level.
+    position, end = 0, len(encoded)
+    while position < end:
+        while open_items and open_items[-1] == 0:
+            open_items.pop()
+        if not open_items:
+            return True
+        open_items[-1] -= 1
+        major, low = encoded[position] >> 5, encoded[position] & 31
+        position += 1
+        size = 0 if low < 24 else 1 << (low - 24) if low < 28 else -1
+        if size < 0:
+            return True
+        value = low if size == 0 else int.from_bytes(encoded[position : position + size], "big")
+        position += size
+        if major in (2, 3):
+            position += value
+        elif major in (4, 5, 6):
+            if len(open_items) > depth_max:
+                return False
+            open_items.append(value if major == 4 else 2 * value if major == 5 else 1)
+    return True
 
 
 def _append(parts: list[bytes], value: object) -> None:

@@ -105,11 +105,9 @@ class VertexCodec:
         # 1. Size, before anything is parsed.
         if len(encoded) > VERTEX_BYTES_MAX:
             return reject(f"a vertex of {len(encoded)} bytes, at most {VERTEX_BYTES_MAX} are allowed")
-        # 2. dag-cbor of bounded depth.
-        if not _is_shallow(encoded):
-            return reject("nested too deep")
+        # 2. dag-cbor of bounded depth: the ten fields are one level, the body starts below them.
         try:
-            fields = cbor.decode(encoded)
+            fields = cbor.decode(encoded, depth_max=BODY_DEPTH_MAX + 1)
         except ValueError as error:
             return reject(f"not dag-cbor: {str(error)[:100]}")
         # 3. Shape and field lengths.
@@ -197,32 +195,3 @@ def _find_fault(fields: object) -> str:
         return "parents after the first are not sorted and unique"
     return ""
 
-
-def _is_shallow(encoded: bytes) -> bool:
-    """Whether the items of a CBOR document nest at most `BODY_DEPTH_MAX` below the vertex; walks headers, builds nothing.
-
-    Malformed headers count as shallow: the decoder, which then cannot recurse far, refuses them.
-    """
-    depth_max = BODY_DEPTH_MAX + 1
-    open_items = [1]  # How many items are still to come on each level.
-    position, end = 0, len(encoded)
-    while position < end:
-        while open_items and open_items[-1] == 0:
-            open_items.pop()
-        if not open_items:
-            return True
-        open_items[-1] -= 1
-        major, low = encoded[position] >> 5, encoded[position] & 31
-        position += 1
-        size = 0 if low < 24 else 1 << (low - 24) if low < 28 else -1
-        if size < 0:
-            return True
-        value = low if size == 0 else int.from_bytes(encoded[position : position + size], "big")
-        position += size
-        if major in (2, 3):
-            position += value
-        elif major in (4, 5, 6):
-            if len(open_items) > depth_max:
-                return False
-            open_items.append(value if major == 4 else 2 * value if major == 5 else 1)
-    return True
