@@ -19,9 +19,9 @@ from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 from nacl.signing import SigningKey
 
-from learnae.backends.bounded_json import parse_json
 from learnae.backends.ethereum.wallet import WalletKey
 from learnae.backends.private_files import read_private
+from learnae.bounded_json import parse_json
 from learnae.errors import KeystoreError
 from learnae.ids import PeerId, peer_text
 

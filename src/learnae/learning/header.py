@@ -8,11 +8,12 @@ Source: safetensors format description (huggingface/safetensors README, "Format"
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+from learnae.bounded_json import JsonTooDeepError, parse_json
 
 HEADER_BYTES_MAX: Final = 64 * 1024  # About 100 bytes for each of 512 tensors.
 TENSORS_MAX: Final = 512  # A ResNet-152 has 932 with its counters; sessions train smaller models.
@@ -104,11 +105,12 @@ def read_header(content: bytes | memoryview) -> Header:
 
 def _parse_json(text: bytes) -> dict[str, Any]:
     try:
-        entries = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except RecursionError:
-        raise HeaderError("its header is nested too deeply") from None
+        text.decode("utf-8")  # `json` would also guess UTF-16.
+        entries = parse_json(text, pairs=_unique, constant=_no_constant)
     except HeaderError:
         raise
+    except JsonTooDeepError:
+        raise HeaderError("its header is nested too deeply") from None
     except ValueError:  # Also UnicodeDecodeError, and integers of thousands of digits.
         raise HeaderError("its header is not JSON") from None
     if not isinstance(entries, dict):

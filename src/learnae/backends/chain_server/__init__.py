@@ -19,9 +19,9 @@ from typing import Any, Final, Protocol
 import h11
 import trio
 
-from learnae.backends.bounded_json import parse_json
 from learnae.backends.chain_server.engine import LocalChain
 from learnae.backends.chain_server.rpc import BATCH_MAX, ChainService
+from learnae.bounded_json import parse_json
 from learnae.errors import ChainServerError
 from learnae.ids import Address, Wei
 

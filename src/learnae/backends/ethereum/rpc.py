@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 import trio
 
-from learnae.backends.bounded_json import parse_json
+from learnae.bounded_json import parse_json
 from learnae.errors import ChainAnswerError, ChainUnreachableError
 
 ANSWER_BYTES_MAX: Final = 64 << 20  # A page of 5,000 logs is about 4 MB, a batch of 100 contract codes about 2 MB.

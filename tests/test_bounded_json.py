@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnae.backends.bounded_json import DEPTH_MAX, parse_json
+from learnae.bounded_json import DEPTH_MAX, parse_json
 
 leaves = st.none() | st.integers() | st.text()
 values = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
@@ -35,7 +35,7 @@ def test_parse__depth_is_bounded_exactly() -> None:
 
 def test_parse__a_million_brackets_are_refused_under_any_recursion_limit() -> None:
     program = (
-        "import sys; sys.setrecursionlimit(10**6)\nfrom learnae.backends.bounded_json import parse_json\n"
+        "import sys; sys.setrecursionlimit(10**6)\nfrom learnae.bounded_json import parse_json\n"
         "try: parse_json(b'[' * 10**6)\nexcept ValueError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
