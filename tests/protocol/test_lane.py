@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learnae.protocol.lane import ANCESTRY_MAX, ORPHAN_AGE_MAX_MS, ControlLane
+from learnae.protocol.lane import ANCESTRY_MAX, ORPHAN_AGE_MAX_MS, ControlLane, Known
 from learnae.protocol.messages import SYNC_VERTICES_MAX, SYNC_WANT_MAX, Checkpoint, Departed, ForkProved, Joined, SyncMessage, decode_sync
 from learnae.protocol.validation import VERTEX_BURST
 from learnae.tangle.verdict import Verdict
@@ -447,3 +447,60 @@ def test_closing__ends_the_own_row() -> None:
 
     assert lane.ledger.value(BOB, CAROL) == 20 and lane.ledger.row(BOB).closed
     assert DAVE not in lane.ledger.rows()
+
+
+# --- what a claim commits -----------------------------------------------------------------------------------------------
+
+
+def make_sealed() -> tuple[ControlLane, Author, Author, Vertex]:
+    """Bob reports 10 for Carol; Dave seals that; then Bob, whose row is still open, reports 20 more."""
+    lane, bob, carol, dave = make_lane(), Author("bob"), Author("carol"), Author("dave")
+    one, two = carol.write(announce("1")), carol.write(announce("2"))
+    first = bob.write(report(CAROL, one.cid, owed=10), time_ms=NOW_MS + 1000)
+    heads = tuple(sorted((vertex.issuer, vertex.sequence, vertex.cid) for vertex in (two, first)))
+    seal = dave.write(Checkpoint(closing=False, heads=heads), time_ms=NOW_MS + 1500)
+    feed(lane, [one, two, first, seal, bob.write(report(CAROL, two.cid, owed=30, after=52), time_ms=NOW_MS + 2000)])
+    assert lane.ledger.value(BOB, CAROL) == 30
+    return lane, bob, dave, seal
+
+
+def test_evidence__gives_the_ledger_of_the_claim_back() -> None:
+    """6, attack flood before the deadline: a row that goes on after the others claimed must not make their claims wrong."""
+    lane, _, _, seal = make_sealed()
+
+    assert lane.compute_rows_at(seal.cid, DAVE, Known()) == {BOB: {CAROL: 10}}
+    assert lane.compute_rows_at(seal.cid, DAVE, Known({BOB: 1, CAROL: 2})) == {BOB: {CAROL: 10}}
+
+
+def test_evidence__must_be_the_claimants_and_hold_what_was_known() -> None:
+    """A claimant cannot leave out what it must have heard, nor hide behind another's checkpoint or an unknown one."""
+    lane, bob, dave, seal = make_sealed()
+
+    assert lane.compute_rows_at(seal.cid, DAVE, Known({BOB: 2})) is None
+    assert lane.compute_rows_at(seal.cid, ALICE, Known()) is None
+    assert lane.compute_rows_at(bob.log[0].cid, BOB, Known()) is None
+    assert lane.compute_rows_at(make_cid("nothing"), DAVE, Known()) is None
+    empty = dave.write(Checkpoint(closing=False, heads=()))
+    unknown = dave.write(Checkpoint(closing=False, heads=((BOB, 1, make_cid("nothing")),)))
+    feed(lane, [empty, unknown])
+    assert lane.compute_rows_at(empty.cid, DAVE, Known({BOB: 1})) is None
+    assert lane.compute_rows_at(unknown.cid, DAVE, Known()) is None
+
+
+def test_evidence__of_a_fork_counts_only_if_the_fork_came_later_and_its_receipts_are_right() -> None:
+    """Branches are not judged when they enter: a claimant must not be paid by receipts that no honest peer would have taken."""
+    carol, mallory, dave = Author("carol"), Author("mallory"), Author("dave")
+    model = carol.write(announce())
+    (first,) = introduce(mallory)
+    right = mallory.write(report(CAROL, model.cid, owed=10), previous=first, time_ms=NOW_MS + 900)
+    wrong = mallory.write(report(CAROL, model.cid, owed=10**9), previous=first, time_ms=NOW_MS + 901)
+    seals = [dave.write(Checkpoint(closing=False, heads=((MALLORY, 2, vertex.cid),)), time_ms=NOW_MS + 2000 + n) for n, vertex in
+             enumerate((right, wrong))]  # fmt: skip
+    lane = make_lane()
+    for _ in range(2):
+        feed(lane, [model, first, right, wrong, *seals])
+    assert lane.dag.fork(MALLORY) is not None and lane.ledger.rows() == {}
+
+    assert lane.compute_rows_at(seals[0].cid, DAVE, Known()) == {MALLORY: {CAROL: 10}}
+    assert lane.compute_rows_at(seals[0].cid, DAVE, Known(forked=frozenset({MALLORY}))) == {}
+    assert lane.compute_rows_at(seals[1].cid, DAVE, Known()) is None

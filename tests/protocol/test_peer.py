@@ -438,11 +438,12 @@ def test_settlement__claims_votes_and_finishes() -> None:
     player.now_s = TRAINING_ENDS_S + 70.0
     claiming = player.handle(ev.ChainRead(make_view(Stage.CLAIMING, time_s=int(player.now_s))))
     claim = find(claiming, ev.SubmitTransaction)
-    closing = find(claiming, ev.PublishVertex)
+    closing, seal = find_all(claiming, ev.PublishVertex)
+    assert [message.closing for message in player.say(claiming) if isinstance(message, Checkpoint)] == [True, False]
 
     assert isinstance(claim.call, SubmitClaim)
     assert claim.call.points == 5_000_000_000  # Bob's row, and those of the four silent ones, who follow it.
-    assert claim.call.evidence == closing.cid[4:]
+    assert claim.call.evidence == seal.cid[4:] != closing.cid[4:]
     saves = [i for i, e in enumerate(claiming) if isinstance(e, ev.SaveRecord)]
     assert saves and saves[-1] < claiming.index(claim)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from learnae.ids import Address, Wei
-from learnae.protocol.calls import CastBallot, ChainView, DeployPoid, Join, Release, Stage, SubmitClaim, Tally, Withdraw
+from learnae.protocol.calls import CastBallot, ChainView, Claim, DeployPoid, Join, Release, Stage, SubmitClaim, Tally, Withdraw
 from learnae.protocol.identity import judge_members
 from learnae.protocol.rewards import Rows
 from learnae.protocol.rules import SessionRules
@@ -37,6 +37,10 @@ ROWS: Rows = {ALICE: {BOB: 30, CAROL: 10}, BOB: {CAROL: 5}}  # type: ignore[dict
 EARLY_S = TRAINING_ENDS_S + 10.0
 DUE_S = TRAINING_ENDS_S + 60.0
 EVIDENCE = b"e" * 32
+
+
+def no_evidence(claim: Claim) -> None:
+    """No claim commits anything that helps it."""
 
 
 def make_books(*, closed: bool = True, missing: bool = False, rows: Rows = ROWS) -> Books:
@@ -185,9 +189,9 @@ def test_nays__never_on_the_own_claim_and_at_most_half_of_the_others() -> None:
     members = judge_members(make_view(peers=(ALICE, BOB, CAROL, DAVE, ERIN)).members)
     claims = tuple(make_claim(index, points) for index, points in enumerate((99, 10, 30, 20, 40)))
 
-    assert compute_nays(claims, members, ({},), me=0, members=5) == (2, 4)
-    assert compute_nays(claims, members, ({},), me=4, members=5) == (0, 2)
-    assert compute_nays(claims, members, ({},), me=0, members=2) == ()
+    assert compute_nays(claims, members, ({},), no_evidence, me=0, members=5) == (2, 4)
+    assert compute_nays(claims, members, ({},), no_evidence, me=4, members=5) == (0, 2)
+    assert compute_nays(claims, members, ({},), no_evidence, me=0, members=2) == ()
 
 
 def test_nays__a_member_whose_identity_is_refused_may_claim_nothing() -> None:
@@ -197,8 +201,8 @@ def test_nays__a_member_whose_identity_is_refused_may_claim_nothing() -> None:
     members = judge_members((*view.members, thief))
     points = dict.fromkeys((ALICE, BOB, CAROL), 100)
 
-    assert compute_nays((make_claim(3, 100),), members, (points,), me=0, members=4) == (3,)
-    assert compute_nays((make_claim(1, 100), make_claim(3, 0)), members, (points,), me=0, members=4) == ()
+    assert compute_nays((make_claim(3, 100),), members, (points,), no_evidence, me=0, members=4) == (3,)
+    assert compute_nays((make_claim(1, 100), make_claim(3, 0)), members, (points,), no_evidence, me=0, members=4) == ()
 
 
 # --- settling and after ---------------------------------------------------------------------------------------------

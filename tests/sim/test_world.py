@@ -14,14 +14,14 @@ import pytest
 from nacl.signing import SigningKey
 
 from learnae.errors import InvariantBrokenError, UnknownScenarioError
-from learnae.ids import Wei
+from learnae.ids import Credits, Wei
 from learnae.protocol import events as ev
 from learnae.protocol.calls import Stage
 from learnae.protocol.cycle import WorkCycle
 from learnae.protocol.dataslices import DatasliceShelf
 from learnae.protocol.fund import FundError, SessionFund
 from learnae.protocol.lane import ControlLane
-from learnae.protocol.messages import DatasliceConsumed, Kind, parse_message
+from learnae.protocol.messages import DatasliceConsumed, HelpReported, Kind, parse_message
 from learnae.protocol.models import PaperPolicy
 from learnae.sim.host import Host
 from learnae.sim.scenario import SCENARIOS, Crash, Link, Scenario, find_scenario
@@ -219,6 +219,45 @@ def test_equivocator__is_frozen_equally_and_the_session_settles(name: str, seed:
     assert not any(seat.rejected for seat in world.chain.fund.seats[1:])
 
 
+# --- late reports -------------------------------------------------------------------------------------------------------
+
+
+class LateReporter:
+    """Peer 0 never closes its row and reports one help a second all through the claiming stage."""
+
+    def __call__(self, world: World, at: Host, event: ev.Event, effects: list[ev.Effect]) -> None:
+        peer = at.peer
+        if at.index != 0 or peer is None:
+            return
+        peer._close = lambda now_s: []  # type: ignore[method-assign]
+        if not isinstance(event, ev.ChainRead) or event.view.stage is not Stage.CLAIMING or at.finished:
+            return
+        row = peer.lane.ledger.row(peer.me)
+        known = [candidate for candidate in peer.cycle.market.all() if candidate.announcement not in row.credited]
+        if known:
+            receipt = HelpReported(
+                helper=known[0].issuer, announcement=known[0].announcement, before=world.initial, after=world.initial, correct_before=0,
+                correct_after=1, total=100, credits=Credits(10_000), owed=Credits(row.credits.get(known[0].issuer, 0) + 10_000),
+            )  # fmt: skip
+            vertex = peer.lane.issue(receipt, now_ms=int(world.now_s * 1000)).vertex
+            at.vertices[vertex.cid] = vertex.encoded
+            world._gossip(at, vertex.encoded)
+
+
+@pytest.mark.parametrize("rule", ["raw", "budgeted"])
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_late_reporter__makes_no_honest_claim_wrong(seed: int, rule: str) -> None:
+    """Attack, flood before the deadline: with slow links everybody claims from another ledger; each claim commits its own."""
+    slow = Link(delay_min_s=0.05, delay_max_s=1.5)
+    world = make_world("calm", seed=seed, peers=7, cycles=20, link=slow, reward_rule=rule, observe=LateReporter())
+    world.run()
+
+    seats = world.chain.fund.seats
+    assert [seat.nays for seat in seats] == [0] * 7
+    assert len({seat.claim.points for seat in seats if seat.claim is not None}) > 1
+    assert all(host.finished for host in world.hosts)
+
+
 # --- dataslices -------------------------------------------------------------------------------------------------------
 
 
@@ -307,9 +346,10 @@ def test_checker__sees_money_that_is_created(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_checker__sees_honest_claims_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "learnae.protocol.settlement.compute_nays", lambda claims, membership, accepted, *, me, members: (1,) if me != 1 else ()
-    )
+    def slander(claims: Any, membership: Any, accepted: Any, committed: Any, *, me: int, members: int) -> tuple[int, ...]:
+        return (1,) if me != 1 else ()
+
+    monkeypatch.setattr("learnae.protocol.settlement.compute_nays", slander)
 
     assert "was rejected" in str(break_and_run())
 

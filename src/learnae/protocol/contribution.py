@@ -23,20 +23,29 @@ class ContributionVector:
 
     reporter: PeerId
     sequence: int = 0  # of the last vertex folded
-    closed: bool = False  # a closing checkpoint was folded: nothing after it counts
+    closing: int = 0  # number of the closing checkpoint, 0 if there is none: nothing after it counts
     credits: dict[PeerId, Credits] = field(default_factory=dict)
     credited: set[Cid] = field(default_factory=set)  # announcements that already earned a receipt from this reporter
 
     def fold(self, sequence: int, message: Message) -> None:
         """Take in the reporter's next vertex; vertices come in order, without gaps."""
         self.sequence = sequence
-        if self.closed:
+        if self.closing:
             return
         if isinstance(message, HelpReported):
             self.credits[message.helper] = message.owed
             self.credited.add(message.announcement)
         elif isinstance(message, Checkpoint) and message.closing:
-            self.closed = True
+            self.closing = sequence
+
+    @property
+    def closed(self) -> bool:
+        return self.closing > 0
+
+    @property
+    def counted(self) -> int:
+        """The number up to which vertices count in this row."""
+        return self.closing or self.sequence
 
 
 class ContributionLedger:

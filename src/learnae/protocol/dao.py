@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 
 from learnae.ids import CODEC_DAG_CBOR, Address, Cid, PeerId
 from learnae.protocol import events as ev
-from learnae.protocol.calls import Call, ChainView, Stage
+from learnae.protocol.calls import Call, ChainView, Claim, Stage
 from learnae.protocol.cycle import Phase
 from learnae.protocol.identity import Membership, judge_members
-from learnae.protocol.lane import ControlLane
+from learnae.protocol.lane import ControlLane, Known
+from learnae.protocol.rewards import Rows
 from learnae.protocol.rules import SessionRules
-from learnae.protocol.settlement import Books, Settlement
+from learnae.protocol.settlement import KNOWN_BY_PERMILLE, Books, Settlement, compute_part
 
 RECORD_SETTLEMENT = "settlement"
 
@@ -35,6 +36,7 @@ class DaoMember:
         self._view_at_s = 0.0
         self._calls: dict[int, Call] = {}
         self._phase = Phase.WAITING
+        self._least: Known | None = None  # when all rows were closed, or a part of the claiming stage was over
 
     def restore(self, records: Mapping[str, bytes]) -> None:
         record = records.get(RECORD_SETTLEMENT)
@@ -104,6 +106,23 @@ class DaoMember:
 
     # --- transactions ---------------------------------------------------------------------------------------
 
+    def needs_seal(self, now_s: float) -> bool:
+        """Whether this member must say now which ledger its claim will be computed from."""
+        books = None if self.view is None or self.finished else self._read_books(self.view)
+        if self.view is None or books is None:
+            return False
+        time_s = self.compute_chain_time(now_s)
+        known_by_s = compute_part(self._rules.training_ends_s, self._rules.claiming_ends_s, KNOWN_BY_PERMILLE)
+        if self._least is None and (books.closed or time_s >= known_by_s):
+            self._least = self._lane.compute_known()
+        return self.settlement.needs_seal(self.view, self.membership, books, now_s=time_s)
+
+    def _read_claimed(self, claim: Claim) -> Rows | None:
+        claimant = next((peer for peer, member in self.membership.by_peer.items() if member.index == claim.index), None)
+        if claimant is None:
+            return None
+        return self._lane.compute_rows_at(_to_vertex_cid(claim.evidence), claimant, self._least or Known())
+
     def settle(self, now_s: float) -> list[ev.Effect]:
         """The next call that this member owes the session, and the end when nothing is left to do."""
         view = self.view
@@ -127,12 +146,13 @@ class DaoMember:
             return None
         ledger, dag = self._lane.ledger, self._lane.dag
         closed = all(ledger.row(peer).closed or dag.fork(peer) for peer in self.membership.peers)
-        own = self._lane.closing
+        own = self._lane.seal or self._lane.closing
         return Books(
             rows=ledger.rows(),
             closed=closed and not len(dag.orphans),
             evidence=own[4:] if own else bytes(32),
             missing_evidence=any(_to_vertex_cid(claim.evidence) not in dag for claim in view.claims),
+            read_claimed=self._read_claimed,
         )
 
     def _submit(self, call: Call) -> list[ev.Effect]:

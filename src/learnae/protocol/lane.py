@@ -8,14 +8,14 @@ Pure. Source: docs/protocol.md (Sync, Limits); paper 2.1 (PubSub), 6 (Shared Con
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from random import Random
 from typing import Final
 
 from learnae.ids import Cid, PeerId
 from learnae.protocol import validation
-from learnae.protocol.contribution import ContributionLedger
+from learnae.protocol.contribution import ContributionLedger, ContributionVector
 from learnae.protocol.messages import (
     HEADS_MAX,
     KIND_OF,
@@ -28,6 +28,7 @@ from learnae.protocol.messages import (
     Message,
     SyncMessage,
 )
+from learnae.protocol.rewards import Rows
 from learnae.protocol.rules import SessionRules
 from learnae.tangle.dag import Fork, TangleDag
 from learnae.tangle.verdict import ACCEPTED, Ruling, Verdict, ignore
@@ -49,6 +50,14 @@ class Entry:
 
     vertex: Vertex
     message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What of the ledger was known at some time: up to which number every row counted, and who had forked."""
+
+    counted: Mapping[PeerId, int] = field(default_factory=dict)
+    forked: frozenset[PeerId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,7 @@ class ControlLane:
         self.ledger = ContributionLedger()
         self.members: frozenset[PeerId] = frozenset()
         self.closing: Cid | None = None  # this peer's own closing checkpoint
+        self.seal: Cid | None = None  # its newest other one: what its claim was computed from
         self._disputed: dict[PeerId, dict[Cid, None]] = {}  # by reporter: heads that its checkpoint names and that are not here
         self._proved: dict[PeerId, int] = {}  # issuer -> sequence of its earliest fork of which a proof is in the lane
 
@@ -147,6 +157,8 @@ class ControlLane:
             self._compare_heads(vertex.issuer, message)
             if vertex.issuer == self._me and message.closing:
                 self.closing = self.closing or vertex.cid
+            elif vertex.issuer == self._me:
+                self.seal = vertex.cid
         return ACCEPTED
 
     def _learn_fork(self, proof: ForkProved, forked: list[PeerId]) -> None:
@@ -160,8 +172,7 @@ class ControlLane:
         """Ask for heads that differ from ours at the same number: have-vectors alone do not show such a fork."""
         disputed = self._disputed.setdefault(reporter, {})
         for issuer, sequence, cid in checkpoint.heads:
-            fork = self.dag.fork(issuer)
-            comparable = sequence <= self.dag.have_vector().get(issuer, 0) and (fork is None or sequence < fork.sequence)
+            comparable = sequence <= self.dag.have_vector().get(issuer, 0) or self.dag.fork(issuer) is not None
             if comparable and cid not in self.dag and len(disputed) < DISPUTES_PER_REPORTER_MAX:
                 disputed[cid] = None
 
@@ -177,12 +188,12 @@ class ControlLane:
         return self.dag.orphans.is_needed(cid) or any(cid in heads for heads in self._disputed.values())
 
     def _refold(self, issuer: PeerId) -> None:
-        def read(vertex: Vertex) -> Message:
-            message = self._codec.parse(vertex)
-            assert message is not None, "only parsed vertices enter"
-            return message
+        self.ledger.refold(issuer, ((v.sequence, self._read(v)) for v in self.dag.chain(issuer)))
 
-        self.ledger.refold(issuer, ((v.sequence, read(v)) for v in self.dag.chain(issuer)))
+    def _read(self, vertex: Vertex) -> Message:
+        message = self._codec.parse(vertex)
+        assert message is not None, "only parsed vertices enter"
+        return message
 
     def restore(self, vertices: Iterable[bytes]) -> list[Entry]:
         """Take back what the journal kept, in its order. These bytes were judged before they were written."""
@@ -225,13 +236,56 @@ class ControlLane:
         return Entry(vertex, message)
 
     def compute_checkpoint(self, *, closing: bool) -> Checkpoint:
-        """What this peer has folded so far (section 6): the heads of all issuers, or of as many as fit."""
+        """What this peer has folded so far (section 6): the heads of all issuers, or of as many as fit; of forkers the common prefix."""
         heads = []
         for issuer in sorted(self.dag.have_vector()):
-            head = self.dag.head(issuer)
-            assert head is not None
-            heads.append((issuer, head.sequence, head.cid))
+            head = self.dag.counted_head(issuer)
+            if head is not None:
+                heads.append((issuer, head.sequence, head.cid))
         return Checkpoint(closing=closing, heads=tuple(heads[:HEADS_MAX]))
+
+    def compute_known(self) -> Known:
+        counted = {issuer: row.counted for issuer, row in self.ledger.vectors().items()}
+        return Known(counted, frozenset(self.dag.forks))
+
+    def compute_rows_at(self, evidence: Cid, claimant: PeerId, least: Known) -> Rows | None:
+        """The ledger that a claim was computed from, rebuilt from the checkpoint that it commits (section 6).
+
+        None if that checkpoint is not the claimant's or not complete here, leaves out what it must have known (`least`), or
+        names a branch with a receipt that breaks a rule: branches are not judged when they enter.
+        """
+        vertex = self.dag.get(evidence)
+        sealed = None if vertex is None else self._codec.parse(vertex)
+        if vertex is None or vertex.issuer != claimant or not isinstance(sealed, Checkpoint):
+            return None
+        heads = {issuer: (sequence, cid) for issuer, sequence, cid in sealed.heads}
+        rows = dict(self.ledger.rows())
+        for issuer, row in self.ledger.vectors().items():
+            sequence, cid = heads.get(issuer, (0, self.dag.genesis))
+            if len(heads) == HEADS_MAX and issuer not in heads:
+                continue  # It did not fit.
+            if sequence < least.counted.get(issuer, 0) or (sequence and cid not in self.dag):
+                return None
+            if sequence >= row.counted and (issuer in least.forked or issuer not in self.dag.forks):
+                continue
+            vector = self._fold_branch(issuer, cid, sequence)
+            if vector is None:
+                return None
+            rows[issuer] = vector.credits
+        return {issuer: row for issuer, row in rows.items() if row}
+
+    def _fold_branch(self, issuer: PeerId, head: Cid, sequence: int) -> ContributionVector | None:
+        """The row of an issuer along the branch that ends in `head`; None if a receipt in it breaks rule 11."""
+        vector = ContributionVector(issuer)
+        for vertex in reversed(list(self.dag.ancestry(head, vertices_max=sequence))):
+            message = self._read(vertex)
+            ruling = ACCEPTED
+            if isinstance(message, HelpReported):
+                ruling = validation.validate_help(vertex, message, get=self.dag.get, row=vector)
+            if ruling is not ACCEPTED:
+                return None
+            vector.fold(vertex.sequence, message)
+        return vector
 
     # --- sync -----------------------------------------------------------------------------------------------
 

@@ -338,6 +338,8 @@ class Peer:
         effects = self.dao.read(view, now_s)
         effects += self._say(self._introduce(), now_s)
         effects += self._say(self._close(now_s), now_s)
+        if self.dao.may_speak and self.dao.needs_seal(now_s):
+            effects += self._say([self.lane.compute_checkpoint(closing=False)], now_s)
         return effects + self.dao.settle(now_s)
 
     def _introduce(self) -> list[Said]:

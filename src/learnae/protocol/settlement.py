@@ -7,7 +7,7 @@ Pure. Source: paper 6, Fig. 5; docs/contracts.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -31,6 +31,7 @@ from learnae.protocol.rewards import REWARD_RULES, Rows
 from learnae.protocol.rules import SessionRules
 from learnae.tangle import cbor
 
+KNOWN_BY_PERMILLE: Final = 300  # Of the claiming stage: what a member knew by then, every claim must be computed from.
 CLAIM_BY_PERMILLE: Final = 600  # Of the claiming stage: by then a member claims, also if somebody's log is not closed.
 TURN_S: Final = 2.0  # Calls that anybody may make are made by the member whose turn it is; each waits this long for the one before.
 TURNS_MAX: Final = 10  # With many members the turns of the later ones coincide: nobody waits longer than 20 s.
@@ -49,8 +50,14 @@ class Books:
 
     rows: Rows
     closed: bool  # every member's log is closed and complete here
-    evidence: bytes  # 32 bytes: the digest of this peer's closing checkpoint
-    missing_evidence: bool  # some claim commits a log head that is not here yet
+    evidence: bytes  # 32 bytes: the digest of this peer's newest checkpoint, from which its claim follows
+    missing_evidence: bool  # some claim commits a checkpoint that is not here yet
+    read_claimed: Callable[[Claim], Rows | None] = lambda claim: None  # the ledger that a claim commits; None: not acceptable
+
+
+def compute_part(from_s: int, to_s: int, permille: int) -> float:
+    """The time when so much of a stage is over."""
+    return from_s + (to_s - from_s) * permille / 1000
 
 
 def compute_expected_points(rules: SessionRules, rows: Rows, membership: Membership) -> dict[PeerId, int]:
@@ -59,12 +66,20 @@ def compute_expected_points(rules: SessionRules, rows: Rows, membership: Members
 
 
 def compute_nays(
-    claims: tuple[Claim, ...], membership: Membership, accepted: tuple[Points, ...], *, me: int, members: int
+    claims: tuple[Claim, ...],
+    membership: Membership,
+    accepted: tuple[Points, ...],
+    committed: Callable[[Claim], Points | None],
+    *,
+    me: int,
+    members: int,
 ) -> tuple[int, ...]:
-    """The claims to vote against (section 6): those that are consistent with none of this peer's ledgers.
+    """The claims to vote against (section 6): those that follow neither from this peer's ledger nor from the one that they commit.
 
     Args:
         accepted: expected points by the ledger when claims were due and by the ledger now.
+        committed: expected points by the ledger that a claim commits as its evidence. A member that reports help after the others
+            claimed changes everybody's ledger; it must not make the honest claims before it wrong.
         me: own index; nobody votes on its own claim.
         members: how many joined; a ballot holds at most floor((members - 1) / 2) nays, so the worst excess goes first.
     """
@@ -72,7 +87,10 @@ def compute_nays(
     wrong = []
     for claim in claims:
         expected = [points.get(peer_of[claim.index], 0) if claim.index in peer_of else 0 for points in accepted]
-        if claim.index != me and claim.points not in expected:
+        if claim.index == me or claim.points in expected:
+            continue
+        points = committed(claim) if claim.index in peer_of else None
+        if points is None or points.get(peer_of[claim.index], 0) != claim.points:
             wrong.append((max(expected) - claim.points, claim.index))
     budget = (members - 1) // 2
     return tuple(sorted(index for _, index in sorted(wrong)[:budget]))
@@ -116,10 +134,19 @@ class Settlement:
             return None
         return DeployPoid() if self.poid is None else Join(self.poid)
 
+    def is_claim_due(self, books: Books, now_s: float) -> bool:
+        """Whether the ledger is as it will be claimed by: all logs are closed, or it is time to claim without the others."""
+        return books.closed or now_s >= compute_part(self.rules.training_ends_s, self.rules.claiming_ends_s, CLAIM_BY_PERMILLE)
+
+    def needs_seal(self, view: ChainView, membership: Membership, books: Books, *, now_s: float) -> bool:
+        """Whether the checkpoint that the claim will commit must be said now, right before the claim is computed."""
+        may_claim = view.stage is Stage.CLAIMING and self.me in membership.by_peer and self.rules.reward_mode == "dao"
+        free = not self.pending and now_s >= self.retry_at_s
+        return may_claim and free and self.snapshot is None and self.is_claim_due(books, now_s)
+
     def _claim(self, view: ChainView, member: Member, membership: Membership, books: Books, now_s: float) -> Call | None:
         rules = self.rules
-        due_s = rules.training_ends_s + (rules.claiming_ends_s - rules.training_ends_s) * CLAIM_BY_PERMILLE / 1000
-        if not books.closed and now_s < due_s:
+        if not self.is_claim_due(books, now_s):
             return None
         if self.snapshot is None:
             self.snapshot = compute_expected_points(rules, books.rows, membership)
@@ -130,12 +157,17 @@ class Settlement:
 
     def _vote(self, view: ChainView, member: Member, membership: Membership, books: Books, now_s: float) -> Call | None:
         rules = self.rules
-        due_s = rules.claiming_ends_s + (rules.voting_ends_s - rules.claiming_ends_s) * VOTE_BY_PERMILLE / 1000
+        due_s = compute_part(rules.claiming_ends_s, rules.voting_ends_s, VOTE_BY_PERMILLE)
         if member.index in view.ballots or not view.claims or (books.missing_evidence and now_s < due_s):
             return None
         now = compute_expected_points(rules, books.rows, membership)
         accepted = (now,) if self.snapshot is None else (self.snapshot, now)
-        return CastBallot(compute_nays(view.claims, membership, accepted, me=member.index, members=len(view.members)))
+
+        def committed(claim: Claim) -> Points | None:
+            claimed = books.read_claimed(claim)
+            return None if claimed is None else compute_expected_points(rules, claimed, membership)
+
+        return CastBallot(compute_nays(view.claims, membership, accepted, committed, me=member.index, members=len(view.members)))
 
     def _collect(self, view: ChainView, member: Member, *, waited_s: float) -> Call | None:
         due = {wallet for wallet, amount in (view.due_wei or {}).items() if amount > 0}

@@ -81,6 +81,12 @@ class TangleDag:
         fork = self._forks.get(issuer)
         return None if not chain or (fork is not None and fork.sequence == 1) else chain[0]
 
+    def counted_head(self, issuer: PeerId) -> Vertex | None:
+        """The newest vertex of the issuer's log as it counts: before its fork, if it forked."""
+        chain, fork = self._chains.get(issuer, []), self._forks.get(issuer)
+        end = len(chain) if fork is None else min(len(chain), fork.sequence - 1)
+        return chain[end - 1] if end else None
+
     def chain(self, issuer: PeerId) -> Iterator[Vertex]:
         """The issuer's vertices in order, cut at the common prefix if it forked."""
         fork = self._forks.get(issuer)
