@@ -748,12 +748,12 @@ def test_self_forked_peer__closes_once_and_goes_quiet() -> None:
     """A user who runs one key twice forks its own log: its row is frozen, and it must not fill everybody's with closings."""
     player, twin = make_player(rules=TRAINS), make_player(rules=TRAINS, seed=5)
     train = find(twin.turn(), ev.TrainModel)
-    for effect in find_all(twin.handle(ev.ModelTrained(train.number, make_cid("twin"), MODEL_BYTES, measure(50))), ev.PublishVertex):
-        player.handle(ev.VertexReceived(BOB, effect.encoded))
+    twin.handle(ev.ModelTrained(train.number, make_cid("twin"), MODEL_BYTES, measure(50)))
     train = find(player.turn(), ev.TrainModel)
     player.handle(ev.ModelTrained(train.number, make_cid("mine"), MODEL_BYTES, measure(50)))
     for encoded in twin.vertices.values():
         player.handle(ev.VertexReceived(BOB, encoded))
+    assert player.peer.lane.dag.fork(ALICE) is not None
     player.now_s = TRAINING_ENDS_S + 1.0
     view = make_view(Stage.CLAIMING, time_s=int(player.now_s))
 
