@@ -802,3 +802,44 @@ def test_shelf__one_owner_gets_only_its_share() -> None:
     shelf.add_shared(CAROL, [make_cid("hers")], uses={}, here=False)
 
     assert len(shelf.shared) == SLICES_PER_OWNER_MAX + 1 and make_cid("hers") in shelf.shared
+
+
+def test_bit_rot__the_local_model_is_fetched_back_from_another_peer() -> None:
+    """threats.md, bit rot: corrupt bytes are never used, and are fetched again."""
+    player = make_player(rules=TRAINS)
+    player.handle(ev.PeerConnected(Author("bob").me))
+    train = find(player.turn(), ev.TrainModel)
+
+    fetch = find(player.handle(ev.FileLost(train.number, INITIAL)), ev.FetchFile)
+    assert fetch.cid == INITIAL and fetch.providers == (Author("bob").me,)
+    player.handle(ev.FileFetched(fetch.number))
+
+    assert player.peer.cycle.local is not None and player.peer.cycle.local.cid == INITIAL
+    assert find(player.turn(), ev.TrainModel).model == INITIAL
+
+
+def test_bit_rot__a_local_model_that_nobody_has_gives_way_to_an_earlier_one() -> None:
+    """The neighbour of the rule above: nobody waits for ever, and what is measured anew is what counts."""
+    player = make_player(rules=TRAINS)
+    train = find(player.turn(), ev.TrainModel)
+    player.handle(ev.ModelTrained(train.number, make_cid("lost"), MODEL_BYTES, measure(60)))
+    train = find(player.turn(), ev.TrainModel)
+    fetch = find(player.handle(ev.FileLost(train.number, make_cid("lost"))), ev.FetchFile)
+    player.handle(ev.FetchFailed(fetch.number, "nobody has it"))
+
+    fetch = find(player.turn(), ev.FetchFile)
+    assert fetch.cid == INITIAL
+    evaluate = find(player.handle(ev.FileFetched(fetch.number)), ev.EvaluateModel)
+    player.handle(ev.ModelEvaluated(evaluate.number, MODEL_BYTES, measure(50)))
+
+    assert player.peer.cycle.local is not None and player.peer.cycle.local.correct == 50
+    assert find(player.turn(), ev.TrainModel).model == INITIAL
+
+
+def test_file_that_vanished__of_somebody_else_costs_this_cycle_only() -> None:
+    """Quota or bit rot took a foreign file between queue and training: the next cycle goes on with the local model."""
+    player = make_player(rules=TRAINS)
+    train = find(player.turn(), ev.TrainModel)
+
+    assert not [e for e in player.handle(ev.FileLost(train.number, make_cid("slice"))) if isinstance(e, ev.FetchFile)]
+    assert find(player.turn(), ev.TrainModel).model == INITIAL

@@ -48,6 +48,7 @@ class _MissingFileError(Exception):
 
     def __init__(self, cid: Cid) -> None:
         super().__init__(f"{cid_text(cid)} is no longer in the block store")
+        self.cid = cid
 
 
 async def fetch(tools: Tools, effect: ev.FetchFile) -> ev.Event:
@@ -77,8 +78,10 @@ async def learn(tools: Tools, effect: ev.TrainModel | ev.AverageModels | ev.Eval
                 return await _evaluate(tools, tools.learner, effect)
     except (ModelRejectedError, SliceRejectedError) as error:
         return ev.LearningFailed(effect.number, str(error), blames_remote=True)
-    except (TrainingDivergedError, LearnerDiedError, DiskFullError, _MissingFileError) as error:
+    except (TrainingDivergedError, LearnerDiedError, DiskFullError) as error:
         return ev.LearningFailed(effect.number, str(error), blames_remote=False)
+    except _MissingFileError as error:
+        return ev.FileLost(effect.number, error.cid)
 
 
 async def share(tools: Tools, effect: ev.ShareSlices, count: int) -> ev.Event:

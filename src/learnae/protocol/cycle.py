@@ -46,7 +46,8 @@ class _Task:
     """What is under way: its number, and what its answer needs."""
 
     number: int
-    name: str  # "open", "train", "fetch", "average", "test"
+    name: str  # "open", "recover", "train", "fetch", "average", "test"
+    model: Cid | None = None  # to open
     slices: tuple[Cid, ...] = ()
     candidate: Candidate | None = None
     as_is: bool = False  # the final optimisation: adopt the remote model itself
@@ -80,8 +81,10 @@ class WorkCycle:
         self._best_correct = 0  # the most that any local model of this peer gave
         self._facts: TaskFacts | None = None
         self._task: _Task | None = None
+        self._connected: frozenset[PeerId] = frozenset()
         self._pinned: deque[Cid] = deque()
         self._tested_as_is: set[Cid] = set()
+        self._fallbacks: list[Cid] = []  # earlier own models, the newest last, should the local one be lost
 
     # --- starting -------------------------------------------------------------------------------------------
 
@@ -102,6 +105,7 @@ class WorkCycle:
 
     def begin(self, phase: Phase, *, connected: frozenset[PeerId]) -> list[Said]:
         """Begin the next thing to do; an empty list if there is nothing now."""
+        self._connected = connected
         if self._task is not None or self._facts is None or phase is Phase.CLOSED:
             return []
         if self.local is None:
@@ -115,9 +119,9 @@ class WorkCycle:
         return []
 
     def _open(self, connected: frozenset[PeerId]) -> list[Said]:
-        """Get the session's initial model, from which all its models descend."""
-        self._task = _Task(self._next_number(), "open")
-        model = self._rules.initial_model
+        """Get the session's initial model, from which all its models descend; or an earlier own one, if the local one was lost."""
+        model = self._fallbacks.pop() if self._fallbacks else self._rules.initial_model
+        self._task = _Task(self._next_number(), "open", model=model)
         return [ev.FetchFile(self._task.number, model, tuple(sorted(connected)), compute_model_bytes_max(self._rules))]
 
     def _train(self, connected: frozenset[PeerId]) -> list[Said]:
@@ -171,6 +175,8 @@ class WorkCycle:
                 return self._failed(task, reason)
             case ev.LearningFailed(reason=reason, blames_remote=blames_remote):
                 return self._learning_failed(task, reason, blames_remote=blames_remote)
+            case ev.FileLost(cid=cid):
+                return self._lost(task, cid)
             case ev.ModelTrained():
                 return self._trained(task, event)
             case ev.ModelsAveraged():
@@ -185,9 +191,11 @@ class WorkCycle:
 
     def _fetched(self, task: _Task) -> list[Said]:
         number = self._next_number()
-        if task.name == "open":
-            self._task = _Task(number, "open")
-            return [ev.PinFile(self._rules.initial_model), ev.EvaluateModel(number, self._rules.initial_model, None)]
+        if task.name == "recover":
+            return [ev.Tell(ev.Topic.TROUBLE, "the local model was damaged on disk; it came back from another peer")]
+        if task.model is not None:
+            self._task = _Task(number, "open", model=task.model)
+            return [ev.PinFile(task.model), ev.EvaluateModel(number, task.model, None)]
         assert task.candidate is not None and self.local is not None
         remote = task.candidate.message.model
         if task.as_is:
@@ -201,7 +209,27 @@ class WorkCycle:
         if task.candidate is not None:
             task.candidate.failures += 1
             return [ev.Tell(ev.Topic.TROUBLE, f"no model from {short_name(task.candidate.issuer)}: {reason}")]
+        if task.name == "recover":
+            return self._fall_back()
         return [ev.Tell(ev.Topic.TROUBLE, f"waiting for the session's initial model: {reason}")]
+
+    def _lost(self, task: _Task, cid: Cid) -> list[Said]:
+        """A file that was here is not any more: bit rot, or a disk that was cleaned. What others have is fetched again."""
+        if self.local is not None and cid == self.local.cid:
+            self._task = _Task(self._next_number(), "recover")
+            return [ev.FetchFile(self._task.number, cid, tuple(sorted(self._connected)), self.local.size_bytes)]
+        if cid in task.slices:
+            self.shelf.forget(cid)
+        elif task.candidate is not None:
+            task.candidate.failures += 1
+        return []
+
+    def _fall_back(self) -> list[Said]:
+        """Nobody else has the local model: go on from an earlier own one, at last from the session's initial one."""
+        assert self.local is not None
+        self._fallbacks = [model for model in self._pinned if model != self.local.cid]
+        self.local, self._best_correct = None, 0
+        return [ev.Tell(ev.Topic.TROUBLE, "the local model was damaged on disk and nobody else has it; going on from an earlier one")]
 
     def _learning_failed(self, task: _Task, reason: str, *, blames_remote: bool) -> list[Said]:
         if task.name == "train" and blames_remote:
@@ -240,9 +268,11 @@ class WorkCycle:
 
     def _evaluated(self, task: _Task, event: ev.ModelEvaluated) -> list[Said]:
         if task.candidate is None:
-            model = self._rules.initial_model
-            opened = self._set_local(model, event.size_bytes, event.evaluation, 0)
-            return [*opened, self._tell("has the initial model", event.evaluation, {"event": "opened"})]
+            assert task.model is not None
+            self._fallbacks = []
+            opened = self._set_local(task.model, event.size_bytes, event.evaluation, 0)
+            what = "has the initial model" if task.model == self._rules.initial_model else "has an earlier model"
+            return [*opened, self._tell(what, event.evaluation, {"event": "opened"})]
         self.cycles += 1
         self.market.measured(task.candidate, event.evaluation)
         if event.evaluation.gained <= event.evaluation.lost:

@@ -127,6 +127,14 @@ class LearningFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class FileLost:
+    """The learner's work needs a file that is no longer in the block store, or whose bytes had rotted and were dropped."""
+
+    number: int
+    cid: Cid
+
+
+@dataclass(frozen=True, slots=True)
 class ChainRead:
     """The session's contract as it stands; comes every second or when something changed."""
 
@@ -168,6 +176,7 @@ Event = (
     | ModelsAveraged
     | ModelEvaluated
     | LearningFailed
+    | FileLost
     | ChainRead
     | TransactionConfirmed
     | TransactionFailed

@@ -321,7 +321,7 @@ class Peer:
             said = [item for item in said if not isinstance(item, _MESSAGES)]
         effects = self._say(said, now_s)
         if not self.cycle.is_busy:
-            pause_s = IDLE_S if isinstance(event, ev.FetchFailed | ev.LearningFailed) else 0.0
+            pause_s = IDLE_S if isinstance(event, ev.FetchFailed | ev.LearningFailed | ev.FileLost) else 0.0
             effects.append(ev.SetTimer(ev.Timer.CYCLE, max(now_s + pause_s, self._cycle_began_s + self._pace_s)))
         return effects
 
