@@ -17,6 +17,7 @@ import pytest
 from learnae.cli import main
 from tests.cli.conftest import World, check_sentence, start
 from tests.cli.test_bad_input import make_node
+from tests.processes import find_left
 
 ENDS_S = 2.0
 SLOWER = 2.0  # A machine that runs other tests at the same time.
@@ -40,7 +41,7 @@ def interrupt(process: subprocess.Popen[str], number: signal.Signals) -> str:
     asked_s = time.monotonic()
     _, error = process.communicate(timeout=10)
     assert time.monotonic() - asked_s < ENDS_S * SLOWER
-    assert not psutil.wait_procs(family, timeout=1)[1], "its worker ended too"
+    assert not find_left(family), "its worker ended too"
     return error
 
 

@@ -291,7 +291,11 @@ def _demo(options: argparse.Namespace) -> int:
         training_s=parse_duration(options.training),
         plain=True if options.plain else None,
     )
-    return run_demo(plan)
+    try:
+        return run_demo(plan)
+    except KeyboardInterrupt:
+        print("the demo was interrupted; all that it started has ended", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _sim_list(_options: argparse.Namespace) -> int:

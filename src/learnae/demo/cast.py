@@ -11,6 +11,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -94,7 +95,18 @@ def make_environment() -> dict[str, str]:
 
 
 def stop_all(actors: Sequence[Actor]) -> None:
-    """Ask every process to end, then make it end; takes at most two seconds."""
+    """Ask every process to end, then make it end; takes at most two seconds, and an impatient user cannot cut it short."""
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        _stop_all(actors)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop_all(actors: Sequence[Actor]) -> None:
     for actor in actors:
         actor.end(signal.SIGTERM)
     deadline = time.monotonic() + STOP_S
@@ -111,16 +123,20 @@ def start_chain(folder: Path, money: Mapping[str, int]) -> tuple[Actor, str]:
     """Start the embedded chain with money (ether) in these wallets; its URL. Raises: DemoError."""
     actor = Actor("chain", folder)
     funds = [part for wallet, ether in money.items() for part in ("--fund", f"{wallet}={ether}")]
-    actor.start(["chain", "--port", "0", *funds])
-    deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline and actor.status is None:
-        for line in (folder / "output.txt").read_text(encoding="utf-8").splitlines():
-            if line.startswith("chain ready: "):
-                return actor, line.split()[2]
-        time.sleep(0.05)
-    words = actor.read_last_words()
-    stop_all([actor])
-    raise DemoError(f"the embedded chain did not start: {words}")
+    ready = False
+    try:
+        actor.start(["chain", "--port", "0", *funds])
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline and actor.status is None:
+            for line in (folder / "output.txt").read_text(encoding="utf-8").splitlines():
+                if line.startswith("chain ready: "):
+                    ready = True
+                    return actor, line.split()[2]
+            time.sleep(0.05)
+        raise DemoError(f"the embedded chain did not start: {actor.read_last_words()}")
+    finally:
+        if not ready:
+            stop_all([actor])
 
 
 def run_command(arguments: Sequence[str]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from learnae.backends.keystore import describe_keystore
 from learnae.demo.cast import Actor, make_keys, run_command, start_chain, stop_all, write_password
@@ -63,8 +65,12 @@ class Stage:
 
 def run_demo(plan: DemoPlan) -> int:
     """Run the whole demo; returns the exit status. Raises: DemoError and what the started commands say."""
+    with hold_folder(plan.out):
+        return _run(plan)
+
+
+def _run(plan: DemoPlan) -> int:
     began_s = time.time()
-    _prepare_folder(plan.out)
     actors: list[Actor] = []
     try:
         stage = _open_session(plan, actors, began_s)
@@ -93,17 +99,32 @@ def run_demo(plan: DemoPlan) -> int:
     return 0
 
 
-def _prepare_folder(out: Path) -> None:
-    """An empty folder for this run; an earlier demo in it is removed, anything else is not touched."""
+@contextmanager
+def hold_folder(out: Path) -> Iterator[None]:
+    """An empty folder for this run and nobody else; an earlier demo in it is removed, anything else is not touched. Raises: DemoError."""
     try:
         if out.exists() and any(out.iterdir()):
-            if not (out / MARKER).exists():
+            if not (out / MARKER).is_file():
                 raise DemoError(f"the folder {out} is not empty and not from an earlier demo; choose another with --out")
-            shutil.rmtree(out)
+            with _lock_marker(out):
+                shutil.rmtree(out)
         out.mkdir(parents=True, exist_ok=True)
-        (out / MARKER).touch()
+        marker = _lock_marker(out)
     except OSError as error:
         raise DemoError(f"the folder {out} cannot be used: {error.strerror or error}") from error
+    with marker:
+        yield
+
+
+def _lock_marker(out: Path) -> IO[bytes]:
+    """Held until it is closed. Raises: DemoError: another demo runs there."""
+    marker = (out / MARKER).open("ab")
+    try:
+        fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        marker.close()
+        raise DemoError(f"another demo is running in {out}; wait for it, or choose another folder with --out") from error
+    return marker
 
 
 def _open_session(plan: DemoPlan, actors: list[Actor], began_s: float) -> Stage:
