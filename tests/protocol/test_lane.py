@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 from hypothesis import given, settings
@@ -283,9 +284,10 @@ def test_checkpoint__that_lies_about_heads_costs_bounded_questions() -> None:
 
 def test_fork__of_large_vertices_is_proved_in_a_small_one() -> None:
     """A forker cannot make its vertices too large to be proved: the proof holds digests and signatures."""
-    lane, mallory = make_lane(), Author("mallory")
+    rules = replace(RULES, members_max=700)
+    lane, mallory = make_lane(rules=rules), Author("mallory", rules)
     heads = tuple(sorted((bytes([n // 256, n % 256]) + bytes(30), 1, make_cid("x")) for n in range(700)))
-    pair = [Author("mallory").write(Checkpoint(closing=flag, heads=heads)) for flag in (True, False)]  # type: ignore[arg-type]
+    pair = [Author("mallory", rules).write(Checkpoint(closing=flag, heads=heads)) for flag in (True, False)]  # type: ignore[arg-type]
     feed(lane, pair)
 
     proof = lane.find_unproved_fork()

@@ -193,6 +193,10 @@ def test_signature__of_somebody_else_is_rejected() -> None:
     assert len(lane.dag) == 0 and len(lane.dag.orphans) == 0
 
 
+def make_checkpoint(*, heads: int) -> Checkpoint:
+    return Checkpoint(closing=False, heads=tuple((PeerId(n.to_bytes(32, "big")), 1, make_cid(str(n))) for n in range(heads)))
+
+
 @pytest.mark.parametrize(
     ("message", "why"),
     [
@@ -208,6 +212,7 @@ def test_signature__of_somebody_else_is_rejected() -> None:
         (report(ALICE, make_cid("a"), owed=10, credits=9), "Eq. 1 gives 10"),
         (HashlistPublished(hashlist=make_cid("h"), slices=HASHLIST_SLICES_MAX + 1), "at most 16384"),
         (DatasliceConsumed(slices=tuple(make_cid(str(n)) for n in range(5))), "the session allows 4"),
+        (make_checkpoint(heads=RULES.members_max + 1), "the session has at most"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
@@ -224,6 +229,7 @@ def test_rule_7__the_impossible_is_rejected(message: Message, why: str) -> None:
         announce(size=compute_model_bytes_max(RULES)),
         HashlistPublished(hashlist=make_cid("h"), slices=HASHLIST_SLICES_MAX),
         DatasliceConsumed(slices=tuple(make_cid(str(n)) for n in range(4))),
+        make_checkpoint(heads=RULES.members_max),
     ],
 )
 def test_rule_7__what_is_just_possible_passes(message: Message) -> None:

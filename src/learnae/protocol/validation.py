@@ -14,6 +14,7 @@ from typing import Final
 from learnae.ids import Cid, PeerId
 from learnae.protocol.contribution import ContributionVector
 from learnae.protocol.messages import (
+    Checkpoint,
     DatasliceConsumed,
     ForkProved,
     HashlistPublished,
@@ -136,6 +137,9 @@ def _find_impossible(message: Message, vertex: Vertex, rules: SessionRules) -> s
         case HashlistPublished():
             if message.slices > HASHLIST_SLICES_MAX:
                 return f"a hashlist of {message.slices} slices, at most {HASHLIST_SLICES_MAX} are allowed"
+        case Checkpoint():
+            if len(message.heads) > rules.members_max:
+                return f"a checkpoint of {len(message.heads)} logs, the session has at most {rules.members_max} members"
         case DatasliceConsumed():
             if len(message.slices) > rules.slices_per_cycle:
                 return f"{len(message.slices)} slices in one cycle, the session allows {rules.slices_per_cycle}"
