@@ -23,6 +23,7 @@ from tests.protocol.builders import (
     MALLORY,
     NAMES,
     NOW_MS,
+    RULES,
     Author,
     announce,
     exchange,
