@@ -843,3 +843,19 @@ def test_file_that_vanished__of_somebody_else_costs_this_cycle_only() -> None:
 
     assert not [e for e in player.handle(ev.FileLost(train.number, make_cid("slice"))) if isinstance(e, ev.FetchFile)]
     assert find(player.turn(), ev.TrainModel).model == INITIAL
+
+
+def test_idle_peer__looks_at_once_when_a_model_is_announced() -> None:
+    """4.1: nobody waits; a peer that found nothing to do need not sleep when news come."""
+    player = make_player(rules=AVERAGES, facts=replace(FACTS, private_slices=0))
+    idle = find(player.turn(), ev.SetTimer)
+    assert idle.at_s > player.now_s
+
+    bob = Author("bob", AVERAGES)
+    vertex = bob.write(announce("news", correct=90), time_ms=int(player.now_s * 1000))
+    effects = player.handle(ev.VertexReceived(bob.me, vertex.encoded))
+    assert [e.at_s for e in effects if isinstance(e, ev.SetTimer) and e.timer is ev.Timer.CYCLE] == [player.now_s]
+
+    again = bob.write(announce("more news", correct=91), time_ms=int(player.now_s * 1000) + 300)
+    effects = player.handle(ev.VertexReceived(bob.me, again.encoded))
+    assert not [e for e in effects if isinstance(e, ev.SetTimer) and e.timer is ev.Timer.CYCLE], "once is enough"

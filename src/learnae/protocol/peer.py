@@ -8,7 +8,7 @@ Source: paper, Fig. 1 and 5; ARCHITECTURE.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from random import Random
@@ -103,6 +103,7 @@ class Peer:
         self._answers: dict[PeerId, tuple[float, float]] = {}  # by neighbour: answers left in its bucket, and when that was
         self._pace_s = settings.pace_s
         self._cycle_began_s = 0.0
+        self._is_idle = False  # the last turn found nothing to do
 
     def _next_number(self) -> int:
         return next(self._numbers)
@@ -193,7 +194,7 @@ class Peer:
         """The time of vertices: the chain's, so that a peer with a wrong clock is heard like the others."""
         return _to_ms(self.dao.compute_chain_time(now_s))
 
-    def _take_in(self, results: Iterable[Received], now_s: float) -> list[ev.Effect]:
+    def _take_in(self, results: Sequence[Received], now_s: float) -> list[ev.Effect]:
         """Save what entered, then act on it."""
         effects: list[ev.Effect] = []
         said: list[Said] = []
@@ -209,6 +210,9 @@ class Peer:
             effects.append(ev.SaveVertices(tuple(saved)))
         if said:
             effects += self._say(said, now_s)
+        if self._is_idle and any(isinstance(entry.message, ModelAnnounced) for result in results for entry in result.entered):
+            self._is_idle = False  # News: there may be something to do now.
+            effects.append(ev.SetTimer(ev.Timer.CYCLE, max(now_s, self._cycle_began_s + self._pace_s)))
         if not self.lane.dag.orphans:
             self._soon_s = SYNC_SOON_S
         elif now_s + self._soon_s < self._sync_at_s:
@@ -302,9 +306,12 @@ class Peer:
         heard = self.dao.may_speak or phase is Phase.WAITING
         if not self.dao.is_member or not heard or not self._has_budget(now_s):
             return [ev.SetTimer(ev.Timer.CYCLE, now_s + IDLE_S)]
-        self._cycle_began_s = now_s
         effects = self._say(self.cycle.begin(phase, connected=frozenset(self.connected)), now_s)
-        return effects or [ev.SetTimer(ev.Timer.CYCLE, now_s + IDLE_S)]
+        self._is_idle = not effects
+        if self._is_idle:
+            return [ev.SetTimer(ev.Timer.CYCLE, now_s + IDLE_S)]
+        self._cycle_began_s = now_s
+        return effects
 
     def _answered(self, event: ev.Event, now_s: float) -> list[ev.Effect]:
         """An answer to something that the work cycle or the sharing of slices asked for."""
