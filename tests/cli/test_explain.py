@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from learnae.cli.main import _explain_group
+from learnae.cli.commands import _explain_group
 from learnae.errors import DiskFullError, FolderInUseError, LearnaeError, MachineError, MissingExtraError, UsageError
 
 FULL = DiskFullError("the journal", 10, "disk is full")

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler) if is_main else None
     try:
         with loading():
-            from learnae.cli.main import run_command
+            from learnae.cli.commands import run_command
         return run_command(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
         print(INTERRUPTED_TEXT, file=sys.stderr)
