@@ -14,6 +14,7 @@ from learnae.ids import PeerId
 from learnae.protocol import events as ev
 from learnae.protocol.calls import CastBallot, DeployPoid, PayTip, Stage, SubmitClaim
 from learnae.protocol.dataslices import SLICES_PER_OWNER_MAX, DatasliceShelf
+from learnae.protocol.measures import Evaluation
 from learnae.protocol.messages import (
     COUNT_MAX,
     Checkpoint,
@@ -26,7 +27,7 @@ from learnae.protocol.messages import (
     Origin,
     SyncMessage,
 )
-from learnae.protocol.models import ANNOUNCEMENTS_PER_ISSUER_MAX, FAILURES_MAX
+from learnae.protocol.models import ANNOUNCEMENTS_PER_ISSUER_MAX, FAILURES_MAX, PairedPolicy
 from learnae.protocol.peer import ANSWERS_BURST, ANSWERS_PER_S, SYNC_EVERY_S, SYNC_SOON_S, PeerSettings
 from learnae.protocol.sharing import decode_hashlist, encode_hashlist
 from learnae.tangle.verdict import Verdict
@@ -859,3 +860,20 @@ def test_idle_peer__looks_at_once_when_a_model_is_announced() -> None:
     again = bob.write(announce("more news", correct=91), time_ms=int(player.now_s * 1000) + 300)
     effects = player.handle(ev.VertexReceived(bob.me, again.encoded))
     assert not [e for e in effects if isinstance(e, ev.SetTimer) and e.timer is ev.Timer.CYCLE], "once is enough"
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "correct", "accepted"),
+    [
+        (3, 2, 80, True),  # improves on a local model that is far below a lucky best
+        (2, 2, 80, True),  # no worse than it
+        (4, 6, 94, True),  # a little worse, near the best
+        (4, 6, 84, False),  # a little worse, for the hundredth time: below the best by more than chance
+        (1, 7, 94, False),  # shown to be worse on the same examples
+    ],
+)
+def test_paired_policy__bounds_what_is_worse_and_nothing_else(gained: int, lost: int, correct: int, accepted: bool) -> None:
+    """Threats, poisoned models: a peer cannot be walked down; yet a best that was luck must not keep out what improves."""
+    average = Evaluation(correct=correct, total=100, gained=gained, lost=lost)
+
+    assert PairedPolicy().accepts(average, best_correct=96) is accepted

@@ -136,8 +136,9 @@ class PairedPolicy:
 
     Most help comes from models that claim less: a claim above mine only says that somebody's validation set is easier. And on a
     hundred examples a difference of one or two is chance, so refusing all that is not strictly better throws most of the mixing away.
-    Two bounds, each one standard deviation of chance: against the local model example by example (McNemar's paired test),
-    and against the best that this peer ever had, so that a sequence of slightly poisoned models cannot walk it down.
+    What is no worse is adopted. For what is worse there are two bounds, each one standard deviation of chance: against the local
+    model example by example (McNemar's paired test), and against the best that this peer ever had, so that a sequence of slightly
+    poisoned models cannot walk it down. The best of many measurements is partly luck: it must not keep out what improves.
     Deviation D6 from 4.1; measured in docs/accuracy.md.
     """
 
@@ -152,11 +153,13 @@ class PairedPolicy:
 
     def accepts(self, average: Evaluation, *, best_correct: int) -> bool:
         worse = average.lost - average.gained
-        below_best = best_correct - average.correct
+        if worse <= 0:
+            return True
+        below_best = max(0, best_correct - average.correct)
         if average.total == SCORE_TOTAL:  # A score is no count: one hundredth takes the place of the deviations.
             return max(worse, below_best) <= SCORE_TOTAL // 100
         wrong = 2 * average.total - best_correct - average.correct
-        return (worse <= 0 or worse**2 <= average.gained + average.lost) and (below_best <= 0 or below_best**2 <= wrong)
+        return worse**2 <= average.gained + average.lost and below_best**2 <= wrong
 
 
 def _is_open(candidate: Candidate, local: LocalModel) -> bool:
