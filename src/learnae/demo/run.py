@@ -56,6 +56,7 @@ class Stage:
     ticket: Ticket
     peers: list[Actor]
     began_s: float
+    names: Mapping[str, str]  # the short form of a peer id -> the peer's name
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     killed_at_s: float | None = None
     restarted_at_s: float | None = None
@@ -151,7 +152,8 @@ def _open_session(plan: DemoPlan, actors: list[Actor], began_s: float) -> Stage:
     text = (folders[NAMES[0]] / "ticket.txt").read_text(encoding="utf-8").strip()
     (plan.out / "ticket.txt").write_text(text + "\n", encoding="utf-8")
     print(f"the ticket, with which others would join:\n{text}", flush=True)
-    return Stage(plan, password_file, rpc, decode_ticket(text), peers, began_s)
+    names = {describe_keystore(folder / "keystore.json")["peer_id"][-6:]: name for name, folder in folders.items()}
+    return Stage(plan, password_file, rpc, decode_ticket(text), peers, began_s, names)
 
 
 def _own_arguments(plan: DemoPlan, name: str, folder: Path, password_file: Path, rpc: str) -> list[str]:
@@ -255,8 +257,8 @@ def _show_line(stage: Stage, view: LiveView, actor: Actor, line: dict[str, Any])
 def _put_names(stage: Stage, text: str) -> str:
     """A peer's sentence of trouble, short, with names for peer ids."""
     words = text.split(": ", maxsplit=1)[0] if text.startswith("no model from") else text
-    for actor in stage.peers:
-        words = words.replace(describe_keystore(actor.folder / "keystore.json")["peer_id"][-6:], actor.name)
+    for short_id, name in stage.names.items():
+        words = words.replace(short_id, name)
     return words
 
 

@@ -96,10 +96,6 @@ class DatasliceShelf:
         self.unfit.add(cid)
         self.queue = [queued for queued in self.queue if queued != cid]
 
-    @property
-    def can_train(self) -> bool:
-        return self.private_count > 0 or bool(self.queue)
-
     def take(self, count: int, rng: Random) -> tuple[tuple[int, ...], tuple[Cid, ...]]:
         """Choose up to `count` slices for one training cycle: own ones in passes over all own data, others as they came.
 

@@ -46,7 +46,6 @@ class Candidate:
     message: ModelAnnounced
     tried_with: set[Cid] = field(default_factory=set)
     failures: int = 0  # fetches that failed, or bytes that were no model of this session
-    adopted: bool = False
 
 
 class ModelMarket:
