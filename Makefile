@@ -19,22 +19,22 @@ install: .venv/.demo-installed ## set up .venv with everything that a node and t
 demo: .venv/.demo-installed ## a whole session on this machine: six peers, a chain, a report (about three minutes)
 	@$(BIN)/learnae demo $(DEMO_ARGS)
 
-test: .venv/.dev-installed ## run the tests
+test: .venv/.dev-installed .venv/.nodes-installed ## run the tests
 	@$(BIN)/python -m pytest -q $(TEST_ARGS)
 
 lint: .venv/.dev-installed ## ruff, mypy --strict, import contracts
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy $(wildcard src benchmarks examples)
+	@$(BIN)/mypy $(wildcard src benchmarks examples verification)
 	@$(BIN)/lint-imports --no-cache | tail -n 12
 
-bench: .venv/.dev-installed ## run the benchmarks; BENCH="name ..." picks some
+bench: .venv/.dev-installed .venv/.nodes-installed ## run the benchmarks; BENCH="name ..." picks some
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 contracts: .venv/.dev-installed ## rebuild the contract artefacts from their sources
 	@$(BIN)/python -m learnae.contracts.build
 
 clean: ## remove .venv, caches and demo folders
-	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache learnae-demo*
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache learnae-demo* verification/node_modules
 	@find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv/bin/python:
@@ -50,4 +50,9 @@ clean: ## remove .venv, caches and demo folders
 .venv/.dev-installed: .venv/.demo-installed
 	@echo "installing what the tests need"
 	@tools/install.sh $(DEV_EXTRAS)
+	@touch $@
+
+.venv/.nodes-installed: verification/package-lock.json | .venv/.dev-installed
+	@echo "installing the Ethereum nodes of the tests"
+	@$(BIN)/python -m verification install
 	@touch $@
