@@ -1,0 +1,1 @@
+"""Experiments on the ledger: the paper's own (section 7), with the reward code that a node uses."""
