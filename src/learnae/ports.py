@@ -13,7 +13,7 @@ from typing import Protocol
 import trio
 
 from learnae.ids import Address, Cid, PeerId, Topic, Wei
-from learnae.protocol.calls import Call, ChainView, SessionTerms
+from learnae.protocol.calls import Call, ChainView, SessionTerms, Signable
 from learnae.protocol.measures import Evaluation, TaskFacts
 from learnae.tangle.verdict import Verdict
 
@@ -162,10 +162,15 @@ class Chain(Protocol):
 
     async def balance_wei(self, wallet: Address) -> Wei: ...
 
+    async def sign(self, session: Address, call: Signable) -> bytes:
+        """This wallet's signature of a claim or a ballot, for others to send: 64 bytes (EIP-712 in the form of EIP-2098). Sends nothing."""
+
     async def submit(self, session: Address, call: Call) -> Receipt:
         """Send a call as a transaction and wait until it is in a block.
 
-        Raises: TransactionError (reverted: the contract's own reason; NotEnoughMoneyError with got and needed).
+        Of a `ClaimBatch` or `CastGrouped` only what its members really signed is sent, so that nobody's junk costs gas.
+        Raises: TransactionError (reverted: the contract's own reason; `NothingSigned`: no item of a group holds;
+            NotEnoughMoneyError with got and needed).
         """
 
     async def deploy_session(self, terms: SessionTerms) -> Address: ...

@@ -5,11 +5,15 @@ from __future__ import annotations
 import trio
 
 from tests.backends.chain_beds import make_memory_bed, open_ethereum_bed
-from tests.conformance.chain import check_chain
+from tests.conformance.chain import check_chain, check_groups
 
 
 def test_memory_chain__conforms() -> None:
     trio.run(check_chain, make_memory_bed())
+
+
+def test_memory_chain__takes_signed_claims_and_ballots_in_groups() -> None:
+    trio.run(check_groups, make_memory_bed())
 
 
 def test_ethereum_chain__conforms_against_the_embedded_chain() -> None:

@@ -14,8 +14,7 @@ import trio
 
 from learnae.backends.chain_server import serve_chain
 from learnae.backends.ethereum import ChainOptions, EthereumChain, open_ethereum_chain
-from learnae.backends.ethereum.abi import ContractAbi, checksum, poid_abi, session_abi
-from learnae.backends.ethereum.chain import pack_nays
+from learnae.backends.ethereum.abi import ContractAbi, checksum, pack_nays, poid_abi, session_abi
 from learnae.backends.ethereum.reader import encode_session_creation
 from learnae.backends.ethereum.rpc import Endpoint
 from learnae.errors import (

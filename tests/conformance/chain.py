@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -13,12 +13,16 @@ from learnae.ports import Chain, Receipt
 from learnae.protocol.calls import (
     Call,
     CastBallot,
+    CastGrouped,
+    ClaimBatch,
     DeployPoid,
     Join,
     Leave,
     PayTip,
     Release,
     SessionTerms,
+    SignedBallot,
+    SignedClaim,
     Stage,
     SubmitClaim,
     Tally,
@@ -204,6 +208,36 @@ async def check_tip(bed: ChainBed) -> None:
     await chain.submit(session, PayTip(STRANGER, Wei(12345), EVIDENCE))
     assert await chain.balance_wei(STRANGER) == before + 12345
     await expect_refusal(chain, session, PayTip(STRANGER, Wei(0), EVIDENCE), "NoTip")
+
+
+async def check_groups(bed: ChainBed) -> None:
+    """dao.md: what members signed anybody may send; an item that does not hold is skipped and spoils nothing."""
+    chains, stranger = bed.chains[:4], bed.chains[4]
+    terms = make_terms(await bed.now_s(), members_max=4)
+    session = await chains[0].deploy_session(terms)
+    other = await chains[0].deploy_session(terms)
+    for chain in chains:
+        await chain.submit(session, Join(await _deploy(chain, session)))
+
+    await bed.travel_to(terms.training_ends_s)
+    claims = [SignedClaim(c.wallet, 10, EVIDENCE, await c.sign(session, SubmitClaim(10, EVIDENCE))) for c in chains]
+    await chains[3].submit(session, SubmitClaim(7, EVIDENCE))
+    elsewhere = await chains[1].sign(other, SubmitClaim(10, EVIDENCE))
+    await stranger.submit(session, ClaimBatch((claims[0], replace(claims[1], signature=elsewhere), claims[2], claims[3])))
+    view = await chains[0].read(session)
+    assert [(claim.index, claim.points) for claim in view.claims] == [(0, 10), (2, 10), (3, 7)]
+    await expect_refusal(stranger, session, ClaimBatch((replace(claims[1], points=11),)), "NothingSigned")
+
+    await bed.travel_to(terms.claiming_ends_s)
+    ballots = [SignedBallot(c.wallet, await c.sign(session, CastBallot((3,)))) for c in chains]
+    await expect_refusal(stranger, session, CastGrouped((), tuple(ballots)), "NothingSigned")
+    await stranger.submit(session, CastGrouped((3,), (*ballots, SignedBallot(stranger.wallet, ballots[0].signature))))
+    view = await chains[0].read(session)
+    assert view.ballots == {0, 1, 2} and (view.nay_counts or {})[3] == 3, "nobody rejects its own claim"
+    await chains[3].submit(session, CastBallot((0,)))
+    await bed.travel_to(view.voting_ends_s)
+    await chains[0].submit(session, Tally())
+    assert (await chains[0].read(session)).approved == {0, 2}
 
 
 async def expect_refusal(chain: Chain, session: Address, call: Call, reason: str) -> None:

@@ -11,8 +11,7 @@ from typing import Any
 
 from learnae.backends.chain_server.engine import LocalChain, RefusedError
 from learnae.backends.ethereum import WalletKey
-from learnae.backends.ethereum.abi import STAGES, ContractAbi, checksum, session_abi
-from learnae.backends.ethereum.chain import pack_nays
+from learnae.backends.ethereum.abi import STAGES, ContractAbi, checksum, pack_nays, session_abi
 from learnae.backends.ethereum.reader import encode_session_creation
 from learnae.contracts import parse_artefact
 from learnae.ids import Address, Wei

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from learnae.backends.ethereum.chain import pack_nays
+from learnae.backends.ethereum.abi import pack_nays
 from learnae.protocol.calls import Stage
 from tests.contracts.bed import EVIDENCE, Bed, make_terms, make_wallet
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from learnae.ids import Address, Wei
-from learnae.protocol.calls import SessionTerms, Stage
+from learnae.protocol.calls import CastBallot, SessionTerms, Signable, SignedBallot, SignedClaim, Stage, SubmitClaim
 from learnae.protocol.fund import FundError, SessionFund, validate_terms
+from learnae.protocol.model_wallets import ModelWallets
 
 T0 = 1000
 MEMBERS = tuple(Address(f"0x{index:040d}") for index in range(1, 8))
+SESSION = Address("0x" + "5" * 40)
+WALLETS = ModelWallets(b"test")
 
 
 def make_fund(members: int = 0, *, members_min: int = 1, quorum: int = 200, deposit: int = 1_000_003) -> SessionFund:
@@ -102,3 +107,76 @@ def test_refused_call__changes_nothing() -> None:
         with pytest.raises(FundError, match=f"^{reason}$"):
             call()
         assert repr(fund) == before, reason
+
+
+def sign(wallet: Address, call: Signable) -> bytes:
+    return WALLETS.sign(SESSION, wallet, call)
+
+
+def sign_claim(wallet: Address, points: int, *, by: Address | None = None) -> SignedClaim:
+    return SignedClaim(wallet, points, bytes(32), sign(by or wallet, SubmitClaim(points, bytes(32))))
+
+
+def is_signed(wallet: Address, call: Signable, signature: bytes) -> bool:
+    return WALLETS.is_signed(SESSION, wallet, call, signature)
+
+
+def test_claim_batch__skips_what_it_would_refuse_and_takes_the_rest() -> None:
+    """dao.md: a bad item is skipped, never reverts the batch; what is taken equals the direct claims."""
+    fund, direct = make_fund(4), make_fund(4)
+    fund.claim(MEMBERS[3], 1, bytes(32), T0 + 20)
+    items = (
+        sign_claim(MEMBERS[0], 5),
+        sign_claim(MEMBERS[1], 6, by=MEMBERS[0]),
+        sign_claim(MEMBERS[3], 2),
+        sign_claim(MEMBERS[5], 7),
+        sign_claim(MEMBERS[0], 5),
+        sign_claim(MEMBERS[2], 8),
+    )
+
+    assert fund.claim_batch(items, is_signed, T0 + 20) == (1, 2, 3, 4)
+    for index, points in ((3, 1), (0, 5), (2, 8)):
+        direct.claim(MEMBERS[index], points, bytes(32), T0 + 20)
+    assert fund == direct
+    with pytest.raises(FundError, match=r"^WrongStage$"):
+        fund.claim_batch(items, is_signed, T0 + 30)
+
+
+def test_cast_grouped__counts_equal_ballots_as_one_addition() -> None:
+    """dao.md: grouped ballots are counted like direct ones; who voted, did not sign, or rejects its own claim is skipped."""
+    fund, direct = make_fund(7, quorum=400), make_fund(7, quorum=400)
+    for each in (fund, direct):
+        each.claim(MEMBERS[1], 5, bytes(32), T0 + 20)
+        each.cast(MEMBERS[6], (), T0 + 30)
+    ballots = tuple(SignedBallot(wallet, sign(wallet, CastBallot((1,)))) for wallet in (*MEMBERS, MEMBERS[0]))
+    ballots = (*ballots, SignedBallot(MEMBERS[5], sign(MEMBERS[5], CastBallot(()))), SignedBallot(Address("0xabc"), bytes(64)))
+    ballots = (ballots[0], replace(ballots[2], signature=bytes(64)), *ballots[3:])
+
+    assert fund.cast_grouped((1,), ballots, is_signed, T0 + 39) == (1, 5, 6, 7, 8)
+    for index in (0, 3, 4, 5):
+        direct.cast(MEMBERS[index], (1,), T0 + 39)
+    assert fund == direct and fund.voting_ends_s == T0 + 39 + 3 and fund.seats[1].nays == 4
+
+
+def test_cast_grouped__refuses_a_ballot_that_nobody_could_cast() -> None:
+    fund = make_fund(3)
+    fund.claim(MEMBERS[0], 5, bytes(32), T0 + 20)
+    fund.claim(MEMBERS[1], 5, bytes(32), T0 + 20)
+    before = repr(fund)
+    refusals = (("WrongStage", (), 20), ("NayWithoutClaim", (2,), 30), ("BallotTooLong", (256,), 30), ("TooManyNays", (0, 1), 30))
+    for reason, nays, at_s in refusals:
+        with pytest.raises(FundError, match=f"^{reason}$"):
+            fund.cast_grouped(nays, (SignedBallot(MEMBERS[2], sign(MEMBERS[2], CastBallot(nays))),), is_signed, T0 + at_s)
+        assert repr(fund) == before
+
+
+@pytest.mark.parametrize("change", ["wallet", "session", "points", "evidence", "kind"])
+def test_model_wallets__sign_one_thing_only(change: str) -> None:
+    """Signatures of another session, member, claim or kind do nothing."""
+    signature = sign(MEMBERS[0], SubmitClaim(5, bytes(32)))
+    assert is_signed(MEMBERS[0], SubmitClaim(5, bytes(32)), signature) and len(signature) == 64
+    call: Signable = SubmitClaim(6 if change == "points" else 5, b"e" * 32 if change == "evidence" else bytes(32))
+    call = CastBallot(()) if change == "kind" else call
+    wallet, session = MEMBERS[1 if change == "wallet" else 0], Address("0x1") if change == "session" else SESSION
+
+    assert not WALLETS.is_signed(session, wallet, call, signature)

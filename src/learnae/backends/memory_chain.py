@@ -1,13 +1,16 @@
 """The `Chain` port in memory: wallets of one process share a `MemoryLedger` of balances, proofs and `SessionFund`s.
 
-For tests and for trying things out: transactions succeed at once, cost no gas, and time is what the given clock says.
+For tests and for trying things out: transactions succeed at once, cost no gas, and time is what the given clock says. Wallets sign with a
+keyed hash that only the ledger can make and check (`ModelWallets`).
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from learnae.errors import NotASessionError, NotEnoughMoneyError, TransactionError
 from learnae.ids import Address, PeerId, Wei
@@ -15,7 +18,9 @@ from learnae.ports import Receipt
 from learnae.protocol.calls import (
     Call,
     CastBallot,
+    CastGrouped,
     ChainView,
+    ClaimBatch,
     DeployPoid,
     Join,
     Leave,
@@ -24,6 +29,7 @@ from learnae.protocol.calls import (
     PoidRecord,
     Release,
     SessionTerms,
+    Signable,
     Stage,
     SubmitClaim,
     Tally,
@@ -31,9 +37,12 @@ from learnae.protocol.calls import (
     WithdrawTo,
 )
 from learnae.protocol.fund import FundError, SessionFund, validate_terms
+from learnae.protocol.model_wallets import ModelWallets
 
 _TALLY_WORDS: Final = 16
 MEMORY_CHAIN_ID: Final = 1
+
+Item = TypeVar("Item")
 
 
 @dataclass(slots=True)
@@ -46,6 +55,7 @@ class MemoryLedger:
     poids: dict[Address, PoidRecord] = field(default_factory=dict)
     paid: dict[tuple[Address, Address], int] = field(default_factory=dict)  # session, wallet -> wei
     block: int = 0
+    signatures: ModelWallets = field(default_factory=lambda: ModelWallets(secrets.token_bytes(32)))
 
     def new_address(self) -> Address:
         """An address for the next contract."""
@@ -111,6 +121,9 @@ class MemoryChain:
             voting_ends_s=fund.voting_ends_s,
         )
 
+    async def sign(self, session: Address, call: Signable) -> bytes:
+        return self._ledger.signatures.sign(session, self._wallet, call)
+
     async def submit(self, session: Address, call: Call) -> Receipt:
         """Raises: TransactionError, NotEnoughMoneyError."""
         self._ledger.block += 1
@@ -145,6 +158,12 @@ class MemoryChain:
                 fund.claim(self._wallet, points, evidence, now_s)
             case CastBallot(nays):
                 fund.cast(self._wallet, nays, now_s)
+            case ClaimBatch(claims):
+                known = [c for c in claims if self._is_signed(session, c.member, SubmitClaim(c.points, c.evidence), c.signature)]
+                fund.claim_batch(self._require_any(known), partial(self._is_signed, session), now_s)
+            case CastGrouped(nays, ballots):
+                signed = [b for b in ballots if self._is_signed(session, b.member, CastBallot(nays), b.signature)]
+                fund.cast_grouped(nays, self._require_any(signed), partial(self._is_signed, session), now_s)
             case Tally():
                 fund.tally(_TALLY_WORDS, now_s)
             case Release(wallets):
@@ -155,6 +174,15 @@ class MemoryChain:
             case WithdrawTo(wallet):
                 self._pay(session, self._wallet, wallet, fund.withdraw(self._wallet, now_s))
         return None
+
+    def _is_signed(self, session: Address, wallet: Address, call: Signable, signature: bytes) -> bool:
+        return self._ledger.signatures.is_signed(session, wallet, call, signature)
+
+    @staticmethod
+    def _require_any(items: list[Item]) -> list[Item]:
+        if not items:
+            raise FundError("NothingSigned")
+        return items
 
     def _deploy_poid(self) -> Address:
         contract = self._ledger.new_address()

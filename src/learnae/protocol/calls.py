@@ -119,6 +119,39 @@ class CastBallot:
 
 
 @dataclass(frozen=True, slots=True)
+class SignedClaim:
+    """A claim that its member's wallet signed, so that anybody may send it: EIP-712 in the 64 bytes of EIP-2098."""
+
+    member: Address
+    points: int
+    evidence: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimBatch:
+    """Claims of several members in one transaction; one that the contract would refuse is skipped, the others count."""
+
+    claims: tuple[SignedClaim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SignedBallot:
+    """A wallet's signature of a ballot whose nays stand beside it (`CastGrouped`): EIP-712 in the 64 bytes of EIP-2098."""
+
+    member: Address
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CastGrouped:
+    """One ballot that several members signed alike, counted at once; a voter that the contract would refuse is skipped."""
+
+    nays: tuple[int, ...]
+    ballots: tuple[SignedBallot, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
     """Count on after the vote; anybody may call it, any number of times."""
 
@@ -151,7 +184,10 @@ class PayTip:
     receipt: bytes
 
 
-Call = DeployPoid | Join | Leave | SubmitClaim | CastBallot | Tally | Release | Withdraw | WithdrawTo | PayTip
+Signable = SubmitClaim | CastBallot
+"""A call that a member can also sign and give to others to send."""
+
+Call = DeployPoid | Join | Leave | SubmitClaim | CastBallot | ClaimBatch | CastGrouped | Tally | Release | Withdraw | WithdrawTo | PayTip
 
 
 # --- views: what can be read back -------------------------------------------------------------------------------

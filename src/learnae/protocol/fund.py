@@ -7,19 +7,22 @@ Pure: no I/O, no clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Set
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
 from learnae.ids import Address, Wei
-from learnae.protocol.calls import Claim, SessionTerms, Stage
+from learnae.protocol.calls import CastBallot, Claim, SessionTerms, Signable, SignedBallot, SignedClaim, Stage, SubmitClaim
 
 MEMBERS_MAX: Final = 4096  # As the contract: one ballot stays below the gas cap of a transaction.
 DEPOSIT_WEI_MAX: Final = 2**112 - 1
 DURATION_S_MAX: Final = 1000 * 86400
 POINTS_MAX: Final = 2**64 - 1
 WORD_CLAIMS: Final = 256  # Claims that the contract counts at once.
+
+IsSigned = Callable[[Address, Signable, bytes], bool]
+"""Whether this wallet signed this claim or ballot for this session."""
 
 
 class FundError(Exception):
@@ -164,15 +167,59 @@ class SessionFund:
             raise FundError("BallotTooLong")
         if index in rejected:
             raise FundError("NayOnOwnClaim")
+        self._require_countable(rejected)
+        self._count([index], rejected, now_s)
+
+    # --- what members signed and anybody may send -----------------------------------------------------------------
+
+    def claim_batch(self, claims: Iterable[SignedClaim], is_signed: IsSigned, now_s: int) -> tuple[int, ...]:
+        """Take every claim that `claim` would take and its member signed; returns the places of those skipped. Raises: FundError."""
+        self._require(Stage.CLAIMING, now_s)
+        skipped = []
+        for place, item in enumerate(claims):
+            try:
+                if not is_signed(item.member, SubmitClaim(item.points, item.evidence), item.signature):
+                    raise FundError("BadSignature")
+                self.claim(item.member, item.points, item.evidence, now_s)
+            except FundError:
+                skipped.append(place)
+        return tuple(skipped)
+
+    def cast_grouped(self, nays: Iterable[int], ballots: Iterable[SignedBallot], is_signed: IsSigned, now_s: int) -> tuple[int, ...]:
+        """Count one ballot for all members who signed it and may cast it; returns the places of those skipped.
+
+        Raises: FundError: nobody could cast this ballot.
+        """
+        self._require(Stage.VOTING, now_s)
+        rejected = frozenset(nays)
+        if any(not 0 <= nay < self.words * WORD_CLAIMS for nay in rejected):
+            raise FundError("BallotTooLong")
+        self._require_countable(rejected)
+        call, voters, skipped = CastBallot(tuple(sorted(rejected))), dict[int, None](), []
+        for place, ballot in enumerate(ballots):
+            index = self.index_of.get(ballot.member)
+            may_vote = index is not None and not self.seats[index].voted and index not in rejected and index not in voters
+            if index is not None and may_vote and is_signed(ballot.member, call, ballot.signature):
+                voters[index] = None
+            else:
+                skipped.append(place)
+        self._count(voters, rejected, now_s)
+        return tuple(skipped)
+
+    def _require_countable(self, rejected: Set[int]) -> None:
         if any(nay >= len(self.seats) or self.seats[nay].claim is None for nay in rejected):
             raise FundError("NayWithoutClaim")
         if len(rejected) > (len(self.seats) - 1) // 2:
             raise FundError("TooManyNays")
-        self.seats[index].voted = True
+
+    def _count(self, voters: Collection[int], rejected: Iterable[int], now_s: int) -> None:
+        """Add one ballot for each of these members; the one that reaches the quorum late extends the vote."""
+        for index in voters:
+            self.seats[index].voted = True
         for nay in rejected:
-            self.seats[nay].nays += 1
-        self.ballots += 1
-        if self.ballots == self.compute_quorum():
+            self.seats[nay].nays += len(voters)
+        before, self.ballots = self.ballots, self.ballots + len(voters)
+        if before < self.compute_quorum() <= self.ballots:
             window_s = self.terms.voting_ends_s - self.terms.claiming_ends_s
             self.voting_ends_s = max(self.voting_ends_s, now_s + -(-window_s // 4))
 

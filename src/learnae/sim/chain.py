@@ -1,6 +1,7 @@
 """The session's contract for simulated peers: the reference model of the contract behind the calls of a peer.
 
-A call is in a block `BLOCK_S` after it was submitted. Tips move money between wallets directly (4.3).
+A call is in a block `BLOCK_S` after it was submitted. Tips move money between wallets directly (4.3). Wallets sign with a keyed hash that
+only this chain can make and check (`ModelWallets`).
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from learnae.ids import Address, PeerId, Wei
 from learnae.protocol import calls
 from learnae.protocol.calls import ChainView, Claim, Member, PoidRecord
 from learnae.protocol.fund import FundError, SessionFund
+from learnae.protocol.model_wallets import ModelWallets
 from learnae.protocol.rules import SessionRules
 
 BLOCK_S: Final = 1.0
+SESSION: Final = Address("0x" + "5e" * 20)  # The only contract here.
 
 
 class SimulatedChain:
@@ -25,9 +28,17 @@ class SimulatedChain:
         self.wallets = {peer: Address("0x" + peer[:20].hex()) for peer in peers}
         self.paid_wei: dict[Address, Wei] = {}
         self.tipped_wei: dict[Address, int] = dict.fromkeys(self.wallets.values(), 0)  # received less paid, may be negative
+        self._signatures = ModelWallets(rules.cid)
         self._poids: dict[Address, PoidRecord] = {}
         self._changes = 0
         self._view: tuple[tuple[object, ...], ChainView] | None = None
+
+    def sign(self, peer: PeerId, call: calls.Signable) -> bytes:
+        """One peer's wallet signs a claim or a ballot for others to send."""
+        return self._signatures.sign(SESSION, self.wallets[peer], call)
+
+    def _is_signed(self, wallet: Address, call: calls.Signable, signature: bytes) -> bool:
+        return self._signatures.is_signed(SESSION, wallet, call, signature)
 
     def execute(self, peer: PeerId, call: calls.Call, now_s: int) -> Address | None:
         """Carry out one peer's call in a block of time `now_s`; the address of a contract that it deployed.
@@ -45,6 +56,10 @@ class SimulatedChain:
                 self.fund.claim(wallet, points, evidence, now_s)
             case calls.CastBallot(nays=nays):
                 self.fund.cast(wallet, nays, now_s)
+            case calls.ClaimBatch(claims=claims):
+                self.fund.claim_batch(claims, self._is_signed, now_s)
+            case calls.CastGrouped(nays=nays, ballots=ballots):
+                self.fund.cast_grouped(nays, ballots, self._is_signed, now_s)
             case calls.Tally():
                 self.fund.tally(64, now_s)
             case calls.Release(wallets=wallets):

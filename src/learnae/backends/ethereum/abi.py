@@ -16,6 +16,7 @@ from learnae.errors import ChainAnswerError
 from learnae.ids import Address
 from learnae.protocol.calls import Stage
 
+WORD_CLAIMS = 256  # Claims in one word of a ballot.
 STAGES = (Stage.FUNDING, Stage.TRAINING, Stage.CLAIMING, Stage.VOTING, Stage.SETTLING, Stage.RELEASED, Stage.REFUNDED)
 _SENTENCES = {
     "BadTerms": "its terms are not acceptable: {0}",
@@ -134,3 +135,11 @@ def poid_abi() -> ContractAbi:
 @cache
 def tips_abi() -> ContractAbi:
     return ContractAbi(load_artefact("Tips"))
+
+
+def pack_nays(nays: tuple[int, ...]) -> list[int]:
+    """A ballot as words of 256 claims; trailing words that are zero are left out."""
+    words: dict[int, int] = {}
+    for index in nays:
+        words[index // WORD_CLAIMS] = words.get(index // WORD_CLAIMS, 0) | 1 << index % WORD_CLAIMS
+    return [words.get(word, 0) for word in range(max(words, default=-1) + 1)]

@@ -18,10 +18,11 @@ from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_utils.crypto import keccak
 from hexbytes import HexBytes
 
-from learnae.backends.ethereum.abi import ContractAbi, checksum, poid_abi, session_abi, tips_abi
+from learnae.backends.ethereum.abi import ContractAbi, checksum, pack_nays, poid_abi, session_abi, tips_abi
 from learnae.backends.ethereum.poid import build_poid_creation
 from learnae.backends.ethereum.reader import SessionFacts, SessionReader, encode_session_creation, read_facts
 from learnae.backends.ethereum.rpc import Endpoint, Fields, RpcError, read_number
+from learnae.backends.ethereum.signed_calls import encode_group, sign_call
 from learnae.backends.ethereum.wallet import WalletKey
 from learnae.errors import NotEnoughMoneyError, TransactionError, WrongChainError
 from learnae.ids import Address, PeerId, Wei
@@ -29,13 +30,16 @@ from learnae.ports import Receipt
 from learnae.protocol.calls import (
     Call,
     CastBallot,
+    CastGrouped,
     ChainView,
+    ClaimBatch,
     DeployPoid,
     Join,
     Leave,
     PayTip,
     Release,
     SessionTerms,
+    Signable,
     SubmitClaim,
     Tally,
     Withdraw,
@@ -43,7 +47,6 @@ from learnae.protocol.calls import (
 )
 
 TALLY_WORDS: Final = 16  # Of 256 claims: about 9 million gas if every claim were rejected, below the cap of 2^24 (EIP-7825).
-_WORD: Final = 256
 _GAS_MARGIN: Final = 20_000  # Above the estimate and its quarter: a late ballot extends the vote, a first nay opens a plane.
 _REBROADCAST_POLLS: Final = 20
 _LOST_POLLS: Final = 5
@@ -178,6 +181,10 @@ class EthereumChain:
 
     # --- sending ------------------------------------------------------------------------------------------------
 
+    async def sign(self, session: Address, call: Signable) -> bytes:
+        """The wallet's signature of a claim or a ballot, 64 bytes, for others to send."""
+        return sign_call(self._key, chain_id=self._chain_id, session=session, call=call)
+
     async def submit(self, session: Address, call: Call) -> Receipt:
         """Send a call and wait until it is in a block. Raises: TransactionError, NotEnoughMoneyError."""
         return await self._send(await self._intend(session, call))
@@ -218,6 +225,9 @@ class EthereumChain:
                 return _Intent("the claim", abi, session, abi.encode("claim", points, evidence))
             case CastBallot(nays):
                 return _Intent("the ballot", abi, session, abi.encode("cast", pack_nays(nays)))
+            case ClaimBatch() | CastGrouped():
+                what, data = encode_group(call, chain_id=self._chain_id, session=session)
+                return _Intent(what, abi, session, data)
             case Tally():
                 return _Intent("the tally", abi, session, abi.encode("tally", TALLY_WORDS))
             case Release(wallets):
@@ -367,14 +377,6 @@ class EthereumChain:
     def _lost(pending: _Pending, refusal: RpcError) -> TransactionError:
         why = f"another transaction of this wallet took its number {pending.nonce} ({refusal.message}); one wallet serves one peer only"
         return TransactionError(pending.intent.what, why, "Replaced")
-
-
-def pack_nays(nays: tuple[int, ...]) -> list[int]:
-    """A ballot as words of 256 claims; trailing words that are zero are left out."""
-    words: dict[int, int] = {}
-    for index in nays:
-        words[index // _WORD] = words.get(index // _WORD, 0) | 1 << index % _WORD
-    return [words.get(word, 0) for word in range(max(words, default=-1) + 1)]
 
 
 def _refusal(intent: _Intent, error: RpcError) -> TransactionError:

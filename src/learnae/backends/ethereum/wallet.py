@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from eth_account import Account
 from eth_account.messages import encode_defunct
 from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json
-from eth_keys.datatypes import PrivateKey
+from eth_keys.datatypes import PrivateKey, Signature
 
 from learnae.ids import Address
 
@@ -41,6 +41,10 @@ class WalletKey:
         """The signed raw transaction and its hash."""
         signed = Account.sign_transaction(dict(fields), self._secret)
         return bytes(signed.raw_transaction), bytes(signed.hash)
+
+    def sign_hash(self, digest: bytes) -> Signature:
+        """Signature of 32 bytes that are a hash already (EIP-712)."""
+        return PrivateKey(self._secret).sign_msg_hash(digest)
 
     def sign_text(self, text: str) -> bytes:
         """Signature of a text as wallets make it (EIP-191): r, s, v, 65 bytes."""
