@@ -1,7 +1,5 @@
 """`python -m learnae` is the command `learnae`."""
 
-import sys
+from learnae.cli import run_program
 
-from learnae.cli import main
-
-sys.exit(main())
+run_program()
