@@ -70,7 +70,7 @@ class WorkCycle:
         self._rules = rules
         self._me = me
         self._rng = rng
-        self._policy = policy
+        self.policy = policy  # how remote models are chosen and judged
         self._ledger = ledger
         self._next_number = next_number
         self._reports_help = reports_help
@@ -134,7 +134,7 @@ class WorkCycle:
 
     def _average(self, connected: frozenset[PeerId]) -> list[Said]:
         assert self.local is not None
-        candidate = self._policy.choose(self.local, self.market, self._rng)
+        candidate = self.policy.choose(self.local, self.market, self._rng)
         return [] if candidate is None else self._fetch(candidate, connected, as_is=False)
 
     def _test_best(self, connected: frozenset[PeerId]) -> list[Said]:
@@ -202,7 +202,7 @@ class WorkCycle:
             self._task = _Task(number, "test", candidate=task.candidate, as_is=True)
             return [ev.EvaluateModel(number, remote, self.local.cid)]
         self._task = _Task(number, "average", candidate=task.candidate)
-        share = self._policy.compute_remote_share(self.local, task.candidate)
+        share = self.policy.compute_remote_share(self.local, task.candidate)
         return [ev.AverageModels(number, self.local.cid, remote, share)]
 
     def _failed(self, task: _Task, reason: str) -> list[Said]:
@@ -261,7 +261,7 @@ class WorkCycle:
         self.cycles += 1
         candidate.tried_with.add(self.local.cid)
         self.market.measured(candidate, event.remote)
-        if not self._policy.accepts(event.evaluation, best_correct=self._best_correct):
+        if not self.policy.accepts(event.evaluation, best_correct=self._best_correct):
             values = {"event": "dropped", "from": candidate.issuer}
             return [self._tell(f"dropped an average with {short_name(candidate.issuer)}", event.evaluation, values)]
         return self._adopt(candidate, event.model, event.size_bytes, event.evaluation, Origin.AVERAGED)
