@@ -185,6 +185,16 @@ class FetchError(LearnaeError):
         self.reason = reason
 
 
+# --- sensors ------------------------------------------------------------------------------------------------------
+
+
+class MamError(LearnaeError):
+    """A MAM v0 message cannot be made or read."""
+
+    def __init__(self, why: str, remedy: str) -> None:
+        super().__init__(f"MAM: {why}; {remedy}")
+
+
 # --- simulator --------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from learnae.cli import INTERRUPTED, INTERRUPTED_TEXT, loading
 from learnae.cli.folder import NodeFolder, NodeSettings
 from learnae.cli.parser import Run, build_parser
+from learnae.cli.sensor_commands import SENSOR_RUNS
 from learnae.cli.signals import run_interruptible
 from learnae.errors import FolderError, LearnaeError, MachineError, MissingExtraError, UsageError
 from learnae.ids import Address
@@ -338,4 +339,5 @@ _RUNS: dict[str, Callable[[argparse.Namespace], int]] = {
     "sim list": _sim_list,
     "sim run": _sim_run,
     "task check": _task_check,
+    **SENSOR_RUNS,
 }

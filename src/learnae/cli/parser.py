@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from learnae import __version__
+from learnae.cli.sensor_parser import add_sensor_commands
 
 DEFAULT_RPC: Final = "http://127.0.0.1:8545"
 ABOUT: Final = """\
@@ -60,6 +61,7 @@ def build_parser(runs: dict[str, Run]) -> argparse.ArgumentParser:
     faucet.add_argument("amount", nargs="?", default="1", help="in ether (default 1)")
     faucet.add_argument("--rpc", default=DEFAULT_RPC, metavar="URL", help=f"Ethereum endpoint (default {DEFAULT_RPC})")
     _add_sim(commands, add)
+    add_sensor_commands(commands, add)
     task = commands.add_parser("task", help="Check a task file.")
     tasks = task.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
     check = add("check", "Try everything that a session will do with a task and its data.", tasks, "task check")
