@@ -41,7 +41,7 @@ def make_terms(**changes: Any) -> SessionTerms:
         rules_digest=b"\x11" * 32,
         deposit_wei=DEPOSIT,
         members_min=1,
-        members_max=4096,
+        members_max=4095,
         funding_ends_s=START_S + 10_000,
         training_ends_s=START_S + 20_000,
         claiming_ends_s=START_S + 30_000,
@@ -138,7 +138,7 @@ class Bed:
             case "join":
                 model.join(wallet, values[0], value, now_s)
             case "leave":
-                model.leave(wallet, now_s)
+                model.leave(wallet, now_s, last=values[0])
             case "claim":
                 model.claim(wallet, values[0], values[1], now_s)
             case "cast":
@@ -161,16 +161,17 @@ class Bed:
 
     def check(self) -> None:
         """Everything that can be read is equal, and the money adds up."""
-        stage, (members, claims, ballots, tallied, voting_ends_s, points) = self.view("summary")
+        stage, (members, claims, ballots, tallied, *ends, points) = self.view("summary")
         model, now_s = self.model, self.now_s
         assert STAGES[stage] is model.compute_stage(now_s)
         assert (members, claims, ballots, tallied) == (len(model.seats), model.claims, model.ballots, model.tallied_words)
-        assert (voting_ends_s, points) == (model.voting_ends_s, model.points)
-        (rows,) = self.view("readMembers", 0, 10_000)
+        assert ends == [model.training_ends_s, model.claiming_ends_s, model.voting_ends_s] and points == model.points
+        (rows,) = self.view("readMembers", [seat.wallet for seat in model.seats])
         released = model.compute_stage(now_s) is Stage.RELEASED
         assert len(rows) == members
-        for row, seat in zip(rows, model.seats, strict=True):
-            wallet, poid, row_points, marks, nays, approved, due = row
+        for number, (row, seat) in enumerate(zip(rows, model.seats, strict=True)):
+            wallet, poid, row_points, marks, nays, approved, due, index = row
+            assert index == number
             assert (checksum(wallet), checksum(poid)) == (seat.wallet, seat.poid)
             assert row_points == (seat.claim.points if seat.claim else 0)
             assert marks == (seat.claim is not None) | seat.voted << 1 | seat.paid << 2
@@ -190,6 +191,10 @@ class Bed:
     def join(self, *indices: int) -> None:
         for index in indices:
             assert self.call(make_wallet(index), "join", self.session, value=self.terms.deposit_wei) == ""
+
+    def leave(self, index: int) -> str:
+        last = self.model.seats[-1].wallet if self.model.seats else make_wallet(index).address
+        return self.call(make_wallet(index), "leave", last)
 
     def start_claims(self) -> None:
         self.travel(self.terms.training_ends_s)

@@ -43,6 +43,8 @@ def act(bed: Bed, rng: Random) -> None:
         case "join":
             value = deposit if rng.random() < 0.9 else rng.choice((0, deposit + 1))
             values = [bed.session]
+        case "leave":
+            values = [bed.model.seats[-1].wallet if bed.model.seats and rng.random() < 0.8 else make_wallet(rng.randrange(MEMBERS)).address]
         case "claim":
             values = [rng.choice((0, 1, 2, 50, 10**6, 2**64 - 1, 2**64) if rng.random() < 0.3 else (10, 20, 31)), EVIDENCE]
         case "cast":

@@ -57,6 +57,10 @@ def test_rules__every_difference_is_another_session() -> None:
         ({"voting_ends_s": RULES.claiming_ends_s}, "voting_ends_s"),
         ({"final_s": 1001}, "final_s is 1001"),
         ({"reject_quorum_permille": 0}, "reject_quorum_permille is 0"),
+        ({"extension_max_s": -1}, "extension_max_s is -1"),
+        ({"proposal_deposit_wei": RULES.deposit_wei + 1}, "proposal_deposit_wei is"),
+        ({"min_quorum_divisor": 1}, "min_quorum_divisor is 1, expected 2 to 10"),
+        ({"debating_min_s": 0}, "debating_min_s is 0, expected 1 to 4838400"),
         ({"policy": "best"}, "policy is 'best', expected one of paired, paper"),
         ({"reducer": "sum"}, "reducer is 'sum'"),
         ({"reward_mode": "gift"}, "reward_mode is 'gift'"),
@@ -79,8 +83,8 @@ def test_rules__each_fault_is_one_sentence(changes: dict[str, Any], why: str) ->
         (RULES.encoded + b"\x00", ""),
         (bytes(RULES_BYTES_MAX + 1), "at most 8192"),
         (cbor.encode([1, 5, *cbor.decode(RULES.encoded)[2:]]), "name is a int, expected str"),
-        (cbor.encode([*cbor.decode(RULES.encoded)[:-1], True]), "reject_quorum_permille is a bool, expected int"),
-        (RULES.encoded.replace(b"\x98\x1b\x01", b"\x98\x1b\x18\x01", 1), "not the canonical encoding"),
+        (cbor.encode([*cbor.decode(RULES.encoded)[:-1], True]), "debating_min_s is a bool, expected int"),
+        (RULES.encoded.replace(b"\x98\x1f\x01", b"\x98\x1f\x18\x01", 1), "not the canonical encoding"),
     ],
 )
 def test_rules__bytes_that_are_no_rules_are_refused(encoded: bytes, why: str) -> None:

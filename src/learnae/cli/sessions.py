@@ -23,6 +23,7 @@ from learnae.protocol.rules import SessionRules, Ticket
 
 UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MARGIN_S: Final = 5  # Between now and the first second of a session, so that clocks may differ a little.
+_DEBATING_S: Final = 3 * 86400  # Least time to vote on a proposal; a tenth of the training if that is shorter.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +99,10 @@ def compute_rules(plan: SessionPlan, *, task_digest: bytes, initial: tuple[Cid, 
         voting_ends_s=claiming_ends_s + plan.voting_s,
         final_s=plan.final_s,
         reject_quorum_permille=200,
+        extension_max_s=plan.training_s,
+        proposal_deposit_wei=Wei(plan.deposit_wei // 100),
+        min_quorum_divisor=5,
+        debating_min_s=max(1, min(plan.training_s // 10, _DEBATING_S)),
     )
 
 

@@ -49,5 +49,5 @@ def parse_artefact(text: str) -> Artefact:
 
 @cache
 def load_artefact(name: str) -> Artefact:
-    """The shipped artefact of `ProofOfIdentity`, `Session` or `Tips`."""
+    """The shipped artefact of `Governance`, `ProofOfIdentity`, `Session` or `Tips`."""
     return parse_artefact((resources.files(__package__) / "artefacts" / f"{name}.json").read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import posixpath
 import re
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ from learnae.errors import ContractBuildError
 HERE = Path(__file__).parent
 SOLIDITY = HERE / "solidity"
 ARTEFACTS = HERE / "artefacts"
-CONTRACTS = ("ProofOfIdentity", "Session", "Tips")
+CONTRACTS = ("Governance", "ProofOfIdentity", "Session", "Tips")
 EVM_VERSION = "shanghai"  # The newest that py-evm, anvil, hardhat and ganache all run.
 SETTINGS: Mapping[str, Any] = {
     "evmVersion": EVM_VERSION,
@@ -33,7 +34,7 @@ SETTINGS: Mapping[str, Any] = {
 }
 _OUTPUTS = ["abi", "evm.bytecode.object", "evm.deployedBytecode.object", "evm.deployedBytecode.immutableReferences"]
 _BUILD_S_MAX = 300.0
-_IMPORT = re.compile(r'^import .*"\./([^"/]+)";', re.MULTILINE)
+_IMPORT = re.compile(r'^import [^;"]*"([^"]+)";', re.MULTILINE)
 _HARMLESS = {"6335"}  # "leave" may become a keyword of a later Solidity; the compiler is pinned.
 
 
@@ -125,8 +126,27 @@ def _find_sources(name: str, sources: Mapping[str, str]) -> list[str]:
         current = waiting.pop()
         if current not in found:
             found.add(current)
-            waiting += _IMPORT.findall(sources[current])
+            waiting += _find_imports(current, sources[current])
     return sorted(found)
+
+
+def _find_imports(name: str, text: str) -> list[str]:
+    """What a source imports, as the compiler names it: relative to the source if it begins with a dot."""
+    paths = _IMPORT.findall(text)
+    return [posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) if path.startswith(".") else path for path in paths]
+
+
+def _read_sources(folder: Path) -> dict[str, str]:
+    """Our sources and what they import from the packages that `prepare_compiler` put into `folder`."""
+    sources = {path.name: path.read_text(encoding="utf-8") for path in sorted(SOLIDITY.glob("*.sol"))}
+    waiting = list(sources)
+    while waiting:
+        current = waiting.pop()
+        for name in _find_imports(current, sources[current]):
+            if name not in sources:
+                sources[name] = (folder / "node_modules" / name).read_text(encoding="utf-8")
+                waiting.append(name)
+    return sources
 
 
 def _order_immutables(source: str, references: Mapping[str, Any]) -> dict[str, list[int]]:
@@ -141,7 +161,7 @@ def _order_immutables(source: str, references: Mapping[str, Any]) -> dict[str, l
 def build_artefacts(folder: Path) -> dict[str, str]:
     """The artefacts of the shipped contracts, file name -> JSON text."""
     prepare_compiler(folder)
-    sources = {path.name: path.read_text(encoding="utf-8") for path in sorted(SOLIDITY.glob("*.sol"))}
+    sources = _read_sources(folder)
     built = compile_sources(sources, {name: f"{name}.sol" for name in CONTRACTS}, folder)
     return {f"{name}.json": text for name, text in built.items()}
 

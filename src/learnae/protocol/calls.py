@@ -40,18 +40,10 @@ class SessionTerms:
     claiming_ends_s: int
     voting_ends_s: int
     reject_quorum_permille: int  # of all members, for rejecting a claim
-
-    def compute_stage_by_time(self, now_s: int) -> Stage:
-        """The stage that the clock alone allows: before the ends; SETTLING from `voting_ends_s` on."""
-        for ends_s, stage in (
-            (self.funding_ends_s, Stage.FUNDING),
-            (self.training_ends_s, Stage.TRAINING),
-            (self.claiming_ends_s, Stage.CLAIMING),
-            (self.voting_ends_s, Stage.VOTING),
-        ):
-            if now_s < ends_s:
-                return stage
-        return Stage.SETTLING
+    extension_max_s: int = 0  # by which governance may put off the end of the vote in all
+    proposal_deposit_wei: Wei = _NO_WEI  # governance: deposit of a proposal, at first (Table 1)
+    min_quorum_divisor: int = 5  # governance: d of Eq. 2, at first
+    debating_min_s: int = 1  # governance: least time to vote on a proposal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,4 +200,6 @@ class ChainView:
     fund_wei: Wei = _NO_WEI
     paid_wei: Mapping[Address, Wei] | None = None  # what each wallet was paid so far
     due_wei: Mapping[Address, Wei] | None = None  # what each member's wallet is still due (RELEASED, REFUNDED)
-    voting_ends_s: int = 0  # when VOTING ends now: a late ballot that reaches the quorum extends it once
+    training_ends_s: int = 0  # when TRAINING, CLAIMING and VOTING end now: governance may have put them off,
+    claiming_ends_s: int = 0
+    voting_ends_s: int = 0  # and a late ballot that reaches the quorum extends the vote once

@@ -15,10 +15,13 @@ from typing import Final
 from learnae.ids import Address, Wei
 from learnae.protocol.calls import CastBallot, Claim, SessionTerms, Signable, SignedBallot, SignedClaim, Stage, SubmitClaim
 
-MEMBERS_MAX: Final = 4096  # As the contract: one ballot stays below the gas cap of a transaction.
+MEMBERS_MAX: Final = 4095  # As the contract: 16 words of claims, and counts of 12 bits.
 DEPOSIT_WEI_MAX: Final = 2**112 - 1
 DURATION_S_MAX: Final = 1000 * 86400
 POINTS_MAX: Final = 2**64 - 1
+QUORUM_DIVISOR_MIN: Final = 2  # d of Eq. 2: more than five sixths of all tokens are never needed,
+QUORUM_DIVISOR_MAX: Final = 10  # and a tenth always is.
+DEBATING_S_MAX: Final = 56 * 86400
 WORD_CLAIMS: Final = 256  # Claims that the contract counts at once.
 
 IsSigned = Callable[[Address, Signable, bytes], bool]
@@ -54,7 +57,10 @@ def validate_terms(terms: SessionTerms, now_s: int) -> None:
         or not 0 < terms.members_min <= terms.members_max <= MEMBERS_MAX
         or not 0 <= terms.reject_quorum_permille <= 1000
         or any(later <= earlier for earlier, later in pairwise(times))
-        or terms.voting_ends_s > now_s + DURATION_S_MAX
+        or not 0 <= terms.extension_max_s <= now_s + DURATION_S_MAX - terms.voting_ends_s
+        or not 0 <= terms.proposal_deposit_wei <= terms.deposit_wei
+        or not QUORUM_DIVISOR_MIN <= terms.min_quorum_divisor <= QUORUM_DIVISOR_MAX
+        or not 1 <= terms.debating_min_s <= DEBATING_S_MAX
     ):
         raise FundError("BadTerms")
 
@@ -69,10 +75,14 @@ class SessionFund:
     claims: int = 0
     tallied_words: int = 0
     points: int = 0  # of all claims; after the tally of the approved ones
+    training_ends_s: int = 0
+    claiming_ends_s: int = 0
     voting_ends_s: int = 0
     index_of: dict[Address, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.training_ends_s = self.training_ends_s or self.terms.training_ends_s
+        self.claiming_ends_s = self.claiming_ends_s or self.terms.claiming_ends_s
         self.voting_ends_s = self.voting_ends_s or self.terms.voting_ends_s
 
     # --- what anybody may read ----------------------------------------------------------------------------------
@@ -87,10 +97,14 @@ class SessionFund:
 
     def compute_stage(self, now_s: int) -> Stage:
         """The stage: a pure function of time, members and tally."""
-        if now_s >= self.terms.funding_ends_s and len(self.seats) < self.terms.members_min:
+        if now_s < self.terms.funding_ends_s:
+            return Stage.FUNDING
+        if len(self.seats) < self.terms.members_min:
             return Stage.REFUNDED
-        if now_s < self.terms.claiming_ends_s:
-            return self.terms.compute_stage_by_time(now_s)
+        if now_s < self.training_ends_s:
+            return Stage.TRAINING
+        if now_s < self.claiming_ends_s:
+            return Stage.CLAIMING
         if now_s < self.voting_ends_s:
             return Stage.VOTING
         if not self.claims or not self.ballots:
@@ -134,14 +148,19 @@ class SessionFund:
         self.seats.append(Seat(wallet, poid))
         return len(self.seats) - 1
 
-    def leave(self, wallet: Address, now_s: int) -> Wei:
-        """Take the deposit back; the last member takes over the index. Raises: FundError."""
+    def leave(self, wallet: Address, now_s: int, *, last: Address | None = None) -> Wei:
+        """Take the deposit back; the last member takes over the index. Raises: FundError.
+
+        Args: last: who joined last, as the caller knows it; None: it is right.
+        """
         self._require(Stage.FUNDING, now_s)
         index = self._find(wallet)
-        last = self.seats.pop()
+        if last is not None and last != self.seats[-1].wallet:
+            raise FundError("NotTheLastMember")
+        moved = self.seats.pop()
         if index < len(self.seats):
-            self.seats[index] = last
-            self.index_of[last.wallet] = index
+            self.seats[index] = moved
+            self.index_of[moved.wallet] = index
         del self.index_of[wallet]
         return self.terms.deposit_wei
 
@@ -222,6 +241,21 @@ class SessionFund:
         if before < self.compute_quorum() <= self.ballots:
             window_s = self.terms.voting_ends_s - self.terms.claiming_ends_s
             self.voting_ends_s = max(self.voting_ends_s, now_s + -(-window_s // 4))
+
+    # --- what a proposal that passed may do -------------------------------------------------------------------------
+
+    def extend_deadlines(self, added_s: int, now_s: int) -> None:
+        """Put off the end of the stage that runs and of all later ones (5.2), within the terms. Raises: FundError."""
+        stage = self.compute_stage(now_s)
+        if stage not in (Stage.TRAINING, Stage.CLAIMING, Stage.VOTING):
+            raise FundError("WrongStage")
+        if added_s > max(0, self.terms.voting_ends_s + self.terms.extension_max_s - self.voting_ends_s):
+            raise FundError("ExtensionTooLong")
+        if stage is Stage.TRAINING:
+            self.training_ends_s += added_s
+        if stage is not Stage.VOTING:
+            self.claiming_ends_s += added_s
+        self.voting_ends_s += added_s
 
     # --- what anybody may do ------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ TICKET_PREFIX: Final = "learnae1"
 ADDRESSES_MAX: Final = 8
 ADDRESS_CHARS_MAX: Final = 160
 _DIGEST_BYTES = 32
+_NO_WEI = Wei(0)
 
 REWARD_MODES: Final = ("dao", "tips")
 REWARD_RULES: Final = ("budgeted", "raw")
@@ -63,6 +64,10 @@ class SessionRules:
     voting_ends_s: int
     final_s: int  # last part of the training stage: averaging only, then the final optimisation (4.1)
     reject_quorum_permille: int
+    extension_max_s: int = 0  # by which the members may put off the end of the vote, by a proposal (5.2)
+    proposal_deposit_wei: Wei = _NO_WEI  # governance: deposit of a proposal, at first (Table 1)
+    min_quorum_divisor: int = 5  # governance: d of Eq. 2, at first
+    debating_min_s: int = 60  # governance: least time to vote on a proposal
 
     def __post_init__(self) -> None:
         fault = _find_fault(self)
@@ -102,6 +107,10 @@ class SessionRules:
             claiming_ends_s=self.claiming_ends_s,
             voting_ends_s=self.voting_ends_s,
             reject_quorum_permille=self.reject_quorum_permille,
+            extension_max_s=self.extension_max_s,
+            proposal_deposit_wei=self.proposal_deposit_wei,
+            min_quorum_divisor=self.min_quorum_divisor,
+            debating_min_s=self.debating_min_s,
         )
 
 
@@ -133,6 +142,10 @@ def _find_fault(rules: SessionRules) -> str:
         ("voting_ends_s", rules.voting_ends_s, rules.claiming_ends_s + 1, 2**40),
         ("final_s", rules.final_s, 0, rules.training_ends_s - rules.funding_ends_s),
         ("reject_quorum_permille", rules.reject_quorum_permille, 1, 1000),
+        ("extension_max_s", rules.extension_max_s, 0, 10**8),
+        ("proposal_deposit_wei", rules.proposal_deposit_wei, 0, rules.deposit_wei),
+        ("min_quorum_divisor", rules.min_quorum_divisor, 2, 10),
+        ("debating_min_s", rules.debating_min_s, 1, 56 * 86400),
     ):
         if not least <= value <= most:
             return f"{label} is {value}, expected {least} to {most}"

@@ -5,7 +5,7 @@ pragma solidity 0.8.37;
 
 interface ISession {
     function join(address poid) external payable;
-    function leave() external;
+    function leave(address last) external;
     function claim(uint256 points, bytes32 evidence) external;
     function cast(uint256[] calldata nay) external;
     function withdraw(address member) external;
@@ -34,7 +34,7 @@ contract Member {
     }
 
     function leave() external {
-        session.leave();
+        session.leave(address(this));
     }
 
     function claim(uint256 points) external {
@@ -62,7 +62,7 @@ contract Member {
             self[0] = address(this);
             try session.withdraw(address(this)) { reentered += 1; } catch {}
             try session.withdrawTo(address(this)) { reentered += 1; } catch {}
-            try session.leave() { reentered += 1; } catch {}
+            try session.leave(address(this)) { reentered += 1; } catch {}
             uint256 before = address(this).balance;
             session.releaseBatch(self);
             if (address(this).balance > before) reentered += 1;

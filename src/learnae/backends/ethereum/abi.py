@@ -26,6 +26,7 @@ _SENTENCES = {
     "AlreadyMember": "this wallet is a member already",
     "SessionFull": "the session has {0} members, as many as it takes",
     "NotAMember": "this wallet is not a member of the session",
+    "NotTheLastMember": "{0} is not the member that joined last any more; leave again",
     "AlreadyClaimed": "this member has claimed already",
     "TooManyPoints": "a claim of {0} points is above 2^64 - 1",
     "AlreadyVoted": "this member has voted already",
@@ -33,10 +34,31 @@ _SENTENCES = {
     "NayOnOwnClaim": "nobody votes on its own claim",
     "NayWithoutClaim": "the ballot rejects a claim that was never made",
     "TooManyNays": "the ballot rejects {0} claims and may reject {1}, less than half of the members",
+    "OnlyByGovernance": "only a proposal that passed changes the deadlines",
+    "ExtensionTooLong": "the deadlines can be put off by {1} s at most, not by {0} s",
     "NothingDue": "nothing is due to {0} now",
     "PaymentRefused": "{0} does not accept the money; withdraw to another address",
     "TipRefused": "{0} does not accept the tip",
     "NoTip": "a tip of nothing was sent",
+    "OverBudget": "{0} wei are more than the {1} wei that are left of the budget for tips",
+    "NoSuchToken": "nobody holds the membership token {0}",
+    "TokenIsLocked": "membership cannot be transferred",
+    "WrongProposalDeposit": "the deposit of a proposal is {1} wei, not {0}",
+    "DescriptionTooLong": "the description has {0} bytes and may have {1}",
+    "TransactionTooLong": "the call has {0} bytes and may have {1}",
+    "WrongDebatingTime": "{0} s are not {1} to {2} s of time to vote",
+    "NotEnoughFunds": "{0} wei are more than the {1} wei that proposals may spend",
+    "PaysItself": "governance does not send money to itself",
+    "NoSuchProposal": "there is no proposal {0}",
+    "VoteIsOver": "the vote on this proposal ended at {0}",
+    "VoteIsRunning": "the vote on this proposal runs until {0}",
+    "NotOpen": "this proposal was executed or closed already",
+    "NotPassed": "the proposal did not pass: {0} for it, {1} against it, {2} votes needed",
+    "StillExecutable": "the proposal passed and can be executed until {0}; then it can be closed",
+    "WrongTransaction": "this is not the call that was proposed",
+    "TransactionFailed": "the recipient refused the call of the proposal",
+    "OnlyByProposal": "only a proposal that passed changes this",
+    "OutOfBounds": "{0} is not in the bounds {1} to {2}",
 }
 
 
@@ -130,6 +152,11 @@ def session_abi() -> ContractAbi:
 @cache
 def poid_abi() -> ContractAbi:
     return ContractAbi(load_artefact("ProofOfIdentity"))
+
+
+@cache
+def governance_abi() -> ContractAbi:
+    return ContractAbi(load_artefact("Governance"))
 
 
 @cache

@@ -220,7 +220,9 @@ class EthereumChain:
                 deposit = (await self._read_facts(session)).terms.deposit_wei
                 return _Intent("joining the session", abi, session, abi.encode("join", poid), deposit)
             case Leave():
-                return _Intent("leaving the session", abi, session, abi.encode("leave"))
+                members = (await self.read(session)).members
+                last = members[-1].wallet if members else self.wallet
+                return _Intent("leaving the session", abi, session, abi.encode("leave", last))
             case SubmitClaim(points, evidence):
                 return _Intent("the claim", abi, session, abi.encode("claim", points, evidence))
             case CastBallot(nays):

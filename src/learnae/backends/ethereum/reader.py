@@ -36,6 +36,10 @@ _TERMS: Final = (
     "claimingEnds",
     "votingEnds",
     "rejectQuorumPermille",
+    "extensionSecondsMax",
+    "proposalDepositWei",
+    "minQuorumDivisor",
+    "debatingSecondsMin",
 )
 
 
@@ -46,6 +50,7 @@ class SessionFacts:
     terms: SessionTerms
     created_block: int
     tips: Address
+    governance: Address
 
 
 @dataclass(slots=True)
@@ -85,6 +90,10 @@ def _terms_values(terms: SessionTerms) -> tuple[object, ...]:
         terms.claiming_ends_s,
         terms.voting_ends_s,
         terms.reject_quorum_permille,
+        terms.extension_max_s,
+        terms.proposal_deposit_wei,
+        terms.min_quorum_divisor,
+        terms.debating_min_s,
     )
 
 
@@ -96,7 +105,7 @@ def encode_session_creation(terms: SessionTerms) -> bytes:
 def _read_terms(fields: dict[str, bytes]) -> SessionTerms:
     digest, *numbers = (fields[name] for name in _TERMS)
     deposit, members_min, members_max, *rest = (int.from_bytes(number, "big") for number in numbers)
-    funding, training, claiming, voting, quorum = rest
+    funding, training, claiming, voting, quorum, extension, proposal_deposit, divisor, debating = rest
     return SessionTerms(
         rules_digest=digest,
         deposit_wei=Wei(deposit),
@@ -107,6 +116,10 @@ def _read_terms(fields: dict[str, bytes]) -> SessionTerms:
         claiming_ends_s=claiming,
         voting_ends_s=voting,
         reject_quorum_permille=quorum,
+        extension_max_s=extension,
+        proposal_deposit_wei=Wei(proposal_deposit),
+        min_quorum_divisor=divisor,
+        debating_min_s=debating,
     )
 
 
@@ -126,7 +139,8 @@ async def read_facts(endpoint: Endpoint, session: Address) -> SessionFacts:
     creation = Fields("eth_getTransactionByHash", await endpoint.request("eth_getTransactionByHash", digest))
     if creation.maybe_data("to") is not None or creation.data("input") != encode_session_creation(terms):
         raise NotASessionError(session, "it was not created by the session contract's own init code")
-    return SessionFacts(terms, created, checksum(fields["tips"][-_ADDRESS_BYTES:]))
+    tips, governance = (checksum(fields[name][-_ADDRESS_BYTES:]) for name in ("tips", "governance"))
+    return SessionFacts(terms, created, tips, governance)
 
 
 async def _find_log(endpoint: Endpoint, contract: Address, block: int, abi: ContractAbi, event: str) -> Fields | None:
@@ -215,6 +229,13 @@ class SessionReader:
         elif event == "BallotCast":
             scan.ballots.add(index)
             scan.nays.update(unpack_nays(values["nay"]))
+        elif event == "BallotsCast":
+            voters = set(unpack_nays(values["voters"]))
+            if max(voters, default=0) >= len(scan.members):
+                raise ChainAnswerError("eth_getLogs", f"member {max(voters)} of {len(scan.members)} voted in it")
+            scan.ballots |= voters
+            for nay in unpack_nays(values["nay"]):
+                scan.nays[nay] += len(voters)
         elif event == "Paid":
             wallet = checksum(values["member"])
             scan.paid[wallet] = scan.paid.get(wallet, 0) + values["amountWei"]
@@ -245,15 +266,15 @@ class SessionReader:
     async def _build_view(self, scan: _Scan, number: int, time_s: int) -> ChainView:
         stage_number, counts = await self._call("summary", number)
         stage = STAGES[min(stage_number, len(STAGES) - 1)]
-        members, claims, ballots, _tallied, voting_ends_s, _points = counts
+        members, claims, ballots, _tallied, training_ends_s, claiming_ends_s, voting_ends_s, _points = counts
         if (members, claims, ballots) != (len(scan.members), len(scan.claims), len(scan.ballots)):
             raise ChainAnswerError("eth_getLogs", "events are missing: they do not add up to the contract's counters")
         closed = stage in (Stage.RELEASED, Stage.REFUNDED)
+        wallets = [wallet for wallet, _ in scan.members]
         if not closed:
             self._rows = []
         elif len(self._rows) != members:
-            self._rows = await self._read_rows(members, number)  # Once: what changes from now on is who was paid.
-        wallets = [wallet for wallet, _ in scan.members]
+            self._rows = await self._read_rows(wallets, number)  # Once: what changes from now on is who was paid.
         counting = closed or stage in (Stage.VOTING, Stage.SETTLING)
         return ChainView(
             block_number=number,
@@ -267,6 +288,8 @@ class SessionReader:
             fund_wei=Wei(self._facts.terms.deposit_wei * members),
             paid_wei={wallet: Wei(scan.paid.get(wallet, 0)) for wallet in wallets},
             due_wei=_compute_dues(wallets, self._rows, scan.paid) if closed else None,
+            training_ends_s=training_ends_s,
+            claiming_ends_s=claiming_ends_s,
             voting_ends_s=voting_ends_s,
         )
 
@@ -276,14 +299,15 @@ class SessionReader:
             record = replace(record, fault=f"it belongs to wallet {record.wallet}, not to the member's")
         return Member(index=index, wallet=wallet, poid=record)
 
-    async def _read_rows(self, members: int, number: int) -> list[tuple[Any, ...]]:
+    async def _read_rows(self, wallets: Sequence[Address], number: int) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
-        while len(rows) < members:
-            (page,) = await self._call("readMembers", number, len(rows), _PAGE)
-            if not page:
+        for first in range(0, len(wallets), _PAGE):
+            asked = wallets[first : first + _PAGE]
+            (page,) = await self._call("readMembers", number, asked)
+            if len(page) != len(asked):
                 raise ChainAnswerError("eth_call", "members are missing")
             rows += page
-        return rows[:members]
+        return rows
 
     async def _call(self, function: str, block: int, *values: object) -> tuple[Any, ...]:
         message = {"to": self._session, "data": "0x" + session_abi().encode(function, *values).hex()}

@@ -1,14 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
+import {BitCounters} from "./BitCounters.sol";
+import {DEBATING_SECONDS_MAX, Governance, QUORUM_DIVISOR_MAX, QUORUM_DIVISOR_MIN} from "./Governance.sol";
+import {MemberToken} from "./MemberToken.sol";
 import {Tips} from "./Tips.sol";
 
 /// @title The DAO of one collaborative training session (LEARNAE, section 6, Fig. 5)
 /// @notice Members deposit, train, claim their share, vote on all claims with one ballot, and take out what they are due.
-/// @dev No owner, no pause, no upgrade, no receive(). Stages are a pure function of time, members and tally.
-///      Nay counters are bit-sliced: plane k of word w holds bit k of the counters of 256 claims.
-contract Session {
+/// @dev No owner, no pause, no upgrade, no receive(). Stages are a pure function of time, members and tally. A member costs
+///      one storage slot, found by its wallet; all else is packed by the member's index: four claims to a slot, 256 marks
+///      or nay counter bits to a slot.
+contract Session is MemberToken {
+    using BitCounters for BitCounters.Counters;
+
     enum Stage { Funding, Training, Claiming, Voting, Settling, Released, Refunded }
+
+    /// Why an item of a batch was left out.
+    enum Fault { NotAMember, AlreadyClaimed, AlreadyVoted, TooManyPoints, NayOnOwnClaim, BadSignature }
 
     /// Fixed at creation. Times are Unix seconds of block time; each is the first second that no longer belongs to its stage.
     struct Terms {
@@ -21,13 +31,10 @@ contract Session {
         uint256 claimingEnds;
         uint256 votingEnds;
         uint256 rejectQuorumPermille; // of all members, for rejecting a claim
-    }
-
-    /// One member, found by its index; one slot.
-    struct Seat {
-        address wallet;
-        uint64 points;
-        uint8 marks;
+        uint256 extensionSecondsMax; // by which governance may put off the end of the vote in all
+        uint256 proposalDepositWei; // governance: deposit of a proposal, at first
+        uint256 minQuorumDivisor; // governance: d of Eq. 2, at first
+        uint256 debatingSecondsMin; // governance: least time to vote on a proposal
     }
 
     /// One member, found by its wallet; one slot.
@@ -41,9 +48,27 @@ contract Session {
         uint16 members;
         uint16 claims;
         uint16 ballots;
-        uint16 talliedWords;
+        uint8 talliedWords;
+        uint40 trainingEnds;
+        uint40 claimingEnds;
         uint40 votingEnds;
-        uint96 points; // of all claims; after the tally of the approved ones
+        uint80 points; // of all claims; after the tally of the approved ones
+    }
+
+    /// A claim with its member's signature: EIP-712, EIP-2098.
+    struct SignedClaim {
+        address member;
+        uint256 points;
+        bytes32 evidence;
+        bytes32 r;
+        bytes32 vs;
+    }
+
+    /// A member's signature under a ballot that it shares with others: EIP-712, EIP-2098.
+    struct SignedVoter {
+        address member;
+        bytes32 r;
+        bytes32 vs;
     }
 
     /// A member as `readMembers` returns it.
@@ -51,19 +76,22 @@ contract Session {
         address wallet;
         address poid;
         uint64 points;
-        uint8 marks;
+        uint8 marks; // 1 claimed, 2 voted, 4 paid
         uint16 nays;
         bool approved;
         uint256 dueWei;
+        uint16 index;
     }
 
-    uint256 private constant MEMBERS_MAX = 4096; // One ballot over 16 words and 13 planes stays below 2^24 gas (EIP-7825).
+    uint256 private constant MEMBERS_MAX = 4095; // 16 words, 12 planes: counts fit 12 bits, a ballot stays far below 2^24 gas (EIP-7825).
     uint256 private constant DEPOSIT_MAX = type(uint112).max; // fund * points stays below 2^256.
     uint256 private constant DURATION_MAX = 1000 days; // Nobody's deposit can be locked for ever by a slip of the pen.
     uint256 private constant PUSH_GAS = 30000; // Enough for a plain wallet contract, too little to be worth griefing.
-    uint8 private constant CLAIMED = 1;
-    uint8 private constant VOTED = 2;
-    uint8 private constant PAID = 4;
+    bytes32 private constant DOMAIN_TYPE = keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)");
+    bytes32 private constant DOMAIN_NAME = keccak256("learnae Session");
+    bytes32 private constant DOMAIN_VERSION = keccak256("1");
+    bytes32 private constant CLAIM_TYPE = keccak256("Claim(address member,uint256 points,bytes32 evidence)");
+    bytes32 private constant BALLOT_TYPE = keccak256("Ballot(address member,bytes32 nay)");
 
     bytes32 private immutable rulesDigest;
     uint256 private immutable depositWei;
@@ -74,27 +102,35 @@ contract Session {
     uint256 private immutable claimingEnds;
     uint256 private immutable votingEnds;
     uint256 private immutable rejectQuorumPermille;
+    uint256 private immutable extensionSecondsMax;
+    uint256 private immutable proposalDepositWei;
+    uint256 private immutable minQuorumDivisor;
+    uint256 private immutable debatingSecondsMin;
     uint256 public immutable createdBlock;
     Tips public immutable tips;
+    Governance public immutable governance;
 
     Counts private counts;
-    mapping(uint256 index => Seat) private seats;
     mapping(address wallet => Entry) private entries;
-    mapping(uint256 word => uint256) private claimed;
+    mapping(uint256 quad => uint256) private points; // of members 4 * quad to 4 * quad + 3, 64 bits each
+    mapping(uint256 word => uint256) private claimed; // bit i of word w: member 256 * w + i
+    mapping(uint256 word => uint256) private voted;
     mapping(uint256 word => uint256) private rejected;
-    mapping(uint256 word => mapping(uint256 plane => uint256)) private nays;
+    mapping(uint256 word => uint256) private paid;
+    BitCounters.Counters private nays;
 
-    event SessionCreated(bytes32 indexed rulesDigest, address tips);
+    event SessionCreated(bytes32 indexed rulesDigest, address tips, address governance);
     event Joined(uint256 indexed index, address indexed wallet, address poid);
     event Left(uint256 indexed index, address indexed wallet); // with its deposit
     event Claimed(uint256 indexed index, uint256 points, bytes32 evidence);
     event BallotCast(uint256 indexed index, uint256[] nay);
+    event BallotsCast(uint256[] nay, uint256[] voters); // bit i of word w of `voters`: member 256 * w + i
+    event Skipped(uint256 indexed item, address indexed member, Fault fault);
     event VotingExtended(uint256 votingEnds);
+    event DeadlinesExtended(uint256 trainingEnds, uint256 claimingEnds, uint256 votingEnds);
     event Tallied(uint256 words, uint256 points);
     event Paid(address indexed member, address to, uint256 amountWei);
     event PushFailed(address indexed member);
-    event Transfer(address indexed from, address indexed to, uint256 indexed tokenId); // ERC-721, mint and burn
-    event Locked(uint256 tokenId); // ERC-5192
 
     error BadTerms(string what);
     error WrongStage(Stage current, Stage needed);
@@ -103,6 +139,7 @@ contract Session {
     error AlreadyMember();
     error SessionFull(uint256 membersMax);
     error NotAMember();
+    error NotTheLastMember(address last);
     error AlreadyClaimed();
     error TooManyPoints(uint256 points);
     error AlreadyVoted();
@@ -110,9 +147,10 @@ contract Session {
     error NayOnOwnClaim();
     error NayWithoutClaim(uint256 word, uint256 bits);
     error TooManyNays(uint256 nays, uint256 naysMax);
+    error OnlyByGovernance();
+    error ExtensionTooLong(uint256 asked, uint256 left);
     error NothingDue(address member);
     error PaymentRefused(address to);
-    error NoSuchToken(uint256 tokenId);
 
     constructor(Terms memory t) {
         if (t.depositWei == 0 || t.depositWei > DEPOSIT_MAX) revert BadTerms("deposit");
@@ -121,6 +159,10 @@ contract Session {
         if (t.fundingEnds <= block.timestamp || t.trainingEnds <= t.fundingEnds || t.claimingEnds <= t.trainingEnds)
             revert BadTerms("times");
         if (t.votingEnds <= t.claimingEnds || t.votingEnds > block.timestamp + DURATION_MAX) revert BadTerms("times");
+        if (t.extensionSecondsMax > block.timestamp + DURATION_MAX - t.votingEnds) revert BadTerms("extension");
+        if (t.proposalDepositWei > t.depositWei || t.minQuorumDivisor < QUORUM_DIVISOR_MIN || t.minQuorumDivisor > QUORUM_DIVISOR_MAX)
+            revert BadTerms("governance");
+        if (t.debatingSecondsMin == 0 || t.debatingSecondsMin > DEBATING_SECONDS_MAX) revert BadTerms("governance");
         rulesDigest = t.rulesDigest;
         depositWei = t.depositWei;
         membersMin = t.membersMin;
@@ -130,10 +172,17 @@ contract Session {
         claimingEnds = t.claimingEnds;
         votingEnds = t.votingEnds;
         rejectQuorumPermille = t.rejectQuorumPermille;
+        extensionSecondsMax = t.extensionSecondsMax;
+        proposalDepositWei = t.proposalDepositWei;
+        minQuorumDivisor = t.minQuorumDivisor;
+        debatingSecondsMin = t.debatingSecondsMin;
         createdBlock = block.number;
         tips = new Tips();
+        governance = new Governance(t.proposalDepositWei, t.depositWei, t.minQuorumDivisor, t.debatingSecondsMin);
+        counts.trainingEnds = uint40(t.trainingEnds);
+        counts.claimingEnds = uint40(t.claimingEnds);
         counts.votingEnds = uint40(t.votingEnds);
-        emit SessionCreated(t.rulesDigest, address(tips));
+        emit SessionCreated(t.rulesDigest, address(tips), address(governance));
     }
 
     // --- members ---------------------------------------------------------------------------------------------------
@@ -145,77 +194,105 @@ contract Session {
         if (poid.code.length == 0) revert NotAContract(poid);
         if (entries[msg.sender].seat != 0) revert AlreadyMember();
         if (c.members == membersMax) revert SessionFull(membersMax);
-        seats[c.members].wallet = msg.sender;
         emit Joined(c.members, msg.sender, poid);
         c.members += 1;
         entries[msg.sender] = Entry(poid, c.members);
         counts = c;
-        emit Transfer(address(0), msg.sender, uint160(msg.sender));
-        emit Locked(uint160(msg.sender));
+        _mint(msg.sender);
     }
 
     /// @notice Take the deposit back while members are still joining. The last member takes over the index of the one who left.
-    function leave() external {
+    /// @param last the member that joined last, as the events tell; nothing is stored by index
+    function leave(address last) external {
         Counts memory c = _require(Stage.Funding);
         uint256 index = _indexOf(msg.sender);
+        if (entries[last].seat != c.members) revert NotTheLastMember(last);
         c.members -= 1;
-        if (index != c.members) {
-            address last = seats[c.members].wallet;
-            seats[index].wallet = last;
-            entries[last].seat = uint16(index + 1);
-        }
-        delete seats[c.members];
+        entries[last].seat = uint16(index + 1);
         delete entries[msg.sender];
         counts = c;
         emit Left(index, msg.sender);
-        emit Transfer(msg.sender, address(0), uint160(msg.sender));
+        _burn(msg.sender);
         if (!_send(msg.sender, depositWei, gasleft())) revert PaymentRefused(msg.sender);
     }
 
-    // --- claims and ballots ----------------------------------------------------------------------------------------
+    // --- claims ----------------------------------------------------------------------------------------------------
 
-    /// @notice Ask for a share of the fund: `points` relative to all approved points. One per member, final.
+    /// @notice Ask for a share of the fund: `asked` relative to all approved points. One per member, final.
     /// @param evidence hash of the member's final contribution vector (the head of its log)
-    function claim(uint256 points, bytes32 evidence) external {
+    function claim(uint256 asked, bytes32 evidence) external {
         Counts memory c = _require(Stage.Claiming);
         uint256 index = _indexOf(msg.sender);
-        Seat memory seat = seats[index];
-        if (seat.marks & CLAIMED != 0) revert AlreadyClaimed();
-        if (points > type(uint64).max) revert TooManyPoints(points);
-        seat.points = uint64(points);
-        seat.marks |= CLAIMED;
-        seats[index] = seat;
-        claimed[index >> 8] |= 1 << (index & 255);
-        c.claims += 1;
-        c.points += uint96(points);
+        if (_has(claimed, index)) revert AlreadyClaimed();
+        if (asked > type(uint64).max) revert TooManyPoints(asked);
+        _claim(c, index, asked, evidence);
         counts = c;
-        emit Claimed(index, points, evidence);
     }
+
+    /// @notice Many claims that their members signed, sent by anybody. A bad item is skipped.
+    function claimBatch(SignedClaim[] calldata items) external {
+        Counts memory c = _require(Stage.Claiming);
+        bytes32 domain = domainSeparator();
+        for (uint256 i; i < items.length; ++i) {
+            SignedClaim calldata item = items[i];
+            uint256 seat = entries[item.member].seat;
+            if (seat == 0) {
+                emit Skipped(i, item.member, Fault.NotAMember);
+            } else if (_has(claimed, seat - 1)) {
+                emit Skipped(i, item.member, Fault.AlreadyClaimed);
+            } else if (item.points > type(uint64).max) {
+                emit Skipped(i, item.member, Fault.TooManyPoints);
+            } else if (!_isSigned(domain, _hashClaim(item), item.member, item.r, item.vs)) {
+                emit Skipped(i, item.member, Fault.BadSignature);
+            } else {
+                _claim(c, seat - 1, item.points, item.evidence);
+            }
+        }
+        counts = c;
+    }
+
+    // --- ballots ---------------------------------------------------------------------------------------------------
 
     /// @notice One ballot over all claims: bit i of word w set rejects the claim of member 256 * w + i.
     /// @param nay trailing words that are zero may be left out
     function cast(uint256[] calldata nay) external {
         Counts memory c = _require(Stage.Voting);
         uint256 index = _indexOf(msg.sender);
-        if (seats[index].marks & VOTED != 0) revert AlreadyVoted();
-        seats[index].marks |= VOTED;
-        uint256 words = _words(c);
-        if (nay.length > words) revert BallotTooLong(nay.length, words);
-        if (nay.length > index >> 8 && (nay[index >> 8] >> (index & 255)) & 1 == 1) revert NayOnOwnClaim();
-        uint256 spent;
-        for (uint256 word; word < nay.length; ++word) {
-            uint256 bits = nay[word];
-            if (bits == 0) continue;
-            if (bits & ~claimed[word] != 0) revert NayWithoutClaim(word, bits & ~claimed[word]);
-            spent += _popCount(bits);
-            _addBallot(word, bits);
-        }
-        uint256 budget = (uint256(c.members) - 1) / 2;
-        if (spent > budget) revert TooManyNays(spent, budget);
-        c.ballots += 1;
-        if (c.ballots == _quorum(c)) _extendIfLate(c);
+        if (_has(voted, index)) revert AlreadyVoted();
+        _mark(voted, index);
+        if (_rejects(nay, index)) revert NayOnOwnClaim();
+        _count(c, nay, 1);
         counts = c;
         emit BallotCast(index, nay);
+    }
+
+    /// @notice One ballot that many members signed, counted in one addition; sent by anybody. A bad voter is skipped.
+    function castGrouped(uint256[] calldata nay, SignedVoter[] calldata voters) external {
+        Counts memory c = _require(Stage.Voting);
+        bytes32 domain = domainSeparator();
+        bytes32 ballot = keccak256(abi.encodePacked(nay));
+        uint256[] memory counted = new uint256[](_words(c));
+        uint256 ballots;
+        for (uint256 i; i < voters.length; ++i) {
+            SignedVoter calldata voter = voters[i];
+            uint256 seat = entries[voter.member].seat;
+            if (seat == 0) {
+                emit Skipped(i, voter.member, Fault.NotAMember);
+            } else if (_has(voted, seat - 1)) {
+                emit Skipped(i, voter.member, Fault.AlreadyVoted);
+            } else if (_rejects(nay, seat - 1)) {
+                emit Skipped(i, voter.member, Fault.NayOnOwnClaim);
+            } else if (!_isSigned(domain, _hashBallot(voter.member, ballot), voter.member, voter.r, voter.vs)) {
+                emit Skipped(i, voter.member, Fault.BadSignature);
+            } else {
+                _mark(voted, seat - 1);
+                counted[(seat - 1) >> 8] |= 1 << ((seat - 1) & 255);
+                ++ballots;
+            }
+        }
+        _count(c, nay, ballots);
+        counts = c;
+        emit BallotsCast(nay, counted);
     }
 
     /// @notice Count on after the vote, at most `maxWords` words of 256 claims; anybody may call it, any number of times.
@@ -224,57 +301,95 @@ contract Session {
         uint256 threshold = _threshold(c);
         uint256 end = _words(c);
         if (maxWords < end - c.talliedWords) end = c.talliedWords + maxWords;
-        uint256 points = c.points;
+        uint256 left = c.points;
         for (uint256 word = c.talliedWords; word < end; ++word) {
-            uint256 over = _atLeast(word, threshold, c.ballots) & claimed[word];
+            uint256 over = nays.findAtLeast(word, threshold, c.ballots) & claimed[word];
             if (over == 0) continue;
             rejected[word] = over;
             for (uint256 i; i < 256; ++i) {
-                if ((over >> i) & 1 == 1) points -= seats[256 * word + i].points;
+                if ((over >> i) & 1 == 1) left -= _points(256 * word + i);
             }
         }
-        c.talliedWords = uint16(end);
-        c.points = uint96(points);
+        c.talliedWords = uint8(end);
+        c.points = uint80(left);
         counts = c;
-        emit Tallied(end, points);
+        emit Tallied(end, left);
     }
 
     // --- money -----------------------------------------------------------------------------------------------------
 
     /// @notice What `member` can take out now.
-    function due(address member) public view returns (uint256) {
+    function due(address member) external view returns (uint256) {
         uint256 seat = entries[member].seat;
         return seat == 0 ? 0 : _due(counts, seat - 1);
     }
 
     /// @notice Send a member what it is due; anybody may call it.
     function withdraw(address member) external {
-        if (!_pay(member, member, gasleft())) revert PaymentRefused(member);
+        if (!_pay(counts, member, member, gasleft())) revert PaymentRefused(member);
     }
 
     /// @notice Send what the caller is due to another address, for a wallet that cannot receive.
     function withdrawTo(address to) external {
-        if (!_pay(msg.sender, to, gasleft())) revert PaymentRefused(to);
+        if (!_pay(counts, msg.sender, to, gasleft())) revert PaymentRefused(to);
     }
 
     /// @notice Push to many members with little gas each. Who is due nothing is passed over; who fails keeps its credit.
     function releaseBatch(address[] calldata members) external {
+        Counts memory c = counts; // Once money can be due, nothing in it changes any more, also if a recipient calls back.
         for (uint256 i; i < members.length; ++i) {
-            if (due(members[i]) == 0) continue;
-            if (!_pay(members[i], members[i], PUSH_GAS)) emit PushFailed(members[i]);
+            uint256 seat = entries[members[i]].seat;
+            if (seat == 0 || _due(c, seat - 1) == 0) continue;
+            if (!_pay(c, members[i], members[i], PUSH_GAS)) emit PushFailed(members[i]);
         }
+    }
+
+    // --- governance ------------------------------------------------------------------------------------------------
+
+    /// @notice Put off the end of the stage that runs and of all later ones, within the terms; only by a proposal that passed.
+    function extendDeadlines(uint256 addedSeconds) external {
+        if (msg.sender != address(governance)) revert OnlyByGovernance();
+        Counts memory c = counts;
+        Stage current = _stage(c);
+        if (current < Stage.Training || current > Stage.Voting) revert WrongStage(current, Stage.Voting);
+        uint256 last = votingEnds + extensionSecondsMax;
+        uint256 left = last > c.votingEnds ? last - c.votingEnds : 0;
+        if (addedSeconds > left) revert ExtensionTooLong(addedSeconds, left);
+        if (current == Stage.Training) c.trainingEnds += uint40(addedSeconds);
+        if (current != Stage.Voting) c.claimingEnds += uint40(addedSeconds);
+        c.votingEnds += uint40(addedSeconds);
+        counts = c;
+        emit DeadlinesExtended(c.trainingEnds, c.claimingEnds, c.votingEnds);
+    }
+
+    /// @return number of members, once it is final
+    function finalMembers() external view returns (uint256) {
+        Counts memory c = counts;
+        if (_stage(c) == Stage.Funding) revert WrongStage(Stage.Funding, Stage.Training);
+        return c.members;
     }
 
     // --- views -----------------------------------------------------------------------------------------------------
 
-    function stage() public view returns (Stage) {
+    function stage() external view returns (Stage) {
         return _stage(counts);
     }
 
-    function terms() external view returns (Terms memory) {
-        return Terms(
-            rulesDigest, depositWei, membersMin, membersMax, fundingEnds, trainingEnds, claimingEnds, votingEnds, rejectQuorumPermille
-        );
+    /// @return t what the session was created with
+    function terms() external view returns (Terms memory t) {
+        t.rulesDigest = rulesDigest;
+        t.depositWei = depositWei;
+        t.membersMin = membersMin;
+        t.membersMax = membersMax;
+        t.fundingEnds = fundingEnds;
+        t.trainingEnds = trainingEnds;
+        t.claimingEnds = claimingEnds;
+        t.votingEnds = votingEnds;
+        t.rejectQuorumPermille = rejectQuorumPermille;
+        t.extensionSecondsMax = extensionSecondsMax;
+        t.proposalDepositWei = proposalDepositWei;
+        t.minQuorumDivisor = minQuorumDivisor;
+        t.debatingSecondsMin = debatingSecondsMin;
     }
 
     /// @return the stage and everything that changes with each call, for readers that poll
@@ -282,50 +397,35 @@ contract Session {
         return (_stage(counts), counts);
     }
 
-    /// @notice Members `first` to `first + count - 1`, or fewer at the end. `nays` grow during the vote, `approved` is final after the tally.
-    function readMembers(uint256 first, uint256 count) external view returns (Row[] memory rows) {
+    /// @notice The members with these wallets, in this order. `nays` grow during the vote, `approved` is final after the tally.
+    function readMembers(address[] calldata wallets) external view returns (Row[] memory rows) {
         Counts memory c = counts;
-        if (first > c.members) first = c.members;
-        if (count > c.members - first) count = c.members - first;
-        rows = new Row[](count);
+        rows = new Row[](wallets.length);
         bool settled = _stage(c) == Stage.Released;
-        for (uint256 i; i < count; ++i) {
-            uint256 index = first + i;
-            Seat memory seat = seats[index];
-            rows[i] = Row(
-                seat.wallet,
-                entries[seat.wallet].poid,
-                seat.points,
-                seat.marks,
-                _nays(index, c.ballots),
-                settled && seat.marks & CLAIMED != 0 && (rejected[index >> 8] >> (index & 255)) & 1 == 0,
-                _due(c, index)
-            );
+        for (uint256 i; i < wallets.length; ++i) {
+            uint256 index = _indexOf(wallets[i]);
+            Row memory row = rows[i];
+            row.wallet = wallets[i];
+            row.poid = entries[wallets[i]].poid;
+            row.points = uint64(_points(index));
+            row.marks = (_has(claimed, index) ? 1 : 0) | (_has(voted, index) ? 2 : 0) | (_has(paid, index) ? 4 : 0);
+            row.nays = uint16(nays.read(index, c.ballots));
+            row.approved = settled && _has(claimed, index) && !_has(rejected, index);
+            row.dueWei = _due(c, index);
+            row.index = uint16(index);
         }
     }
 
-    // --- membership token (ERC-5192: it cannot be transferred, so it has no transfer functions) ---------------------
-
-    function balanceOf(address wallet) external view returns (uint256) {
-        return entries[wallet].seat == 0 ? 0 : 1;
+    function isMember(address wallet) public view override returns (bool) {
+        return entries[wallet].seat != 0;
     }
 
-    function ownerOf(uint256 tokenId) public view returns (address) {
-        address wallet = address(uint160(tokenId));
-        if (tokenId >> 160 != 0 || entries[wallet].seat == 0) revert NoSuchToken(tokenId);
-        return wallet;
+    /// @return the EIP-712 domain that claims and ballots are signed in; computed anew, so that a fork of the chain has its own
+    function domainSeparator() public view returns (bytes32) {
+        return keccak256(abi.encode(DOMAIN_TYPE, DOMAIN_NAME, DOMAIN_VERSION, block.chainid, address(this)));
     }
 
-    function locked(uint256 tokenId) external view returns (bool) {
-        ownerOf(tokenId);
-        return true;
-    }
-
-    function supportsInterface(bytes4 id) external pure returns (bool) {
-        return id == 0x01ffc9a7 || id == 0xb45a3c0e; // ERC-165, ERC-5192
-    }
-
-    // --- inside ----------------------------------------------------------------------------------------------------
+    // --- inside: stages and members ----------------------------------------------------------------------------------
 
     function _require(Stage needed) private view returns (Counts memory c) {
         c = counts;
@@ -336,8 +436,8 @@ contract Session {
     function _stage(Counts memory c) private view returns (Stage) {
         if (block.timestamp < fundingEnds) return Stage.Funding;
         if (c.members < membersMin) return Stage.Refunded;
-        if (block.timestamp < trainingEnds) return Stage.Training;
-        if (block.timestamp < claimingEnds) return Stage.Claiming;
+        if (block.timestamp < c.trainingEnds) return Stage.Training;
+        if (block.timestamp < c.claimingEnds) return Stage.Claiming;
         if (block.timestamp < c.votingEnds) return Stage.Voting;
         if (c.claims == 0 || c.ballots == 0) return Stage.Refunded;
         if (c.talliedWords < _words(c)) return Stage.Settling;
@@ -352,6 +452,52 @@ contract Session {
 
     function _words(Counts memory c) private pure returns (uint256) {
         return (uint256(c.members) + 255) >> 8;
+    }
+
+    function _has(mapping(uint256 => uint256) storage marks, uint256 index) private view returns (bool) {
+        return (marks[index >> 8] >> (index & 255)) & 1 == 1;
+    }
+
+    function _mark(mapping(uint256 => uint256) storage marks, uint256 index) private {
+        marks[index >> 8] |= 1 << (index & 255);
+    }
+
+    // --- inside: claims and ballots ----------------------------------------------------------------------------------
+
+    function _claim(Counts memory c, uint256 index, uint256 asked, bytes32 evidence) private {
+        _mark(claimed, index);
+        points[index >> 2] |= asked << (64 * (index & 3));
+        c.claims += 1;
+        c.points += uint80(asked);
+        emit Claimed(index, asked, evidence);
+    }
+
+    function _points(uint256 index) private view returns (uint256) {
+        return uint64(points[index >> 2] >> (64 * (index & 3)));
+    }
+
+    function _rejects(uint256[] calldata nay, uint256 index) private pure returns (bool) {
+        return nay.length > index >> 8 && (nay[index >> 8] >> (index & 255)) & 1 == 1;
+    }
+
+    /// Adds one ballot as often as it was cast. It is refused as a whole if no member may cast it.
+    function _count(Counts memory c, uint256[] calldata nay, uint256 ballots) private {
+        uint256 words = _words(c);
+        if (nay.length > words) revert BallotTooLong(nay.length, words);
+        uint256 spent;
+        for (uint256 word; word < nay.length; ++word) {
+            uint256 bits = nay[word];
+            if (bits == 0) continue;
+            if (bits & ~claimed[word] != 0) revert NayWithoutClaim(word, bits & ~claimed[word]);
+            spent += _popCount(bits);
+            nays.add(word, bits, ballots);
+        }
+        uint256 budget = (uint256(c.members) - 1) / 2;
+        if (spent > budget) revert TooManyNays(spent, budget);
+        uint256 before = c.ballots;
+        c.ballots = uint16(before + ballots);
+        uint256 quorum = _quorum(c);
+        if (before < quorum && c.ballots >= quorum) _extendIfLate(c);
     }
 
     /// Members that make rejecting possible: ceil(quorum * members), at least one.
@@ -375,52 +521,45 @@ contract Session {
         emit VotingExtended(extended);
     }
 
-    function _addBallot(uint256 word, uint256 carry) private {
-        for (uint256 plane; carry != 0; ++plane) {
-            uint256 bits = nays[word][plane];
-            nays[word][plane] = bits ^ carry;
-            carry &= bits;
-        }
-    }
-
-    /// Bit i is set if counter i of the word is at least `threshold`; compared from the lowest plane to the highest.
-    function _atLeast(uint256 word, uint256 threshold, uint256 ballots) private view returns (uint256 over) {
-        over = type(uint256).max;
-        for (uint256 plane; (threshold | ballots) >> plane != 0; ++plane) {
-            uint256 bits = nays[word][plane];
-            over = (threshold >> plane) & 1 == 1 ? bits & over : bits | over;
-        }
-    }
-
-    function _nays(uint256 index, uint256 ballots) private view returns (uint16 count) {
-        for (uint256 plane; ballots >> plane != 0; ++plane) {
-            count |= uint16(((nays[index >> 8][plane] >> (index & 255)) & 1) << plane);
-        }
-    }
-
     function _popCount(uint256 bits) private pure returns (uint256 count) {
         for (; bits != 0; ++count) bits &= bits - 1;
     }
 
+    // --- inside: signatures ------------------------------------------------------------------------------------------
+
+    function _hashClaim(SignedClaim calldata item) private pure returns (bytes32) {
+        return keccak256(abi.encode(CLAIM_TYPE, item.member, item.points, item.evidence));
+    }
+
+    function _hashBallot(address member, bytes32 ballot) private pure returns (bytes32) {
+        return keccak256(abi.encode(BALLOT_TYPE, member, ballot));
+    }
+
+    /// Zero and malleable signatures recover to nobody, and nobody is a member.
+    function _isSigned(bytes32 domain, bytes32 content, address member, bytes32 r, bytes32 vs) private pure returns (bool) {
+        (address signer,,) = ECDSA.tryRecover(keccak256(abi.encodePacked("\x19\x01", domain, content)), r, vs);
+        return signer == member;
+    }
+
+    // --- inside: money -----------------------------------------------------------------------------------------------
+
     function _due(Counts memory c, uint256 index) private view returns (uint256) {
-        Seat memory seat = seats[index];
-        if (seat.marks & PAID != 0) return 0;
+        if (_has(paid, index)) return 0;
         Stage current = _stage(c);
         if (current == Stage.Refunded) return depositWei;
-        if (current != Stage.Released || seat.marks & CLAIMED == 0) return 0;
-        if ((rejected[index >> 8] >> (index & 255)) & 1 == 1) return 0;
-        return (depositWei * c.members * seat.points) / c.points;
+        if (current != Stage.Released || _has(rejected, index)) return 0;
+        return (depositWei * c.members * _points(index)) / c.points; // A member that did not claim has no points.
     }
 
     /// Marks first, sends then: a recipient that calls back finds nothing due. A failed call leaves the credit as it was.
-    function _pay(address member, address to, uint256 gasMax) private returns (bool sent) {
-        uint256 amountWei = due(member);
+    function _pay(Counts memory c, address member, address to, uint256 gasMax) private returns (bool sent) {
+        uint256 seat = entries[member].seat;
+        uint256 amountWei = seat == 0 ? 0 : _due(c, seat - 1);
         if (amountWei == 0) revert NothingDue(member);
-        uint256 index = entries[member].seat - 1;
-        seats[index].marks |= PAID;
+        _mark(paid, seat - 1);
         sent = _send(to, amountWei, gasMax);
         if (sent) emit Paid(member, to, amountWei);
-        else seats[index].marks &= ~PAID;
+        else paid[(seat - 1) >> 8] &= ~(1 << ((seat - 1) & 255));
     }
 
     function _send(address to, uint256 amountWei, uint256 gasMax) private returns (bool sent) {
