@@ -16,13 +16,14 @@ from nacl.signing import SigningKey
 from learnae.errors import InvariantBrokenError, UnknownScenarioError
 from learnae.ids import Credits, Wei
 from learnae.protocol import events as ev
-from learnae.protocol.calls import Stage
+from learnae.protocol.calls import Stage, SubmitClaim
 from learnae.protocol.cycle import WorkCycle
 from learnae.protocol.dataslices import DatasliceShelf
 from learnae.protocol.fund import FundError, SessionFund
 from learnae.protocol.lane import ControlLane
 from learnae.protocol.messages import DatasliceConsumed, HelpReported, Kind, parse_message
 from learnae.protocol.models import PaperPolicy
+from learnae.protocol.peer import Peer
 from learnae.sim.host import Host
 from learnae.sim.scenario import SCENARIOS, Crash, Link, Scenario, find_scenario
 from learnae.sim.summary import format_summary, summarise
@@ -401,3 +402,37 @@ def test_summary__reads_well_in_a_terminal() -> None:
 
     assert "calm, seed 1: 22 peers" in text and "ledgers   equal" in text and "and 2 more (--json shows all)" in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+# --- hostile peers --------------------------------------------------------------------------------------------------
+
+
+class Overclaimer(Peer):
+    """Claims a thousand times what it is due."""
+
+    def handle(self, event: ev.Event, now_s: float) -> list[ev.Effect]:
+        return [
+            ev.SubmitTransaction(effect.number, SubmitClaim(1000 * effect.call.points, effect.call.evidence))
+            if isinstance(effect, ev.SubmitTransaction) and isinstance(effect.call, SubmitClaim)
+            else effect
+            for effect in super().handle(event, now_s)
+        ]
+
+
+def test_hostile_peer__loses_its_claim_and_the_promises_to_all_others_are_checked() -> None:
+    """6: an over-claim is voted down without tolerance; of a hostile peer the checker expects nothing."""
+    world = make_world("calm", peers=5, cycles=25, peer_types={0: Overclaimer})
+    world.run()
+    world.checker.check_end()
+
+    assert [seat.rejected for seat in world.chain.fund.seats if seat.wallet == world.chain.wallets[world.hosts[0].name]] == [True]
+
+
+def test_hostile_peer__that_is_taken_for_honest_breaks_a_promise() -> None:
+    """The neighbour: the same run, without saying that the peer is hostile, ends in an error."""
+    world = make_world("calm", peers=5, cycles=25, peer_types={0: Overclaimer})
+    world.hostile = frozenset()
+    world.run()
+
+    with pytest.raises(InvariantBrokenError, match="was rejected"):
+        world.checker.check_end()

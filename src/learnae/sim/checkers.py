@@ -27,7 +27,9 @@ class Checker:
         self._accuracy: dict[int, int] = {}
 
     def check_event(self, host: Host, event: ev.Event, effects: list[ev.Effect]) -> None:
-        """After one event of one host. Raises: InvariantBrokenError."""
+        """After one event of one host; nothing is promised of a hostile one. Raises: InvariantBrokenError."""
+        if host.index in self._world.hostile:
+            return
         if type(event) is ev.VertexReceived and len(effects) == 1 and host.peer is not None and not host.peer.lane.dag.orphans:
             return  # A verdict and nothing else: nothing changed.
         fault = next(self._find_faults(host, event, effects), None)
@@ -38,7 +40,7 @@ class Checker:
         """After the run. Raises: InvariantBrokenError."""
         world = self._world
         fund, stage = world.chain.fund, world.chain.fund.compute_stage(int(world.now_s))
-        honest = [host for host in world.hosts if host.peer is not None]
+        honest = [host for host in world.hosts if host.peer is not None and host.index not in world.hostile]
         for host in honest:
             if not host.finished or host.fault:
                 self._fail(host, f"has not finished in stage {stage.value}: {host.fault or 'still waiting'}")
@@ -50,11 +52,12 @@ class Checker:
                 self._fail(host, f"has another ledger than {short_name(honest[0].name)}")
         paid = sum(world.chain.paid_wei.values())
         if stage is Stage.RELEASED:
-            gone = [host for host in world.hosts if host.peer is None]
+            gone = [host for host in world.hosts if host.peer is None or host.index in world.hostile]
             owed = sum(fund.compute_due(world.chain.wallets[host.name], int(world.now_s)) for host in gone)
             if not 0 <= fund.fund_wei - paid - owed < len(fund.seats):
                 self._fail(world.hosts[0], f"fund {fund.fund_wei} wei, paid {paid}, still due {owed}: more than dust is missing")
-            wrong = [seat.wallet for seat in fund.seats if seat.rejected]
+            hostile = {world.chain.wallets[world.hosts[index].name] for index in world.hostile}
+            wrong = [seat.wallet for seat in fund.seats if seat.rejected and seat.wallet not in hostile]
             if wrong:
                 self._fail(world.hosts[0], f"the honest claim of {wrong[0]} was rejected")
 

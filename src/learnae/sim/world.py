@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from bisect import insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Final
 
@@ -34,6 +34,8 @@ EVALUATE_SHARE: Final = 0.1  # Measuring takes this part of the time of a traini
 AFTER_S: Final = 120  # A session that is not over two minutes after its vote counts as stuck.
 
 Observe = Callable[["World", Host, ev.Event, "list[ev.Effect]"], None]
+PeerType = Callable[..., Peer]
+"""Makes a peer from what `Peer` itself is made of; another one than `Peer` plays an attacker."""
 
 
 class World:
@@ -47,7 +49,9 @@ class World:
         learners: Sequence[SimulatedLearner],
         initial_model: bytes,
         observe: Observe | None = None,
+        peer_types: Mapping[int, PeerType] | None = None,
     ) -> None:
+        """`peer_types` are the hosts, by index, whose peer is not a `Peer`: nothing is promised of them."""
         self.scenario = scenario
         self.seed = seed
         self.rng = Random(seed)
@@ -61,6 +65,8 @@ class World:
         self._pushed = 0
         self._trace = hashlib.sha256()
         self._observe = observe
+        self._peer_types = peer_types or {}
+        self.hostile = frozenset(self._peer_types)
         self.hosts = [self._make_host(index, learner) for index, learner in enumerate(learners)]
         self.index_of = {host.name: host.index for host in self.hosts}
         for host in self.hosts:
@@ -78,8 +84,10 @@ class World:
         name = PeerId(bytes(key.verify_key))
         settings = PeerSettings(reports_help=index >= self.scenario.silent, tips_budget_wei=10**18, pace_s=self.scenario.cycle_s)
 
+        peer_type = self._peer_types.get(index, Peer)
+
         def make_peer(rng: Random) -> Peer:
-            return Peer(
+            return peer_type(
                 rules=self.rules,
                 me=name,
                 sign=lambda message: key.sign(message).signature,
