@@ -45,7 +45,7 @@ def find(experiment: str, name: str) -> Figure:
 # --- the published figures ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("figure", [figure for figure in PUBLISHED if figure.name != "discrepancy_relative"], ids=lambda f: f"{f.section} {f.name}")
+@pytest.mark.parametrize("figure", [f for f in PUBLISHED if f.name != "discrepancy_relative"], ids=lambda f: f"{f.section} {f.name}")
 def test_published_figure__lies_in_our_band(section_7: Reproduction, figure: Figure) -> None:
     """Sections 7.1, 7.2 and 7.3, Figures 7, 9 and 10: each number of the text, over 200 seeds."""
     assert section_7.bands[figure].contains(figure.paper), section_7.bands[figure]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from learnae.errors import InvariantBrokenError
-from learnae.ids import Credits, Wei
+from learnae.ids import Wei
 from learnae.lab import through
+from learnae.lab.contract import ContractChain
 from learnae.lab.paper import Setting, run_fast
 from learnae.lab.swarm import DEPOSIT_WEI, compute_rows, draw_swarm
 from learnae.lab.through import (
-    ScriptedPeer,
     Session,
     join_sessions,
     list_sessions,
@@ -21,7 +22,10 @@ from learnae.lab.through import (
     read_score,
     run_session,
 )
+from learnae.protocol.calls import DeployPoid, Join, Stage
 from learnae.protocol.cycle import WorkCycle
+from learnae.protocol.fund import FundError, SessionFund
+from learnae.sim.scenario import EPOCH_S
 
 SMALL = Setting(peers=8, cycles=12, malicious=2)
 
@@ -85,14 +89,64 @@ def test_script__succeeds_above_zero_only_and_waits_for_another_announcement() -
     draws = draw_swarm(1, peers=3, cycles=8)
     world, scripts = make_session(Setting(3, 8, 0), replace(draws, changes=(0, 5, -3) * 8), malicious=0, mode="dao")
     world.run()
-    scores = [host.peer.cycle.local.correct for host in world.hosts if host.peer is not None and host.peer.cycle.local is not None]
+    locals_ = [host.peer.cycle.local for host in world.hosts if host.peer is not None]
 
-    assert scores == [0, 40, 0]
-    assert all(isinstance(script, ScriptedPeer) and script.is_done for script in scripts)
-    ledger = world.hosts[0].peer.lane.ledger if world.hosts[0].peer is not None else None
-    assert ledger is not None and ledger.received(world.hosts[1].name) == Credits(40)
-    assert len(ledger.row(world.hosts[1].name).credited) == 8
+    assert [local.correct for local in locals_ if local is not None] == [0, 40, 0]
+    assert all(script.is_done for script in scripts)
+    assert world.hosts[0].peer is not None
+    row = world.hosts[0].peer.lane.ledger.row(world.hosts[1].name)
+    assert sum(row.credits.values()) == 40 and len(row.credited) == 8
 
 
 def test_script__starts_from_a_model_without_improvements() -> None:
     assert read_score(make_initial_model()) == 0
+
+
+# --- on the real contract -------------------------------------------------------------------------------------------
+
+
+def test_contract__pays_exactly_what_the_ledger_alone_gives() -> None:
+    """Sections 4.3, 6 and 7: tips and payouts as money on the embedded chain, by the shipped contracts."""
+    setting = Setting(peers=4, cycles=6, malicious=1)
+    sessions = list_sessions(setting, 5, is_contract=True)
+
+    assert join_sessions(sessions, [run_session(session) for session in sessions]) == run_fast(setting, 5)
+
+
+def test_contract__that_does_other_than_its_model_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison is not vacuous: a model that loses a claim, or refuses one, is found at once, with the way to repeat it."""
+    session = Session(Setting(3, 4, 0), seed=1, malicious=0, mode="dao", is_contract=True)
+    claim = SessionFund.claim
+
+    def lose(fund: SessionFund, *args: Any) -> None:
+        claim(fund, *args)
+        fund.seats[fund.index_of[args[0]]].claim = None
+
+    def refuse(fund: SessionFund, *args: Any) -> None:
+        raise FundError("TooManyPoints")
+
+    monkeypatch.setattr(SessionFund, "claim", lose)
+    with pytest.raises(InvariantBrokenError, match="disagree, about the claims; repeat it with: learnae paper --through contract"):
+        run_session(session)
+    monkeypatch.setattr(SessionFund, "claim", refuse)
+    with pytest.raises(InvariantBrokenError, match="disagree, SubmitClaim: done and TooManyPoints"):
+        run_session(session)
+
+
+def test_contract__refusals_reach_the_peers() -> None:
+    """A call that both refuse is refused: nobody joins twice."""
+    session = Session(Setting(3, 4, 0), seed=1, malicious=0, mode="dao", is_contract=True)
+    world, _ = make_session(session.setting, draw_swarm(1, peers=3, cycles=4), malicious=0, mode="dao")
+    peer = world.hosts[0].name
+    chain = ContractChain(world.rules, [host.name for host in world.hosts], seed=1, command="again")
+    poid = chain.execute(peer, DeployPoid(), EPOCH_S + 1)
+    assert poid is not None
+    chain.execute(peer, Join(poid), EPOCH_S + 1)
+
+    with pytest.raises(FundError, match="AlreadyMember"):
+        chain.execute(peer, Join(poid), EPOCH_S + 2)
+    view = chain.read(EPOCH_S + 2)
+    assert view.stage is Stage.FUNDING and view.time_s == EPOCH_S + 2
+    assert [(member.poid.peer_id, member.poid.fault) for member in view.members] == [(peer, "")]
+    assert chain.read_balance(peer) == 0
+    assert chain.read_balance(world.hosts[1].name) == DEPOSIT_WEI

@@ -196,7 +196,7 @@ class Session:
     seed: int
     malicious: int
     mode: str  # "tips" or "dao"
-    is_contract: bool = False  # on the real contract instead of its reference model; only where mode is "dao"
+    is_contract: bool = False  # on the real contract, not its reference model alone
 
     @property
     def command(self) -> str:
@@ -209,7 +209,7 @@ class Session:
 def list_sessions(setting: Setting, seed: int, *, is_contract: bool) -> list[Session]:
     """The sessions of one seed: everybody reports, or some never do; settled by tips, or by the fund."""
     return [
-        Session(setting, seed, malicious, mode, is_contract and mode == "dao")
+        Session(setting, seed, malicious, mode, is_contract)
         for malicious in (0, setting.malicious)
         for mode in ("tips", "dao")
     ]
@@ -222,6 +222,12 @@ def run_session(session: Session) -> tuple[Wei, ...]:
     """
     draws = draw_swarm(session.seed, peers=session.setting.peers, cycles=session.setting.cycles)
     world, scripts = make_session(session.setting, draws, malicious=session.malicious, mode=session.mode)
+    chain = world.chain
+    if session.is_contract:
+        from learnae.lab.contract import ContractChain
+
+        names = [host.name for host in world.hosts]
+        chain = world.chain = ContractChain(world.rules, names, seed=session.seed, command=session.command)
     try:
         world.run()
         world.checker.check_end()
@@ -230,11 +236,7 @@ def run_session(session: Session) -> tuple[Wei, ...]:
     late = sum(not script.is_done for script in scripts)
     if late:
         raise InvariantBrokenError(f"{late} peers did not come to the end of their script", session.command)
-    chain = world.chain
-    wallets = [chain.wallets[host.name] for host in world.hosts]
-    if session.mode == "tips":
-        return tuple(Wei(DEPOSIT_WEI + chain.tipped_wei[wallet]) for wallet in wallets)
-    return tuple(Wei(chain.paid_wei.get(wallet, 0)) for wallet in wallets)
+    return tuple(chain.read_balance(host.name) for host in world.hosts)
 
 
 def join_sessions(sessions: Sequence[Session], balances: Sequence[tuple[Wei, ...]]) -> Pair:

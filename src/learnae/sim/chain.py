@@ -96,6 +96,11 @@ class SimulatedChain:
             self._view = (key, view)
         return self._view[1]
 
+    def read_balance(self, peer: PeerId) -> Wei:
+        """What became of a member's deposit: what the contract paid it, with the tips it got and less those it gave."""
+        wallet = self.wallets[peer]
+        return Wei(self.paid_wei.get(wallet, 0) + self.tipped_wei[wallet])
+
     def _deploy(self, peer: PeerId, wallet: Address, now_s: int) -> Address:
         contract = Address(f"0x{self._changes:040x}")
         self._poids[contract] = PoidRecord(

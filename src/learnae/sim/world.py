@@ -38,6 +38,11 @@ PeerType = Callable[..., Peer]
 """Makes a peer from what `Peer` itself is made of; another one than `Peer` plays an attacker."""
 
 
+def derive_key(seed: int, index: int) -> SigningKey:
+    """The Ed25519 key of one peer of the world with this seed."""
+    return SigningKey(hashlib.sha256(f"learnae simulation {seed} {index}".encode()).digest())
+
+
 class World:
     """One simulated session."""
 
@@ -80,7 +85,7 @@ class World:
     # --- building -------------------------------------------------------------------------------------------
 
     def _make_host(self, index: int, learner: SimulatedLearner) -> Host:
-        key = SigningKey(hashlib.sha256(f"learnae simulation {self.seed} {index}".encode()).digest())
+        key = derive_key(self.seed, index)
         name = PeerId(bytes(key.verify_key))
         settings = PeerSettings(reports_help=index >= self.scenario.silent, tips_budget_wei=10**18, pace_s=self.scenario.cycle_s)
 
