@@ -103,6 +103,18 @@ class NotEnoughMoneyError(TransactionError):
         self.got_wei, self.needed_wei = got_wei, needed_wei
 
 
+class EndpointsDisagreeError(TransactionError):
+    """Two endpoints show different chains; nothing is sent while they do."""
+
+    def __init__(self, first: str, second: str, block: int, what: str) -> None:
+        super().__init__(
+            "sending a transaction",
+            f"the endpoints {first} and {second} disagree about block {block} ({what}); nothing was sent; "
+            "look the block up in an explorer and give the --rpc that is right, or wait if a node is catching up",
+            "EndpointsDisagree",
+        )
+
+
 class ChainServerError(LearnaeError):
     """The embedded chain cannot be served."""
 

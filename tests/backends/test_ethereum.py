@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import trio
 
 from learnae.backends.chain_server import serve_chain
-from learnae.backends.ethereum import ChainOptions, EthereumChain, open_ethereum_chain
+from learnae.backends.ethereum import ChainOptions, open_ethereum_chain
 from learnae.backends.ethereum.abi import ContractAbi, checksum, pack_nays, poid_abi, session_abi
+from learnae.backends.ethereum.intents import Intent
 from learnae.backends.ethereum.reader import encode_session_creation
 from learnae.backends.ethereum.rpc import Endpoint
 from learnae.errors import (
@@ -26,96 +25,10 @@ from learnae.errors import (
     WrongChainError,
 )
 from learnae.ids import Address, PeerId, Wei
-from learnae.protocol.calls import DeployPoid, Join, PayTip, SessionTerms, Stage, SubmitClaim
+from learnae.protocol.calls import DeployPoid, Join, PayTip, Stage, SubmitClaim
 from tests.backends.chain_beds import ETHER, make_identity, make_wallet, open_server, open_wallet
+from tests.backends.chain_bench import TIP, Bench, Killed, make_chain, open_bench
 from tests.conformance.chain import EVIDENCE, STRANGER, make_terms
-
-TIP = PayTip(STRANGER, Wei(777), EVIDENCE)
-
-
-class Killed(BaseException):
-    """The process dies here."""
-
-
-@dataclass
-class Faults:
-    """What goes wrong at the n-th request of an endpoint."""
-
-    at: int = -1
-    kind: str = "none"  # "before": not delivered; "after": delivered, the answer is lost; "kill": the process dies
-    count: int = 0
-    methods: list[str] = field(default_factory=list)
-    rewrite: Callable[[Any, Any], Any] = lambda asked, answer: answer
-
-
-class FaultyEndpoint(Endpoint):
-    """An endpoint that fails as told; nothing else differs."""
-
-    def __init__(self, url: str, faults: Faults, on_trouble: Callable[[str], None]) -> None:
-        super().__init__(url, on_trouble, retry_s=(0.001,))
-        self.faults = faults
-
-    async def _post(self, asked: object, what: str) -> Any:
-        faults, faults.count = self.faults, self.faults.count + 1
-        now = faults.count - 1 == faults.at
-        faults.methods.append(what)
-        if now and faults.kind == "before":
-            raise ChainUnreachableError(self.name, "connection refused")
-        answer = await super()._post(asked, what)
-        if now and faults.kind == "after":
-            raise ChainUnreachableError(self.name, "connection reset")
-        if now and faults.kind == "kill":
-            raise Killed
-        return faults.rewrite(asked, answer)
-
-
-@dataclass
-class Bench:
-    """A session on an embedded chain, seen through a faulty endpoint."""
-
-    url: str
-    session: Address
-    terms: SessionTerms
-    good: EthereumChain
-    faults: Faults
-    chain: EthereumChain
-    troubles: list[str]
-    saved: list[bytes | None]
-
-    async def tipped(self) -> int:
-        return await self.good.balance_wei(STRANGER)
-
-
-def make_chain(endpoint: Endpoint, name: str, troubles: list[str], saved: list[bytes | None], **options: Any) -> EthereumChain:
-    identity = make_identity(name)
-    chosen = ChainOptions(poll_s=0.002, fee_poll_s=0.002, save_pending=saved.append, **options)
-    sign = lambda message: identity.sign(message).signature  # noqa: E731
-    return EthereumChain(endpoint, 1337, make_wallet(name), PeerId(bytes(identity.verify_key)), sign, troubles.append, chosen)
-
-
-@asynccontextmanager
-async def open_bench(name: str = "payer", **options: Any) -> AsyncIterator[Bench]:
-    troubles: list[str] = []
-    saved: list[bytes | None] = []
-    faults = Faults()
-    async with (
-        open_server() as url,
-        open_wallet(url, "good") as good,
-        open_wallet(url, name),
-        FaultyEndpoint(url, faults, troubles.append) as endpoint,
-    ):
-        terms = make_terms(await now_s(endpoint))
-        session = await good.deploy_session(terms)
-        chain = make_chain(endpoint, name, troubles, saved, **options)
-        await chain.read_terms(session)
-        faults.count = 0
-        faults.methods.clear()
-        yield Bench(url, session, terms, good, faults, chain, troubles, saved)
-
-
-async def now_s(endpoint: Endpoint) -> int:
-    return int((await endpoint.request("eth_getBlockByNumber", "latest", False))["timestamp"], 16)
-
 
 # --- outages and kills --------------------------------------------------------------------------------------------
 
@@ -154,7 +67,7 @@ def test_kill__at_any_request_is_resumed_and_pays_at_most_once() -> None:
                     await bench.chain.submit(bench.session, TIP)
                 bench.faults.kind = "none"
                 raw = bench.saved[-1]
-                restarted = make_chain(bench.chain._endpoint, "payer", bench.troubles, bench.saved)
+                restarted = make_chain(bench.chain.endpoint, "payer", bench.troubles, bench.saved)
                 if raw is not None:
                     await restarted.resume(raw)
                     paid, resumed = paid + 777, resumed + 1
@@ -344,9 +257,12 @@ def test_reorganisation__is_read_again_from_the_start() -> None:
             first = await bench.chain.read(bench.session)
             assert len(first.members) == 1 and await bench.chain.read(bench.session) is first, "no new block, nothing read again"
 
+            left = [1]
+
             def forked(asked: Any, answer: Any) -> Any:
                 for request, reply in zip(asked, answer, strict=True) if isinstance(asked, list) else ():
-                    if request["method"] == "eth_getBlockByNumber" and request["params"][0] != "latest":
+                    if request["method"] == "eth_getBlockByNumber" and request["params"][0] != "latest" and left:
+                        left.pop()
                         reply["result"]["hash"] = "0x" + "ab" * 32
                 return answer
 
@@ -379,6 +295,9 @@ def test_node__that_answers_nonsense_is_one_sentence_and_no_state(method: str, r
             await bench.chain.submit(bench.session, Join(poid))
 
             def nonsense(asked: Any, answer: Any) -> Any:
+                for request, reply in zip(asked, answer, strict=True) if isinstance(asked, list) else ():
+                    if request["method"] == method:
+                        reply["result"] = result
                 return {"result": result} if isinstance(asked, dict) and asked["method"] == method else answer
 
             bench.faults.rewrite = nonsense
@@ -445,9 +364,7 @@ def return_code(code: bytes, before: bytes = b"") -> bytes:
 
 
 async def deploy_raw(bench: Bench, creation: bytes) -> Address:
-    from learnae.backends.ethereum.chain import _Intent
-
-    receipt = await bench.chain._send(_Intent("a trick", session_abi(), None, creation))
+    receipt = await bench.chain.submit_intent(None, Intent("a trick", None, creation))
     assert receipt.address is not None
     return receipt.address
 
@@ -496,7 +413,7 @@ def test_session__logged_by_its_own_init_code_but_created_by_another_is_refused(
 
 
 async def code_of(bench: Bench, contract: Address) -> bytes:
-    return bytes.fromhex((await bench.chain._endpoint.request("eth_getCode", contract, "latest"))[2:])
+    return bytes.fromhex((await bench.chain.endpoint.request("eth_getCode", contract, "latest"))[2:])
 
 
 def poid_creation(

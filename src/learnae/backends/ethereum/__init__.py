@@ -4,7 +4,8 @@ import sys
 
 _recursion_limit = sys.getrecursionlimit()
 
-from learnae.backends.ethereum.chain import ChainOptions, Cost, EthereumChain, ask_faucet, open_ethereum_chain  # noqa: E402
+from learnae.backends.ethereum.chain import Cost, EthereumChain, ask_faucet, open_ethereum_chain  # noqa: E402
+from learnae.backends.ethereum.options import ChainOptions  # noqa: E402
 from learnae.backends.ethereum.wallet import WalletKey  # noqa: E402
 
 # A library under eth-account (py_ecc) raises the limit to 100,000 for everybody: then a stranger's deeply nested bytes would

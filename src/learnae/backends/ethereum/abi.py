@@ -164,6 +164,12 @@ def tips_abi() -> ContractAbi:
     return ContractAbi(load_artefact("Tips"))
 
 
+def explain_refusal(revert: bytes) -> tuple[str, str]:
+    """The error's name and a sentence about it, whichever of the contracts gave it; the name is empty if none knows it."""
+    found = [abi.explain(revert) for abi in (session_abi(), governance_abi(), tips_abi(), poid_abi())]
+    return next((one for one in found if one[0]), found[0])
+
+
 def pack_nays(nays: tuple[int, ...]) -> list[int]:
     """A ballot as words of 256 claims; trailing words that are zero are left out."""
     words: dict[int, int] = {}

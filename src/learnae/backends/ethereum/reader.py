@@ -1,4 +1,4 @@
-"""Reads one session from a node: its terms, and its state at the newest block.
+"""Reads one session from a node: its terms, and its state at the newest block that counts.
 
 Members, claims, ballots and payments come from the contract's events, each read once; approvals and dues from its views,
 in pages, once when the session closes. What was read is thrown away when the chain replaced the block it stood on.
@@ -143,6 +143,12 @@ async def read_facts(endpoint: Endpoint, session: Address) -> SessionFacts:
     return SessionFacts(terms, created, tips, governance)
 
 
+async def read_block_hash(endpoint: Endpoint, number: int) -> bytes | None:
+    """The hash of a block; None if the node has none of that number."""
+    found = await endpoint.request("eth_getBlockByNumber", hex(number), False)
+    return None if found is None else Fields("eth_getBlockByNumber", found).data("hash")
+
+
 async def _find_log(endpoint: Endpoint, contract: Address, block: int, abi: ContractAbi, event: str) -> Fields | None:
     asked = {"address": contract, "topics": ["0x" + abi.topics[event].hex()], "fromBlock": hex(block), "toBlock": hex(block)}
     found = await endpoint.request("eth_getLogs", asked)
@@ -162,18 +168,39 @@ class SessionReader:
         self._rows: list[tuple[Any, ...]] = []
         self._view: ChainView | None = None
 
-    async def read(self) -> ChainView:
-        """The session at the newest block."""
+    async def read(self, confirmations: int) -> ChainView:
+        """The session at the newest block that has so many confirmations, its own included.
+
+        A node that is behind what was read already is not followed back. Raises: ChainAnswerError.
+        """
         asked: list[tuple[str, tuple[object, ...]]] = [("eth_getBlockByNumber", ("latest", False))]
         if self._scan.block_hash:
             asked.append(("eth_getBlockByNumber", (hex(self._scan.block), False)))
         found = await self._endpoint.batch(asked)
-        head = Fields("eth_getBlockByNumber", found[0])
-        number, block_hash = head.number("number"), head.data("hash")
-        if self._view is not None and block_hash == self._scan.block_hash:
+        newest = Fields("eth_getBlockByNumber", found[0])
+        number = max(newest.number("number") - confirmations + 1, self._facts.created_block)
+        if self._scan.block_hash and (found[1] is None or Fields("eth_getBlockByNumber", found[1]).data("hash") == self._scan.block_hash):
+            if self._view is not None and number <= self._scan.block:
+                return self._view
+        elif self._scan.block_hash:
+            self._forget()
+        return await self._read_block(number, newest if newest.number("number") == number else None)
+
+    async def read_at(self, number: int) -> ChainView:
+        """The session at one block, not older than what was read before. Raises: ChainAnswerError."""
+        if self._scan.block_hash and await read_block_hash(self._endpoint, self._scan.block) != self._scan.block_hash:
+            self._forget()
+        if self._view is not None and number == self._scan.block:
             return self._view
-        if self._scan.block_hash and (found[1] is None or Fields("eth_getBlockByNumber", found[1]).data("hash") != self._scan.block_hash):
-            self._scan, self._rows = _Scan(self._facts.created_block - 1), []  # Reorganised: read everything again.
+        return await self._read_block(number, None)
+
+    def _forget(self) -> None:
+        """The chain was reorganised: everything is read again, also where the proofs of identity stand."""
+        self._scan, self._rows, self._poids, self._view = _Scan(self._facts.created_block - 1), [], {}, None
+
+    async def _read_block(self, number: int, header: Fields | None) -> ChainView:
+        if header is None:
+            header = Fields("eth_getBlockByNumber", await self._endpoint.request("eth_getBlockByNumber", hex(number), False))
         scan = replace(
             self._scan,
             members=list(self._scan.members),
@@ -183,11 +210,11 @@ class SessionReader:
             paid=dict(self._scan.paid),
         )
         await self._follow_events(scan, number)
-        scan.block, scan.block_hash = number, block_hash
+        scan.block, scan.block_hash = number, header.data("hash")
         await self._judge_poids(scan.members)
-        self._view = await self._build_view(scan, number, head.number("timestamp"))
-        self._scan = scan
-        return self._view
+        view = await self._build_view(scan, number, header.number("timestamp"))
+        self._view, self._scan = view, scan
+        return view
 
     # --- events -------------------------------------------------------------------------------------------------
 
@@ -264,7 +291,7 @@ class SessionReader:
     # --- views --------------------------------------------------------------------------------------------------
 
     async def _build_view(self, scan: _Scan, number: int, time_s: int) -> ChainView:
-        stage_number, counts = await self._call("summary", number)
+        stage_number, counts = await self._read_summary(number, scan.block_hash)
         stage = STAGES[min(stage_number, len(STAGES) - 1)]
         members, claims, ballots, _tallied, training_ends_s, claiming_ends_s, voting_ends_s, _points = counts
         if (members, claims, ballots) != (len(scan.members), len(scan.claims), len(scan.ballots)):
@@ -292,6 +319,15 @@ class SessionReader:
             claiming_ends_s=claiming_ends_s,
             voting_ends_s=voting_ends_s,
         )
+
+    async def _read_summary(self, number: int, block_hash: bytes) -> tuple[Any, ...]:
+        """The contract's counters at a block, which must still be the block that the events were read up to."""
+        message = {"to": self._session, "data": "0x" + session_abi().encode("summary").hex()}
+        asked = [("eth_call", (message, hex(number))), ("eth_getBlockByNumber", (hex(number), False))]
+        output, header = await self._endpoint.batch(asked)
+        if header is None or Fields("eth_getBlockByNumber", header).data("hash") != block_hash:
+            raise ChainAnswerError("eth_getBlockByNumber", f"block {number} was replaced while it was read")
+        return session_abi().decode("summary", read_bytes("eth_call", output))
 
     def _member(self, index: int, wallet: Address, poid: Address) -> Member:
         record = self._poids[poid]

@@ -22,7 +22,9 @@ ANSWER_BYTES_MAX: Final = 64 << 20  # A page of 5,000 logs is about 4 MB, a batc
 BATCH: Final = 100  # Requests in one batch: public endpoints refuse more.
 _ANSWER_S_MAX: Final = 30.0
 _RETRY_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
-_BUSY: Final = frozenset({429, 502, 503, 504})
+_BUSY: Final = frozenset({408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+_RATE: Final = ("rate limit", "too many requests", "request limit", "capacity exceeded", "compute units")  # Providers' words for 429.
+_ANSWERS_MAX: Final = 20  # Useless answers in a row, three minutes of them, before an endpoint is given up.
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # It logs whole addresses, and providers put the secret key into them.
 
@@ -59,7 +61,7 @@ class Endpoint:
 
     async def request(self, method: str, *params: object) -> Any:
         """One call. Raises: ChainUnreachableError, ChainAnswerError, RpcError."""
-        return _result(method, await self._post({"jsonrpc": "2.0", "id": 0, "method": method, "params": params}, method))
+        return self._result(method, await self._post({"jsonrpc": "2.0", "id": 0, "method": method, "params": params}, method))
 
     async def batch(self, calls: Sequence[tuple[str, tuple[object, ...]]]) -> list[Any]:
         """Many calls, results in their order. Raises as `request`, for the first that failed."""
@@ -69,10 +71,10 @@ class Endpoint:
             asked = [{"jsonrpc": "2.0", "id": index, "method": method, "params": params} for index, (method, params) in enumerate(page)]
             answers = await self._post(asked, "a batch")
             if not isinstance(answers, list):
-                _result("a batch", answers)
+                self._result("a batch", answers)
                 raise ChainAnswerError("a batch", "it is not a list")
             by_id = {answer.get("id"): answer for answer in answers if isinstance(answer, dict)}
-            results += [_result(method, by_id.get(index)) for index, (method, _) in enumerate(page)]
+            results += [self._result(method, by_id.get(index)) for index, (method, _) in enumerate(page)]
         return results
 
     async def patiently(self, ask: Callable[[], Awaitable[Found]]) -> Found:
@@ -93,6 +95,24 @@ class Endpoint:
                 self._on_trouble(f"the Ethereum endpoint {self.name} answers again")
             return found
 
+    async def surely(self, ask: Callable[[], Awaitable[Found]]) -> Found:
+        """As `patiently`, for questions that every working node answers: a useless answer is asked for again, for some minutes.
+
+        Raises: ChainAnswerError: they were all useless.
+        """
+        useless: list[ChainAnswerError] = []
+
+        async def attempt() -> Found:
+            try:
+                return await ask()
+            except ChainAnswerError as error:
+                useless.append(error)
+                if len(useless) > _ANSWERS_MAX:
+                    raise
+                raise ChainUnreachableError(self.name, f"its answers are of no use ({error})") from error
+
+        return await self.patiently(attempt)
+
     async def _post(self, asked: object, what: str) -> Any:
         try:
             async with self._client.stream("POST", self._url, json=asked) as answer:
@@ -111,16 +131,18 @@ class Endpoint:
         except ValueError:
             raise ChainAnswerError(what, f"it is not JSON (HTTP {status})") from None
 
-
-def _result(method: str, answer: object) -> Any:
-    if not isinstance(answer, dict):
-        raise ChainAnswerError(method, "an answer is missing")
-    error = answer.get("error")
-    if error is None:
-        return answer.get("result")
-    if not isinstance(error, dict):
-        raise ChainAnswerError(method, "its error is no object")
-    raise RpcError(method, str(error.get("message"))[:500], _revert_bytes(error.get("data")))
+    def _result(self, method: str, answer: object) -> Any:
+        if not isinstance(answer, dict):
+            raise ChainAnswerError(method, "an answer is missing")
+        error = answer.get("error")
+        if error is None:
+            return answer.get("result")
+        if not isinstance(error, dict):
+            raise ChainAnswerError(method, "its error is no object")
+        message = str(error.get("message"))[:500]
+        if error.get("code") == 429 or any(words in message.lower() for words in _RATE):
+            raise ChainUnreachableError(self.name, f"it is busy ({message[:100]})")
+        raise RpcError(method, message, _revert_bytes(error.get("data")))
 
 
 def _revert_bytes(data: object) -> bytes | None:

@@ -6,9 +6,8 @@ The contract checks the same; here they are checked before a transaction carries
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-from eth_account.messages import SignableMessage, encode_typed_data
 from eth_keys.datatypes import Signature
 from eth_keys.exceptions import BadSignature
 from eth_utils.crypto import keccak
@@ -22,14 +21,11 @@ from learnae.protocol.calls import CastBallot, CastGrouped, ClaimBatch, Signable
 
 SIGNATURE_BYTES: Final = 64
 _HALF_ORDER: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
-_TYPES: Final = {
-    "Claim": [
-        {"name": "member", "type": "address"},
-        {"name": "points", "type": "uint256"},
-        {"name": "evidence", "type": "bytes32"},
-    ],
-    "Ballot": [{"name": "member", "type": "address"}, {"name": "nay", "type": "bytes32"}],
-}
+_DOMAIN_TYPE: Final = keccak(text="EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
+_CLAIM_TYPE: Final = keccak(text="Claim(address member,uint256 points,bytes32 evidence)")
+_BALLOT_TYPE: Final = keccak(text="Ballot(address member,bytes32 nay)")
+_NAME: Final = keccak(text="learnae Session")
+_VERSION: Final = keccak(text="1")
 
 
 def sign_call(key: WalletKey, *, chain_id: int, session: Address, call: Signable) -> bytes:
@@ -79,14 +75,17 @@ def _halves(signature: bytes) -> tuple[bytes, bytes]:
 
 
 def _hash(chain_id: int, session: Address, wallet: Address, call: Signable) -> bytes:
-    """The 32 bytes that are signed: EIP-712 over the domain of one session on one chain."""
-    message: dict[str, Any] = {"member": wallet}
+    """The 32 bytes that are signed: EIP-712 over the domain of one session on one chain.
+
+    Put together here and not by eth-account, which takes 60 times as long; a group has hundreds of them.
+    """
     if isinstance(call, SubmitClaim):
-        kind = "Claim"
-        message |= {"points": call.points, "evidence": call.evidence}
+        fields = [_CLAIM_TYPE, _word(wallet), call.points.to_bytes(32, "big"), call.evidence]
     else:
-        kind = "Ballot"
-        message |= {"nay": keccak(b"".join(word.to_bytes(32, "big") for word in pack_nays(call.nays)))}
-    domain = {"name": "learnae Session", "version": "1", "chainId": chain_id, "verifyingContract": session}
-    signable: SignableMessage = encode_typed_data(domain, {kind: _TYPES[kind]}, message)
-    return keccak(b"\x19" + signable.version + signable.header + signable.body)
+        fields = [_BALLOT_TYPE, _word(wallet), keccak(b"".join(word.to_bytes(32, "big") for word in pack_nays(call.nays)))]
+    domain = keccak(b"".join((_DOMAIN_TYPE, _NAME, _VERSION, chain_id.to_bytes(32, "big"), _word(session))))
+    return keccak(b"\x19\x01" + domain + keccak(b"".join(fields)))
+
+
+def _word(address: Address) -> bytes:
+    return bytes(12) + bytes.fromhex(address[2:])
