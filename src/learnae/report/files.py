@@ -62,13 +62,14 @@ def write_report(report: SessionReport, folder: Path) -> Path:
     Each file appears whole or not at all. Raises: OSError: the folder or disk does not take them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / "summary.json", json.dumps(compute_summary(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    replace_file(folder / "summary.json", json.dumps(compute_summary(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     page = folder / "report.html"
-    _replace(page, compose_page(report))
+    replace_file(page, compose_page(report))
     return page
 
 
-def _replace(path: Path, content: str) -> None:
+def replace_file(path: Path, content: str) -> None:
+    """Write a file that appears whole or not at all."""
     draft = path.with_name(path.name + ".part")
     draft.write_text(content, encoding="utf-8", errors="replace")
     os.replace(draft, path)

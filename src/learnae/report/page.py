@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 from learnae.report.balances import draw_balances
 from learnae.report.curves import draw_accuracy, draw_peer_curves
+from learnae.report.document import compose_document, footer, header, legend, section, tile
 from learnae.report.ledger import draw_ledger
 from learnae.report.markup import Markup, join, tag
 from learnae.report.model import PeerReport, SessionReport
-from learnae.report.readings import ACCURACY, ADOPTIONS, BALANCES, LEDGER, TABLE, set_reading
+from learnae.report.readings import ACCURACY, ADOPTIONS, BALANCES, LEDGER, TABLE
 from learnae.report.swarm import RIBBONS_MAX, count_pairs, draw_adoptions, draw_helpers, draw_role
 from learnae.report.words import clean_text, format_count, format_duration, format_percent, format_points, format_wei, pick_unit, shorten
-
-# The page may style itself and nothing else: even a text that slipped through could load or run nothing.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def compose_page(report: SessionReport) -> str:
     """The whole page as text."""
-    style = Markup(files("learnae.report").joinpath("style.css").read_text(encoding="utf-8"))
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", f"{clean_text(report.session)} – LEARNAE session"),
-        tag("style", style),
-    )
     parts = [_compose_top(report), _compose_tiles(report), _compose_stages(report)]
     parts += [_compose_accuracy(report), _compose_adoptions(report), _compose_ledger(report), _compose_balances(report)]
     parts += [_compose_table(report), _compose_footer(report)]
-    return "<!doctype html>\n" + tag("html", head, tag("body", tag("main", *parts)), lang="en") + "\n"
+    return compose_document(f"{clean_text(report.session)} – LEARNAE session", *parts)
 
 
 def _compose_top(report: SessionReport) -> Markup:
     count = format_count(len(report.peers), "peer")
     words = f"{count} trained one model together in {format_duration(report.seconds)}, each on its own data, with no server between them."
-    return tag(
-        "header", tag("p", "LEARNAE session", class_="eyebrow"), tag("h1", clean_text(report.session)), tag("p", words, class_="lead-in")
-    )
-
-
-def _tile(figure: str, what: str, more: str, kind: str = "") -> Markup:
-    return tag("div", tag("b", figure), tag("span", what, class_="what"), tag("span", more), class_=f"tile {kind}".strip())
+    return header("LEARNAE session", report.session, words)
 
 
 def _compose_tiles(report: SessionReport) -> Markup:
@@ -52,29 +33,29 @@ def _compose_tiles(report: SessionReport) -> Markup:
     silent = sum(peer.role == "silent" for peer in report.peers)
     return tag(
         "div",
-        _tile(format_percent(swarm), "accuracy in the swarm", "median of the honest peers, on a test set that nobody trained on"),
-        _tile(
+        tile(format_percent(swarm), "accuracy in the swarm", "median of the honest peers, on a test set that nobody trained on"),
+        tile(
             format_points(swarm - alone),
             "points above training alone",
             f"the same peers alone reach {format_percent(alone)}",
             "good" if swarm > alone else "bad",
         ),
-        _tile(
+        tile(
             format_points(swarm - report.accuracy_pooled),
             "points from pooled training",
             f"all data in one place would reach {format_percent(report.accuracy_pooled)}",
         ),
-        _tile(
+        tile(
             f"{len(report.adoptions):,}",
             "adoptions of averaged models",
             f"{sum(peer.help_given for peer in report.peers):,} credits of help",
         ),
-        _tile(
+        tile(
             f"{format_wei(report.paid_wei, exponent)} {unit}",
             "paid out by the DAO",
             f"of a fund of {format_wei(report.fund_wei, exponent)} {unit}{_name_dust(report)}",
         ),
-        _tile(
+        tile(
             "equal" if report.ledgers_equal else "different",
             "ledgers of the honest peers",
             f"at voting time, with {format_count(silent, 'silent peer')}" if silent else "at voting time",
@@ -103,19 +84,11 @@ def _compose_stages(report: SessionReport) -> Markup:
     return tag("div", *parts, class_="ribbon-bar")
 
 
-def _section(title: str, question: str, *content: Markup, reading: str) -> Markup:
-    return tag("section", tag("h2", title), tag("p", question, class_="question"), *content, set_reading(reading))
-
-
-def _legend(*entries: tuple[str, str]) -> Markup:
-    return tag("div", *[tag("span", tag("i", style=f"background:var(--{colour})"), words) for colour, words in entries], class_="legend")
-
-
 def _compose_accuracy(report: SessionReport) -> Markup:
-    return _section(
+    return section(
         "Accuracy over time",
         "What does a peer gain by not being alone?",
-        _legend(("swarm", "in the swarm"), ("alone", "the same peer alone"), ("pooled", "pooled: all data in one place")),
+        legend(("swarm", "in the swarm"), ("alone", "the same peer alone"), ("pooled", "pooled: all data in one place")),
         tag("div", draw_accuracy(report), class_="wide"),
         draw_peer_curves(report),
         reading=ACCURACY,
@@ -125,7 +98,7 @@ def _compose_accuracy(report: SessionReport) -> Markup:
 def _compose_adoptions(report: SessionReport) -> Markup:
     pairs = count_pairs(report)
     some = f" Of {pairs} pairs, the {RIBBONS_MAX} that gained most are drawn." if pairs > RIBBONS_MAX else ""
-    return _section(
+    return section(
         "Who learned from whom",
         "Whose models made others better?",
         tag("div", draw_adoptions(report), draw_helpers(report), class_="pair"),
@@ -137,7 +110,7 @@ def _compose_ledger(report: SessionReport) -> Markup:
     rows = zip(report.peers, report.ledger, strict=False)
     silent = [clean_text(peer.name) for peer, row in rows if peer.role == "silent" and not any(row)]
     more = f" The row of {', '.join(silent[:5])} is empty: it never reported the help it got." if silent else ""
-    return _section(
+    return section(
         "The shared ledger",
         "Who owes how much to whom?",
         tag("div", draw_ledger(report), class_="wide"),
@@ -146,10 +119,10 @@ def _compose_ledger(report: SessionReport) -> Markup:
 
 
 def _compose_balances(report: SessionReport) -> Markup:
-    return _section(
+    return section(
         "What became of the deposits",
         "Does it pay to help, and does it pay to keep silent?",
-        _legend(("dao", "paid by the DAO"), ("tips", "had they tipped each other directly")),
+        legend(("dao", "paid by the DAO"), ("tips", "had they tipped each other directly")),
         tag("div", draw_balances(report), class_="wide"),
         reading=BALANCES,
     )
@@ -175,7 +148,7 @@ def _compose_table(report: SessionReport) -> Markup:
         tag("tbody", *[_compose_row(peer, exponent) for peer in report.peers]),
         tag("tfoot", tag("tr", *[tag("td", words) for words in foot])),
     )
-    return _section(
+    return section(
         "Peer by peer",
         "The same in figures.",
         tag("div", table, class_="wide"),
@@ -213,4 +186,4 @@ def _compose_footer(report: SessionReport) -> Markup:
         ("machine", report.machine or "–"),
         ("duration", format_duration(report.seconds)),
     )
-    return tag("footer", *[tag("dl", tag("dt", name), tag("dd", clean_text(words)), style="margin:0") for name, words in facts])
+    return footer(*facts)
