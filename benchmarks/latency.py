@@ -32,6 +32,7 @@ from learnae.protocol.messages import ModelAnnounced
 from learnae.protocol.peer import Peer, PeerSettings
 from learnae.protocol.rules import SessionRules
 from learnae.protocol.validation import ControlCodec
+from learnae.sim.learner import Unaudited
 from learnae.tangle.vertex import Vertex
 
 MODEL_BYTES = 407_392  # The digits model: 101,770 numbers and a header.
@@ -42,7 +43,7 @@ LISTEN = ("/ip4/127.0.0.1/tcp/0",)
 TRAINING_S = 3600
 
 
-class ReadyLearner:
+class ReadyLearner(Unaudited):
     """Answers at once; every model is new. A trains and never averages, B averages and has nothing to train on."""
 
     def __init__(self, *, trains: bool) -> None:

@@ -265,6 +265,16 @@ class TrainingDivergedError(LearningError):
         )
 
 
+class ValidationSizeError(LearningError):
+    """The own validation examples are too many to be opened to auditors."""
+
+    def __init__(self, found_bytes: int, bytes_max: int) -> None:
+        super().__init__(
+            f"the validation examples have {found_bytes} bytes, at most {bytes_max} can be audited; this peer's receipts will not count; "
+            "lower VALIDATION_SHARE in the task"
+        )
+
+
 class ModelRejectedError(LearningError):
     """The bytes of a model are not a model of this session. Nothing was allocated or changed."""
 

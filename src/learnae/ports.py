@@ -14,7 +14,7 @@ import trio
 
 from learnae.ids import Address, Cid, PeerId, Topic, Wei
 from learnae.protocol.calls import Call, ChainView, SessionTerms, Signable
-from learnae.protocol.measures import Evaluation, TaskFacts
+from learnae.protocol.measures import Evaluation, Recount, TaskFacts
 from learnae.tangle.verdict import Verdict
 
 
@@ -119,12 +119,17 @@ class Network(Protocol):
     async def send(self, peer: PeerId, content: bytes) -> bool:
         """Send one direct message; False if the peer cannot be reached within a few seconds."""
 
-    async def fetch_file(self, cid: Cid, *, providers: Sequence[PeerId], bytes_max: int) -> None:
+    async def fetch_file(self, cid: Cid, *, providers: Sequence[PeerId], bytes_max: int, public: bool = True) -> None:
         """Bring a file into this node's BlockStore from the providers, each block verified before it is kept.
 
         Only blocks that were asked for are kept; stops at `bytes_max`; switches provider when one stalls or lies.
+        A file that was opened to this peer alone is fetched as not public, so that it goes no further.
         Raises: FetchError (nobody had it, all stalled or lied, or it is larger than `bytes_max`). Cancellable.
         """
+
+
+    def open_file(self, cid: Cid, peers: Iterable[PeerId]) -> None:
+        """Give a file that is not public to these peers; more peers may follow. Forgotten with the node."""
 
 
 DIRECT_BYTES_MAX = 1 << 20  # A page of 256 vertices of 4 KiB; larger pages are split by the sender.
@@ -198,6 +203,15 @@ class Learner(Protocol):
 
     async def average(self, local: bytes, remote: bytes, *, remote_share: float) -> tuple[bytes, Evaluation, Evaluation]:
         """The session's reduce step on two models (4.1), its evaluation, and that of `remote`; `local` is the reference of both."""
+
+    async def read_validation(self, salt: bytes) -> tuple[bytes, int]:
+        """The private validation examples as a file for auditors, and the `total` that receipts on them have.
+
+        `salt` (16 bytes) is written into it, so that who only sees its CID cannot confirm a guess. The same salt gives the same bytes.
+        """
+
+    async def recount(self, before: bytes, after: bytes, remote: bytes, validation: bytes) -> Recount:
+        """Repeat another member's measurement on the validation file that it opened (docs/audits.md)."""
 
     async def close(self) -> None: ...
 

@@ -9,6 +9,7 @@ import trio
 
 from learnae.errors import ModelRejectedError, SliceRejectedError
 from learnae.ports import Learner
+from learnae.protocol.measures import Recount
 
 
 def check_learner(make_learner: Callable[[], Learner]) -> None:
@@ -16,6 +17,7 @@ def check_learner(make_learner: Callable[[], Learner]) -> None:
     trio.run(_check_models, make_learner)
     trio.run(_check_training, make_learner)
     trio.run(_check_strangers, make_learner)
+    trio.run(_check_audits, make_learner)
 
 
 async def _check_models(make_learner: Callable[[], Learner]) -> None:
@@ -81,3 +83,30 @@ async def _check_strangers(make_learner: Callable[[], Learner]) -> None:
         assert (await learner.evaluate(model, reference=None)).total > 0, "it goes on after a rejection"
     finally:
         await learner.close()
+
+
+async def _check_audits(make_learner: Callable[[], Learner]) -> None:
+    """What one learner reports, another repeats from the models and the opened validation file."""
+    learner, auditor = make_learner(), make_learner()
+    salt = bytes(range(16))
+    try:
+        facts = await learner.open()
+        before = await learner.initial_model(1)
+        remote, _ = await learner.train(before, private_slices=range(facts.private_slices), slices=(), seed=5)
+        validation, total = await learner.read_validation(salt)
+        assert (await learner.read_validation(salt))[0] == validation != (await learner.read_validation(bytes(16)))[0]
+        for share in (0.25, 0.5, 1.0):
+            after, evaluation, _ = await learner.average(before, remote, remote_share=share)
+            was = await learner.evaluate(before, reference=None)
+            recount = await auditor.recount(before, after, remote, validation)
+            assert recount == Recount(correct_before=was.correct, correct_after=evaluation.correct, total=total, derives=True)
+        for impostor in (before, await learner.initial_model(2)):
+            assert not (await auditor.recount(before, impostor, remote, validation)).derives, "not made from the helper's model"
+        for hostile in (b"", validation[:-1], validation + b"\0", before):
+            with pytest.raises(SliceRejectedError):
+                await auditor.recount(before, after, remote, hostile)
+        with pytest.raises(ModelRejectedError):
+            await auditor.recount(before, b"", remote, validation)
+    finally:
+        await learner.close()
+        await auditor.close()

@@ -135,6 +135,17 @@ async def _check_fetch(open_networks: OpenNetworks) -> None:
         with pytest.raises(FetchError, match="it does not have all blocks"):
             await one.fetch_file(private, providers=both, bytes_max=100)
 
+        large = Random(7).randbytes(600_000)  # a root and three leaves
+        secret = stores[1].put_file(large, public=False)
+        two.open_file(secret, [one.peer_id])
+        await one.fetch_file(secret, providers=[two.peer_id], bytes_max=len(large), public=False)
+        assert stores[0].get_file(secret, bytes_max=len(large)) == large
+        await three.connect(two.addresses[0])
+        with pytest.raises(FetchError, match="it does not have all blocks"):
+            await three.fetch_file(secret, providers=[one.peer_id, two.peer_id], bytes_max=len(large))
+        two.open_file(secret, [three.peer_id])
+        await three.fetch_file(secret, providers=[two.peer_id], bytes_max=len(large), public=False)
+
 
 async def _next(network: Network) -> NetworkEvent:
     event = await network.events.receive()

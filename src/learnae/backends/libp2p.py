@@ -21,6 +21,7 @@ from learnae.backends.libp2p_gossip import Judge
 from learnae.backends.libp2p_host import Host, open_host, parse_address
 from learnae.backends.libp2p_pubsub import PubSub
 from learnae.backends.libp2p_scores import BLAMED_WEIGHT, Scores
+from learnae.backends.opened_files import OpenedFiles
 from learnae.ids import Cid, PeerId, Topic, short_name
 from learnae.ports import BlockStore, Connected, DirectMessage, Disconnected, NetworkEvent
 
@@ -41,7 +42,8 @@ class Libp2pNetwork:
         self._told_more = trio.lowlevel.ParkingLot()
         self._direct = DirectMessages(host, self._deliver, self.blame)
         self._pubsub = PubSub(host, self.scores, rng)
-        self._server = BlockServer(host, blocks)
+        self._files = OpenedFiles(blocks)
+        self._server = BlockServer(host, self._files)
         host.blame = self.blame
         self._fetcher = Fetcher(host, blocks, self.blame)
 
@@ -81,8 +83,11 @@ class Libp2pNetwork:
     async def send(self, peer: PeerId, content: bytes) -> bool:
         return await self._direct.send(peer, content)
 
-    async def fetch_file(self, cid: Cid, *, providers: Sequence[PeerId], bytes_max: int) -> None:
-        await self._fetcher.fetch_file(cid, providers=providers, bytes_max=bytes_max)
+    async def fetch_file(self, cid: Cid, *, providers: Sequence[PeerId], bytes_max: int, public: bool = True) -> None:
+        await self._fetcher.fetch_file(cid, providers=providers, bytes_max=bytes_max, public=public)
+
+    def open_file(self, cid: Cid, peers: Iterable[PeerId]) -> None:
+        self._files.open(cid, peers)
 
     # --- inside -------------------------------------------------------------------------------------------------
 

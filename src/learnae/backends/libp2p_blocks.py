@@ -16,8 +16,8 @@ from libp2p.abc import INetStream
 
 from learnae.backends.libp2p_direct import read_exactly
 from learnae.backends.libp2p_host import Host
+from learnae.backends.opened_files import OpenedFiles
 from learnae.ids import CID_BYTES, Cid, PeerId, is_cid
-from learnae.ports import BlockStore
 
 PROTOCOL: Final = "/learnae/blocks/1"
 ABSENT: Final = 0xFFFFFFFF
@@ -29,10 +29,10 @@ IDLE_S: Final = 60.0  # A stream on which nothing is asked is closed; the asker 
 
 
 class BlockServer:
-    """Gives the public blocks of a store to whoever asks, a bounded number at a time."""
+    """Gives the public blocks of a store, and what was opened to one peer, to whoever asks, a bounded number at a time."""
 
-    def __init__(self, host: Host, blocks: BlockStore) -> None:
-        self._blocks = blocks
+    def __init__(self, host: Host, files: OpenedFiles) -> None:
+        self._files = files
         self._streams: dict[PeerId, int] = {}
         host.handle_streams(PROTOCOL, self._serve)
 
@@ -50,7 +50,7 @@ class BlockServer:
                         return
                     for cid in cids:
                         idle.deadline = trio.current_time() + WRITE_S
-                        block = self._blocks.get_public_block(cid)
+                        block = self._files.read(cid, peer)
                         if block is None:
                             await stream.write(ABSENT.to_bytes(4, "big"))
                         else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import trio
@@ -33,6 +34,10 @@ BATCH_BYTES: Final = 4 << 20  # Verified blocks held in memory before they are s
 ATTEMPTS_MAX: Final = 3  # Streams that brought nothing, per provider: a line with loss stalls now and then, a dead one always.
 
 
+Keep = Callable[[list[tuple[Cid, bytes]]], None]
+"""Stores verified blocks."""
+
+
 class _Lied(Exception):
     """A provider sent what was not asked for; the text says what."""
 
@@ -50,11 +55,11 @@ class Fetcher:
     def __init__(self, host: Host, blocks: BlockStore, blame: Callable[[PeerId, str], None]) -> None:
         self._host, self._blocks, self._blame = host, blocks, blame
 
-    async def fetch_file(self, cid: Cid, *, providers: Sequence[PeerId], bytes_max: int) -> None:
+    async def fetch_file(self, cid: Cid, *, providers: Sequence[PeerId], bytes_max: int, public: bool = True) -> None:
         """See `Network.fetch_file`. Raises: FetchError; DiskFullError from the store."""
         plan = FetchPlan(cid, bytes_max, self._blocks.has_block, self._blocks.get_block)
         peers = [peer for peer in dict.fromkeys(providers) if peer != self._host.peer_id][:PROVIDERS_MAX]
-        job = _Job(self._host, self._blocks, self._blame, plan)
+        job = _Job(self._host, partial(self._blocks.put_blocks, public=public), self._blame, plan)
         try:
             if not plan.is_done:
                 await job.run(peers)
@@ -68,8 +73,8 @@ class Fetcher:
 class _Job:
     """One fetch: its tasks, what they verified and did not store yet, and why providers were left."""
 
-    def __init__(self, host: Host, blocks: BlockStore, blame: Callable[[PeerId, str], None], plan: FetchPlan) -> None:
-        self._host, self._blocks, self._blame, self._plan = host, blocks, blame, plan
+    def __init__(self, host: Host, keep: Keep, blame: Callable[[PeerId, str], None], plan: FetchPlan) -> None:
+        self._host, self._keep, self._blame, self._plan = host, keep, blame, plan
         self._batch: list[tuple[Cid, bytes]] = []
         self._batch_bytes = 0
         self._received: dict[PeerId, int] = {}  # blocks, by who sent them
@@ -91,7 +96,7 @@ class _Job:
     def keep_rest(self) -> None:
         batch, self._batch, self._batch_bytes = self._batch, [], 0
         if batch:
-            self._blocks.put_blocks(batch)
+            self._keep(batch)
 
     async def _work(self, peer: PeerId) -> None:
         reason = "it could not be reached"
@@ -182,7 +187,7 @@ class _Job:
             self._batch_bytes += len(block)
             if self._batch_bytes >= BATCH_BYTES:
                 batch, self._batch, self._batch_bytes = self._batch, [], 0
-                await trio.to_thread.run_sync(self._blocks.put_blocks, batch)
+                await trio.to_thread.run_sync(self._keep, batch)
 
 
 def _first(group: BaseExceptionGroup[LearnaeError]) -> LearnaeError:

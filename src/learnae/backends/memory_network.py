@@ -13,6 +13,7 @@ from random import Random
 import trio
 
 from learnae.backends.fetch_plan import FetchPlan
+from learnae.backends.opened_files import OpenedFiles
 from learnae.errors import BadAddressError, FetchError, UnreachableError
 from learnae.ids import Cid, PeerId, Topic, cid_text, compute_cid, parse_peer, peer_text, short_name
 from learnae.ports import DIRECT_BYTES_MAX, BlockStore, Connected, DirectMessage, Disconnected, NetworkEvent
@@ -60,6 +61,7 @@ class MemoryNetwork:
     def __init__(self, hub: MemoryHub, peer_id: PeerId, blocks: BlockStore) -> None:
         self._hub, self._peer_id, self._blocks = hub, peer_id, blocks
         self._events_send, self._events = trio.open_memory_channel[NetworkEvent](EVENTS_MAX)
+        self._files = OpenedFiles(blocks)
         self._known: set[PeerId] = set()
         self._judges: dict[Topic, Callable[[PeerId, bytes], Verdict]] = {}
         self._seen: dict[tuple[Topic, bytes], None] = {}
@@ -124,30 +126,33 @@ class MemoryNetwork:
             await self._hub.nodes[peer].tell(DirectMessage(self._peer_id, content))
         return True
 
-    async def fetch_file(self, cid: Cid, *, providers: Sequence[PeerId], bytes_max: int) -> None:
+    async def fetch_file(self, cid: Cid, *, providers: Sequence[PeerId], bytes_max: int, public: bool = True) -> None:
         plan = FetchPlan(cid, bytes_max, self._blocks.has_block, self._blocks.get_block)
         reasons: list[str] = []
         for peer in providers:
             if not plan.is_done:
-                reasons.append(f"{short_name(peer)}: {await self._fetch_from(peer, plan)}")
+                reasons.append(f"{short_name(peer)}: {await self._fetch_from(peer, plan, public)}")
         if plan.fault or not plan.is_done:
             raise FetchError(cid_text(cid), plan.fault or "; ".join(reasons) or "no provider was named")
 
-    async def _fetch_from(self, peer: PeerId, plan: FetchPlan) -> str:
+    def open_file(self, cid: Cid, peers: Iterable[PeerId]) -> None:
+        self._files.open(cid, peers)
+
+    async def _fetch_from(self, peer: PeerId, plan: FetchPlan, public: bool) -> str:
         if not await self._reach(peer):
             return "it could not be reached"
-        store = self._hub.nodes[peer]._blocks
+        files = self._hub.nodes[peer]._files
         while cids := plan.take(peer, 16, trio.current_time()):
             await trio.lowlevel.checkpoint()
             for cid in cids:
-                block = store.get_public_block(cid)
+                block = files.read(cid, self._peer_id)
                 if block is None:
                     plan.handle_absent(peer, cid)
                 elif len(block) > plan.compute_size_max(cid) or compute_cid(block, cid[1]) != cid:
                     plan.handle_lost(peer)
                     return "it sent bytes that are not the block asked for"
                 elif plan.handle_block(cid, block):
-                    self._blocks.put_block(cid, block)
+                    self._blocks.put_blocks([(cid, block)], public=public)
         return "it does not have all blocks"
 
     # --- for the hub --------------------------------------------------------------------------------------------

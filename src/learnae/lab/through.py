@@ -26,6 +26,7 @@ from learnae.protocol.measures import SCORE_TOTAL, Evaluation, TaskFacts
 from learnae.protocol.models import Candidate, LocalModel, ModelMarket
 from learnae.protocol.peer import Peer
 from learnae.protocol.rules import SessionRules
+from learnae.sim.learner import Unaudited
 from learnae.sim.scenario import Link, Scenario
 from learnae.sim.world import World
 
@@ -67,7 +68,7 @@ def make_scenario(setting: Setting, *, malicious: int, mode: str) -> Scenario:
 
 
 @dataclass(slots=True)
-class ScriptedPeer:
+class ScriptedPeer(Unaudited):
     """What one peer does instead of choosing and learning: its attempts in their order, from the draws.
 
     It is the peer's learner (its model is a number: the sum of its improvements) and its `ExchangePolicy`.

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import trio
 
-from learnae.protocol.measures import Evaluation, TaskFacts
+from learnae.protocol.measures import Evaluation, Recount, TaskFacts
 
 
 class PlainLearner(Protocol):
@@ -22,6 +22,8 @@ class PlainLearner(Protocol):
     def evaluate(self, model: bytes, *, reference: bytes | None) -> Evaluation: ...
     def train(self, model: bytes, *, private_slices: Sequence[int], slices: Sequence[bytes], seed: int) -> tuple[bytes, Evaluation]: ...
     def average(self, local: bytes, remote: bytes, *, remote_share: float) -> tuple[bytes, Evaluation, Evaluation]: ...
+    def read_validation(self, salt: bytes) -> tuple[bytes, int]: ...
+    def recount(self, before: bytes, after: bytes, remote: bytes, validation: bytes) -> Recount: ...
     def close(self) -> None: ...
 
 
@@ -59,6 +61,14 @@ class ImmediateLearner:
     async def average(self, local: bytes, remote: bytes, *, remote_share: float) -> tuple[bytes, Evaluation, Evaluation]:
         await self.open()
         return self._learner.average(local, remote, remote_share=remote_share)
+
+    async def read_validation(self, salt: bytes) -> tuple[bytes, int]:
+        await self.open()
+        return self._learner.read_validation(salt)
+
+    async def recount(self, before: bytes, after: bytes, remote: bytes, validation: bytes) -> Recount:
+        await self.open()
+        return self._learner.recount(before, after, remote, validation)
 
     async def close(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -20,10 +20,18 @@ from learnae.learning.checks import check_model
 from learnae.learning.codec import StateDict, decode_tensors, encode_model, encode_tensors
 from learnae.learning.config import LearnerConfig
 from learnae.learning.header import Manifest
-from learnae.learning.reduce import REDUCERS
-from learnae.learning.slices import DataManifest, compute_examples_per_slice, decode_slice, encode_slice, read_data_manifest
+from learnae.learning.reduce import REDUCERS, is_between
+from learnae.learning.slices import (
+    DataManifest,
+    compute_examples_per_slice,
+    decode_slice,
+    decode_validation,
+    encode_slice,
+    encode_validation,
+    read_data_manifest,
+)
 from learnae.learning.task import Blame, Examples, Task, load_examples, load_task
-from learnae.protocol.measures import Evaluation, TaskFacts
+from learnae.protocol.measures import Evaluation, Recount, TaskFacts
 
 SCORE_TOTAL: Final = 1_000_000  # A score of 1.0, where right answers are not counted.
 MEASURED_MAX: Final = 64  # Models whose marks are remembered: a local model, its rivals and the last few averages.
@@ -162,6 +170,24 @@ class InlineLearner:
         theirs = self._read(remote)
         content = encode_tensors(REDUCERS[self._config.reducer](self._read(local), theirs, remote_share=remote_share))
         return content, self.evaluate(content, reference=local), self.evaluate(remote, reference=local)
+
+    def read_validation(self, salt: bytes) -> tuple[bytes, int]:
+        """The private validation examples for auditors, and the total of an evaluation on them (docs/audits.md)."""
+        return encode_validation(self._validation, salt), SCORE_TOTAL if self._scored else len(self._validation[0])
+
+    def recount(self, before: bytes, after: bytes, remote: bytes, validation: bytes) -> Recount:
+        """Measure another member's models on its opened validation file, and check how the new model was made.
+
+        Raises: ModelRejectedError, SliceRejectedError: what the other one gave is not acceptable.
+        """
+        examples = decode_validation(validation, self._data)
+        states = [self._read(model) for model in (before, after, remote)]
+        counts = []
+        for state in states[:2]:
+            self._net.load_state_dict(state)
+            counts.append(compute_evaluation(self._mark(examples), None, scored=self._scored))
+        derives = after == remote or is_between(*states)
+        return Recount(correct_before=counts[0].correct, correct_after=counts[1].correct, total=counts[0].total, derives=derives)
 
     @property
     def private_slices(self) -> int:

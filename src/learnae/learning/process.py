@@ -21,7 +21,7 @@ from learnae import errors
 from learnae.errors import LearnerDiedError, LearningError
 from learnae.learning.config import LearnerConfig
 from learnae.learning.frames import Frame, FrameError, FrameReader, encode_frame
-from learnae.protocol.measures import Evaluation, TaskFacts
+from learnae.protocol.measures import Evaluation, Recount, TaskFacts
 
 PIECE_BYTES: Final = 1 << 20
 LAST_WORDS_BYTES: Final = 2000  # Of the worker's standard error: the end of a traceback.
@@ -90,6 +90,14 @@ class ProcessLearner:
         answer = await self._request({"ask": "average", "remote_share": remote_share}, [local, remote])
         average, theirs = _read_evaluations(answer)
         return answer.attachments[0], average, theirs
+
+    async def read_validation(self, salt: bytes) -> tuple[bytes, int]:
+        answer = await self._request({"ask": "read_validation"}, [salt])
+        return answer.attachments[0], int(answer.values["total"])
+
+    async def recount(self, before: bytes, after: bytes, remote: bytes, validation: bytes) -> Recount:
+        answer = await self._request({"ask": "recount"}, [before, after, remote, validation])
+        return Recount(**answer.values["recount"])
 
     async def close(self) -> None:
         """End the worker, within a second, whatever it is doing. A later request would start a new one."""

@@ -47,4 +47,25 @@ def _average(ours: torch.Tensor, theirs: torch.Tensor, share: float) -> torch.Te
     return torch.maximum(ours, theirs.to(ours.dtype))
 
 
+DERIVED_TOLERANCE: Final = 1e-3  # Of the distance between the two models: machines round float32 differently in the seventh digit.
+
+
+def is_between(before: StateDict, after: StateDict, remote: StateDict) -> bool:
+    """Whether `after` is a mean of the two others at some share of `remote` above 0 and up to 1 (docs/audits.md).
+
+    The share is found by least squares over all parameters. Whole numbers and booleans are not looked at.
+    """
+    along = across = norm = 0.0
+    floats = [name for name, tensor in before.items() if tensor.is_floating_point()]
+    for name in floats:
+        step, way = after[name].double() - before[name].double(), remote[name].double() - before[name].double()
+        along += float((step * way).sum())
+        norm += float((way * way).sum())
+    share = along / norm if norm else 0.0
+    for name in floats:
+        step, way = after[name].double() - before[name].double(), remote[name].double() - before[name].double()
+        across += float(((step - share * way) ** 2).sum())
+    return 0 < share <= 1 + DERIVED_TOLERANCE and across <= DERIVED_TOLERANCE**2 * norm
+
+
 REDUCERS: Final[Mapping[str, Reducer]] = {"mean": average_models}

@@ -16,7 +16,9 @@ from learnae.learning.checks import is_boolean, is_finite
 from learnae.learning.codec import decode_tensors, encode_tensors
 from learnae.learning.header import HeaderError, TensorSpec, read_header
 from learnae.learning.task import Examples
+from learnae.protocol.audits import VALIDATION_BYTES_MAX
 
+SALT_BYTES = 16
 HEADER_ROOM_BYTES = 64  # By how much a slice's header may grow with the number of examples: a few digits, padded to 8.
 
 
@@ -57,16 +59,33 @@ def encode_slice(examples: Examples, index: int, per_slice: int) -> bytes:
     return encode_tensors({"x": examples[0][rows], "y": examples[1][rows]})
 
 
+def encode_validation(examples: Examples, salt: bytes) -> bytes:
+    """Private validation examples as a file for auditors. The salt keeps its CID from confirming a guess of what is in it."""
+    assert len(salt) == SALT_BYTES
+    return encode_tensors({"salt": torch.tensor(list(salt), dtype=torch.uint8), "x": examples[0], "y": examples[1]})
+
+
+def decode_validation(content: bytes, manifest: DataManifest) -> Examples:
+    """A stranger's validation file as tensors. Raises: SliceRejectedError, as `decode_slice`."""
+    return _decode_examples(content, manifest, VALIDATION_BYTES_MAX, {"salt": TensorSpec("U8", (SALT_BYTES,))})
+
+
 def decode_slice(content: bytes, manifest: DataManifest, slice_bytes: int) -> Examples:
     """A stranger's slice as tensors. Raises: SliceRejectedError: it is not data of this task; nothing was allocated for it."""
-    if len(content) > slice_bytes:
-        raise SliceRejectedError(f"it has {len(content)} bytes, at most {slice_bytes} are allowed in this session")
+    return _decode_examples(content, manifest, slice_bytes, {})
+
+
+def _decode_examples(content: bytes, manifest: DataManifest, bytes_max: int, extra: dict[str, TensorSpec]) -> Examples:
+    """Tensors `x` and `y` of a file that also holds exactly the tensors `extra`."""
+    if len(content) > bytes_max:
+        raise SliceRejectedError(f"it has {len(content)} bytes, at most {bytes_max} are allowed in this session")
     try:
         header = read_header(content)
     except HeaderError as error:
         raise SliceRejectedError(str(error)) from error
-    if header.keys() != {"x", "y"}:
-        raise SliceRejectedError(f"it holds tensors {sorted(header)[:4]}, expected x and y")
+    expected_names = {"x", "y", *extra}
+    if header.keys() != expected_names or any(str(header[name]) != str(spec) for name, spec in extra.items()):
+        raise SliceRejectedError(f"it holds tensors {sorted(header)[:4]}, expected {' and '.join(sorted(expected_names))}")
     rows = {header[name].shape[:1] for name in "xy"}
     if len(rows) != 1 or rows & {(), (0,)}:
         raise SliceRejectedError("x and y do not have one row per example, and at least one")

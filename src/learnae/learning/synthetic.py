@@ -21,12 +21,13 @@ from functools import lru_cache
 from typing import Final
 
 from learnae.errors import ModelRejectedError, SliceRejectedError
-from learnae.protocol.measures import Evaluation, TaskFacts
+from learnae.protocol.measures import Evaluation, Recount, TaskFacts
 
 SKILLS: Final = 8
 SKILL_MAX: Final = 65_535
 MODEL_BYTES: Final = 4 + 2 * SKILLS
 MAGIC: Final = b"SYN1"
+SALT_BYTES: Final = 16
 SLICE_BYTES: Final = 12  # magic, skill, number
 INITIAL_SKILL: Final = 6_500  # A guess among ten classes.
 PACE: Final = 4  # A training cycle closes about a quarter of the gap to the ceiling.
@@ -133,6 +134,20 @@ class SyntheticLearner:
         average = encode_skills(average_skills(decode_skills(local), decode_skills(remote), remote_share))
         return average, self.evaluate(average, reference=local), self.evaluate(remote, reference=local)
 
+    def read_validation(self, salt: bytes) -> tuple[bytes, int]:
+        """The difficulties of the own validation examples, for auditors."""
+        numbers = [difficulty for skill in self._difficulties for difficulty in skill]
+        return MAGIC + salt + struct.pack(f"<{len(numbers)}H", *numbers), self._validation
+
+    def recount(self, before: bytes, after: bytes, remote: bytes, validation: bytes) -> Recount:
+        """Count right answers again on another's difficulties. Raises: ModelRejectedError, SliceRejectedError."""
+        difficulties = _read_validation(validation)
+        old, new, theirs = (decode_skills(model) for model in (before, after, remote))
+        counts = [sum(map(bisect_left, difficulties, skills)) for skills in (old, new)]
+        derives = new == theirs or any(average_skills(old, theirs, share / 1000) == new for share in range(1, 1001))
+        total = sum(map(len, difficulties))
+        return Recount(correct_before=counts[0], correct_after=counts[1], total=total, derives=derives)
+
     def close(self) -> None:
         return None
 
@@ -151,6 +166,16 @@ def _read_slice(content: bytes) -> int:
     if len(content) != SLICE_BYTES or content[:4] != MAGIC or content[4] >= SKILLS:
         raise SliceRejectedError(f"it has {len(content)} bytes that are no synthetic slice of {SLICE_BYTES}")
     return content[4]
+
+
+def _read_validation(content: bytes) -> list[list[int]]:
+    """Sorted difficulties per skill. Raises: SliceRejectedError."""
+    body = content[len(MAGIC) + SALT_BYTES :]
+    per_skill, rest = divmod(len(body), 2 * SKILLS)
+    if not content.startswith(MAGIC) or rest or not per_skill:
+        raise SliceRejectedError(f"it has {len(content)} bytes that are no synthetic validation examples")
+    numbers = struct.unpack(f"<{SKILLS * per_skill}H", body)
+    return [sorted(numbers[skill * per_skill : (skill + 1) * per_skill]) for skill in range(SKILLS)]
 
 
 def _deal(seed: int, examples: int) -> Skills:

@@ -94,6 +94,11 @@ class Service:
             case "average":
                 average, *evaluations = learner.average(*attachments, remote_share=values["remote_share"])
                 return _answer_evaluations(*evaluations, model=average)
+            case "read_validation":
+                content, total = learner.read_validation(*attachments)
+                return {"total": total}, (content,)
+            case "recount":
+                return {"recount": asdict(learner.recount(*attachments))}, ()
         raise AssertionError(f"unknown request {ask!r}")
 
     def _on_progress(self, done: int, total: int) -> None:

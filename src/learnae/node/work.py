@@ -20,10 +20,12 @@ from learnae.errors import (
     SliceRejectedError,
     TrainingDivergedError,
     TransactionError,
+    ValidationSizeError,
 )
 from learnae.ids import CID_BYTES, Address, Cid, cid_text
 from learnae.ports import BlockStore, Chain, Learner, Network
 from learnae.protocol import events as ev
+from learnae.protocol.audits import VALIDATION_BYTES_MAX
 from learnae.protocol.sharing import SLICE_HEADER_BYTES, decode_hashlist, encode_hashlist
 
 FETCH_S_MIN: Final = 20.0  # Time given to a fetch, and more for large files:
@@ -57,7 +59,7 @@ async def fetch(tools: Tools, effect: ev.FetchFile) -> ev.Event:
         return ev.FileFetched(effect.number)
     with trio.move_on_after(FETCH_S_MIN + effect.bytes_max / FETCH_BYTES_S) as scope:
         try:
-            await tools.network.fetch_file(effect.cid, providers=effect.providers, bytes_max=effect.bytes_max)
+            await tools.network.fetch_file(effect.cid, providers=effect.providers, bytes_max=effect.bytes_max, public=effect.public)
         except (FetchError, DiskFullError) as error:
             return ev.FetchFailed(effect.number, str(error))
     if scope.cancelled_caught:
@@ -65,8 +67,8 @@ async def fetch(tools: Tools, effect: ev.FetchFile) -> ev.Event:
     return ev.FileFetched(effect.number)
 
 
-async def learn(tools: Tools, effect: ev.TrainModel | ev.AverageModels | ev.EvaluateModel) -> ev.Event:
-    """Train, average or evaluate in the worker, and store what came out."""
+async def learn(tools: Tools, effect: ev.TrainModel | ev.AverageModels | ev.EvaluateModel | ev.RecountReceipt) -> ev.Event:
+    """Train, average, evaluate or recount in the worker, and store what came out."""
     assert tools.learner is not None
     try:
         match effect:
@@ -76,6 +78,8 @@ async def learn(tools: Tools, effect: ev.TrainModel | ev.AverageModels | ev.Eval
                 return await _average(tools, tools.learner, effect)
             case ev.EvaluateModel():
                 return await _evaluate(tools, tools.learner, effect)
+            case ev.RecountReceipt():
+                return await _recount(tools, tools.learner, effect)
     except (ModelRejectedError, SliceRejectedError) as error:
         return ev.LearningFailed(effect.number, str(error), blames_remote=True)
     except (TrainingDivergedError, LearnerDiedError, DiskFullError) as error:
@@ -94,6 +98,21 @@ async def share(tools: Tools, effect: ev.ShareSlices, count: int) -> ev.Event:
     hashlist = await _store(tools, encode_hashlist(slices))
     tools.blocks.pin(hashlist)
     return ev.SlicesShared(effect.number, hashlist, tuple(slices))
+
+
+async def store_validation(tools: Tools, effect: ev.StoreValidation) -> ev.Event:
+    """Store the own validation examples for audits; pinned, and not public."""
+    assert tools.learner is not None
+    content, total = await tools.learner.read_validation(effect.salt)
+    if len(content) > VALIDATION_BYTES_MAX:
+        return ev.LearningFailed(effect.number, str(ValidationSizeError(len(content), VALIDATION_BYTES_MAX)), blames_remote=False)
+
+    def store() -> Cid:
+        cid = tools.blocks.put_file(content, public=False)
+        tools.blocks.pin(cid)
+        return cid
+
+    return ev.ValidationStored(effect.number, await trio.to_thread.run_sync(store), total)
 
 
 async def read_hashlist(tools: Tools, effect: ev.ReadHashlist) -> ev.Event:
@@ -129,6 +148,12 @@ async def _evaluate(tools: Tools, learner: Learner, effect: ev.EvaluateModel) ->
     model = await _load(tools, effect.model)
     reference = None if effect.reference is None else await _load(tools, effect.reference)
     return ev.ModelEvaluated(effect.number, len(model), await learner.evaluate(model, reference=reference))
+
+
+async def _recount(tools: Tools, learner: Learner, effect: ev.RecountReceipt) -> ev.Event:
+    before, after, remote = [await _load(tools, cid) for cid in (effect.before, effect.after, effect.remote)]
+    validation = await _load(tools, effect.validation, bytes_max=VALIDATION_BYTES_MAX)
+    return ev.ReceiptRecounted(effect.number, await learner.recount(before, after, remote, validation))
 
 
 async def _load(tools: Tools, cid: Cid, *, bytes_max: int = 0) -> bytes:

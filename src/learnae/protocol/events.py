@@ -12,7 +12,7 @@ from enum import Enum
 
 from learnae.ids import Address, Cid, PeerId
 from learnae.protocol.calls import Call, ChainView
-from learnae.protocol.measures import Evaluation, TaskFacts
+from learnae.protocol.measures import Evaluation, Recount, TaskFacts
 from learnae.tangle.verdict import Ruling
 
 
@@ -135,6 +135,21 @@ class FileLost:
 
 
 @dataclass(frozen=True, slots=True)
+class ValidationStored:
+    """The own validation examples are in the block store, not public; receipts on them have this `total` (docs/audits.md)."""
+
+    number: int
+    slice: Cid
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptRecounted:
+    number: int
+    recount: Recount
+
+
+@dataclass(frozen=True, slots=True)
 class ChainRead:
     """The session's contract as it stands; comes every second or when something changed."""
 
@@ -177,6 +192,8 @@ Event = (
     | ModelEvaluated
     | LearningFailed
     | FileLost
+    | ValidationStored
+    | ReceiptRecounted
     | ChainRead
     | TransactionConfirmed
     | TransactionFailed
@@ -234,6 +251,7 @@ class FetchFile:
     cid: Cid
     providers: tuple[PeerId, ...]
     bytes_max: int
+    public: bool = True  # False: it was opened to this peer alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +302,33 @@ class EvaluateModel:
     number: int
     model: Cid
     reference: Cid | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreValidation:
+    """Store the own validation examples for audits, not public. `salt` (16 bytes) keeps their CID from confirming a guess."""
+
+    number: int
+    salt: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """Give a file that is not public to these peers, when they ask for it; to more peers when it comes again."""
+
+    cid: Cid
+    peers: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecountReceipt:
+    """Repeat the measurement of a receipt: all four files were fetched."""
+
+    number: int
+    before: Cid
+    after: Cid
+    remote: Cid
+    validation: Cid
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +386,9 @@ Effect = (
     | TrainModel
     | AverageModels
     | EvaluateModel
+    | StoreValidation
+    | OpenFile
+    | RecountReceipt
     | SubmitTransaction
     | SetTimer
     | Tell

@@ -41,3 +41,13 @@ class TaskFacts:
     model_bytes: int
     private_slices: int  # slices of own data that stay here; trained on by index
     shared_slices: int  # slices of own data opened to others; `Learner.read_shared_slice` gives their bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recount:
+    """A receipt's measurement repeated by an auditor: right answers of both models on the reporter's opened validation slice."""
+
+    correct_before: int
+    correct_after: int
+    total: int
+    derives: bool  # the new model lies on the line from the old one to the helper's

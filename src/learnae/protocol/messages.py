@@ -40,6 +40,18 @@ class Kind(IntEnum):
     DEPARTED = 6
     FORK_PROVED = 7
     CHECKPOINT = 8
+    VALIDATION_COMMITTED = 11
+    AUDIT_VERDICT = 12
+
+
+class Finding(IntEnum):
+    """What an auditor says of a receipt, or of the checkpoint that closed a row."""
+
+    UPHELD = 0
+    WRONG_COUNTS = 1  # the repeated measurement differs by more than the tolerance, or is impossible
+    NOT_DERIVED = 2  # the new model was not made from the old one and the helper's
+    UNAVAILABLE = 3  # the reporter did not give the models or the validation slice
+    LATE = 4  # the row was closed when the beacon was known already
 
 
 class Origin(IntEnum):
@@ -178,7 +190,43 @@ class Checkpoint:
         return [self.closing, [list(head) for head in self.heads]]
 
 
-Message = Joined | HashlistPublished | DatasliceConsumed | ModelAnnounced | HelpReported | Departed | ForkProved | Checkpoint
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationCommitted:
+    """My receipts are measured on the examples in this file, which I open to auditors; `total` as in my receipts (docs/audits.md)."""
+
+    slice: Cid
+    total: int
+
+    def to_body(self) -> list[object]:
+        return [self.slice, self.total]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditVerdict:
+    """I looked at this receipt, or row, and this is what I found; the counts are my own measurement, zeros where there was none."""
+
+    subject: Cid  # the HelpReported vertex; for LATE the closing Checkpoint
+    finding: Finding
+    correct_before: int = 0
+    correct_after: int = 0
+    total: int = 0
+
+    def to_body(self) -> list[object]:
+        return [self.subject, int(self.finding), self.correct_before, self.correct_after, self.total]
+
+
+Message = (
+    Joined
+    | HashlistPublished
+    | DatasliceConsumed
+    | ModelAnnounced
+    | HelpReported
+    | Departed
+    | ForkProved
+    | Checkpoint
+    | ValidationCommitted
+    | AuditVerdict
+)
 
 KIND_OF: Final[Mapping[type, Kind]] = {
     Joined: Kind.JOINED,
@@ -189,8 +237,11 @@ KIND_OF: Final[Mapping[type, Kind]] = {
     Departed: Kind.DEPARTED,
     ForkProved: Kind.FORK_PROVED,
     Checkpoint: Kind.CHECKPOINT,
+    ValidationCommitted: Kind.VALIDATION_COMMITTED,
+    AuditVerdict: Kind.AUDIT_VERDICT,
 }
 _ORIGINS = frozenset(map(int, Origin))
+_FINDINGS = frozenset(map(int, Finding))
 SLICES_PER_MESSAGE_MAX: Final = 1024  # As many as a training cycle may consume.
 
 
@@ -297,6 +348,22 @@ def _parse_checkpoint(body: Any) -> Message | None:
     return None
 
 
+def _parse_commitment(body: Any) -> Message | None:
+    match body:
+        case [slice_cid, total] if is_cid(slice_cid) and _is_count(total, least=1):
+            return ValidationCommitted(slice=slice_cid, total=total)
+    return None
+
+
+def _parse_verdict(body: Any) -> Message | None:
+    match body:
+        case [subject, finding, *counts] if is_cid(subject) and type(finding) is int and finding in _FINDINGS:
+            if len(counts) == 3 and all(map(_is_count, counts)):
+                before, after, total = counts
+                return AuditVerdict(subject=subject, finding=Finding(finding), correct_before=before, correct_after=after, total=total)
+    return None
+
+
 def _is_count(value: object, least: int = 0) -> bool:
     return type(value) is int and least <= value <= COUNT_MAX
 
@@ -310,6 +377,8 @@ _PARSERS: Mapping[int, Callable[[Any], Message | None]] = {
     Kind.DEPARTED: _parse_departed,
     Kind.FORK_PROVED: _parse_fork,
     Kind.CHECKPOINT: _parse_checkpoint,
+    Kind.VALIDATION_COMMITTED: _parse_commitment,
+    Kind.AUDIT_VERDICT: _parse_verdict,
 }
 
 

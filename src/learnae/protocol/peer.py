@@ -23,13 +23,12 @@ from learnae.protocol.lane import ControlLane, Entry, Received
 from learnae.protocol.messages import (
     REASON_CHARS_MAX,
     SYNC_VERTICES_MAX,
-    Checkpoint,
     DatasliceConsumed,
     Departed,
-    ForkProved,
     HashlistPublished,
     HelpReported,
     Joined,
+    Message,
     ModelAnnounced,
     decode_sync,
 )
@@ -251,7 +250,7 @@ class Peer:
         """Turn messages into signed, published vertices; pass effects on. Keeps the order."""
         effects: list[ev.Effect] = []
         for item in said:
-            if not isinstance(item, _MESSAGES):
+            if not isinstance(item, Message):
                 effects.append(item)
                 continue
             entry = self.lane.issue(item, now_ms=self._compute_ms(now_s))
@@ -325,7 +324,7 @@ class Peer:
         if said is None:
             return []
         if not self.dao.may_speak:
-            said = [item for item in said if not isinstance(item, _MESSAGES)]
+            said = [item for item in said if not isinstance(item, Message)]
         effects = self._say(said, now_s)
         if not self.cycle.is_busy:
             pause_s = IDLE_S if isinstance(event, ev.FetchFailed | ev.LearningFailed | ev.FileLost) else 0.0
@@ -373,7 +372,6 @@ class Peer:
         return self.dao.answered(event, now_s)
 
 
-_MESSAGES = (Joined, HashlistPublished, DatasliceConsumed, ModelAnnounced, HelpReported, Departed, ForkProved, Checkpoint)
 
 
 def _to_ms(now_s: float) -> int:

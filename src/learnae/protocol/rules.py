@@ -68,6 +68,7 @@ class SessionRules:
     proposal_deposit_wei: Wei = _NO_WEI  # governance: deposit of a proposal, at first (Table 1)
     min_quorum_divisor: int = 5  # governance: d of Eq. 2, at first
     debating_min_s: int = 60  # governance: least time to vote on a proposal
+    audit_permille: int = 0  # how many of a thousand receipts are audited; 0: none, and nobody opens a validation slice (docs/audits.md)
 
     def __post_init__(self) -> None:
         fault = _find_fault(self)
@@ -146,6 +147,7 @@ def _find_fault(rules: SessionRules) -> str:
         ("proposal_deposit_wei", rules.proposal_deposit_wei, 0, rules.deposit_wei),
         ("min_quorum_divisor", rules.min_quorum_divisor, 2, 10),
         ("debating_min_s", rules.debating_min_s, 1, 56 * 86400),
+        ("audit_permille", rules.audit_permille, 0, 1000 if rules.reward_mode == "dao" else 0),
     ):
         if not least <= value <= most:
             return f"{label} is {value}, expected {least} to {most}"

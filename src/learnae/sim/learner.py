@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from learnae.protocol.measures import Evaluation, TaskFacts
+from learnae.protocol.measures import Evaluation, Recount, TaskFacts
 
 
 class SimulatedLearner(Protocol):
@@ -24,3 +24,17 @@ class SimulatedLearner(Protocol):
         """The mean, its evaluation with `local` as reference, and the remote model's own evaluation."""
 
     def read_shared_slice(self, index: int) -> bytes: ...
+
+    def read_validation(self, salt: bytes) -> tuple[bytes, int]: ...
+
+    def recount(self, before: bytes, after: bytes, remote: bytes, validation: bytes) -> Recount: ...
+
+
+class Unaudited:
+    """The part of a learner that only sessions with audits call, for one that is made for sessions without."""
+
+    def read_validation(self, salt: bytes) -> tuple[bytes, int]:
+        raise AssertionError("receipts are not audited in this session")
+
+    def recount(self, before: bytes, after: bytes, remote: bytes, validation: bytes) -> Recount:
+        raise AssertionError("receipts are not audited in this session")
