@@ -315,6 +315,13 @@ def _sim_run(options: argparse.Namespace) -> int:
     return simulate(options)
 
 
+def _paper(options: argparse.Namespace) -> int:
+    with loading():
+        from learnae.cli.paper import run_paper
+
+    return run_paper(options)
+
+
 def _task_check(options: argparse.Namespace) -> int:
     with loading():
         from learnae.learning.check import check_task
@@ -338,6 +345,7 @@ _RUNS: dict[str, Callable[[argparse.Namespace], int]] = {
     "faucet": _faucet,
     "sim list": _sim_list,
     "sim run": _sim_run,
+    "paper": _paper,
     "task check": _task_check,
     **SENSOR_RUNS,
 }

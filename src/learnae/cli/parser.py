@@ -61,6 +61,7 @@ def build_parser(runs: dict[str, Run]) -> argparse.ArgumentParser:
     faucet.add_argument("amount", nargs="?", default="1", help="in ether (default 1)")
     faucet.add_argument("--rpc", default=DEFAULT_RPC, metavar="URL", help=f"Ethereum endpoint (default {DEFAULT_RPC})")
     _add_sim(commands, add)
+    _add_paper(add("paper", "Do the paper's experiments (section 7) again and compare with what it published."))
     add_sensor_commands(commands, add)
     task = commands.add_parser("task", help="Check a task file.")
     tasks = task.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
@@ -145,3 +146,15 @@ def _add_sim(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None
     run.add_argument("--cycles", type=int, help="work cycles of an average peer")
     run.add_argument("--policy", choices=("paired", "paper"), help="choice and acceptance of remote models")
     run.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def _add_paper(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--seeds", type=int, metavar="N", help="how many seeds (default 1000; through protocol or contract 1)")
+    command.add_argument("--first-seed", type=int, default=0, metavar="SEED", help="the seeds are this one and those after it (default 0)")
+    command.add_argument("--peers", type=int, default=100, metavar="N", help="how many peers (default 100, the paper's)")
+    command.add_argument("--cycles", type=int, default=50, metavar="N", help="how many cycles (default 50, the paper's)")
+    command.add_argument("--malicious", type=int, default=10, metavar="N", help="how many never report (default 10, the paper's)")
+    about = "fast: on the ledger alone (default); protocol: by real peers in the simulator; contract: by them, on the real contract"
+    command.add_argument("--through", choices=("fast", "protocol", "contract"), default="fast", help=about)
+    command.add_argument("--out", metavar="DIR", help="folder for paper.html, paper.json and the figures (default learnae-paper)")
+    command.add_argument("--json", action="store_true", help="print the figures as JSON; files are written only with --out")

@@ -25,7 +25,6 @@ from learnae.backends.chain_server.rpc import ChainService
 from learnae.backends.ethereum.chain import EthereumChain
 from learnae.backends.ethereum.intents import Author
 from learnae.backends.ethereum.options import ChainOptions
-from learnae.backends.ethereum.reader import SessionReader, read_facts
 from learnae.backends.ethereum.rpc import Endpoint
 from learnae.backends.ethereum.signed_calls import is_signed, sign_call
 from learnae.backends.ethereum.wallet import WalletKey
@@ -71,14 +70,13 @@ class ContractChain(SimulatedChain):
         self._clock_s = EPOCH_S
         self._chain = LocalChain(rules.chain_id, prefund, lambda: self._clock_s)
         endpoint = InsideEndpoint(ChainService(self._chain, instant=True))
-        self._senders = {
-            peer: _open_wallet(endpoint, Author(key, peer, _make_signer(seed, index), rules.chain_id))
-            for index, (peer, key) in enumerate(self._keys.items())
-        }
-        founding = _open_wallet(endpoint, Author(founder, peers[0], bytes, rules.chain_id))
-        self.session: Address = trio.run(founding.deploy_session, _stretch(rules.compute_terms()))
-        facts = trio.run(read_facts, endpoint, self.session)
-        self._reader = SessionReader(endpoint, self.session, facts, rules.chain_id)
+
+        def connect(key: WalletKey, peer: PeerId, sign: Callable[[bytes], bytes]) -> EthereumChain:
+            return EthereumChain(endpoint, Author(key, peer, sign, rules.chain_id), lambda sentence: None, ChainOptions(fee_cap_wei=10**18))
+
+        self._senders = {peer: connect(key, peer, _make_signer(seed, i)) for i, (peer, key) in enumerate(self._keys.items())}
+        self._founder = connect(founder, peers[0], _make_signer(seed, 0))  # It only creates the session, and reads it for all.
+        self.session: Address = trio.run(self._founder.deploy_session, _stretch(rules.compute_terms()))
         self._fees_wei = dict.fromkeys(peers, 0)
         self.transactions = 0
         self._seen: tuple[int, int] | None = None
@@ -125,7 +123,7 @@ class ContractChain(SimulatedChain):
         if self._view is None or self._seen != seen:
             self._set_clock(now_s)
             self._chain.make_block()
-            view = replace(trio.run(self._reader.read, 1), time_s=now_s, voting_ends_s=self.fund.voting_ends_s)
+            view = replace(trio.run(self._founder.read, self.session), time_s=now_s, voting_ends_s=self.fund.voting_ends_s)
             self._compare(view, now_s)
             self._view, self._seen = ((seen,), view), seen
         return self._view[1]
@@ -155,11 +153,6 @@ class ContractChain(SimulatedChain):
 
     def _fail(self, how: str) -> None:
         raise InvariantBrokenError(f"the contract and its reference model disagree, {how}", self._command)
-
-
-def _open_wallet(endpoint: Endpoint, author: Author) -> EthereumChain:
-    """One wallet's view of the chain in this process, where every block counts at once."""
-    return EthereumChain(endpoint, author, lambda sentence: None, ChainOptions(fee_cap_wei=10**18, confirmations=1, poll_s=0.5))
 
 
 def _make_signer(seed: int, index: int) -> Callable[[bytes], bytes]:
