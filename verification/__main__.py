@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
+from pathlib import Path
+
 from learnae.errors import ContractBuildError
+from verification.forge import BUILD, prepare_project, run_forge
 from verification.tools import install_nodes
 
 
@@ -15,7 +18,14 @@ def install() -> int:
     return 0
 
 
-COMMANDS = {"install": install}
+def forge() -> int:
+    """unit tests, fuzzing and invariants of the contracts"""
+    done = run_forge(prepare_project(Path.cwd() / BUILD / "forge"), "test")
+    print(done.stdout)
+    return done.returncode
+
+
+COMMANDS = {"install": install, "forge": forge}
 
 
 def main(arguments: list[str] | None = None) -> int:

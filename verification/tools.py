@@ -63,8 +63,14 @@ def find_command(program: str) -> list[str]:
 def make_environment() -> dict[str, str]:
     """The environment for these tools: `node` and this Python's programs are on the PATH, and nobody reports home."""
     folders = [str(Path(find_node()[0]).parent), str(Path(sys.executable).parent), os.environ.get("PATH", "")]
-    quiet = {"HARDHAT_DISABLE_TELEMETRY_PROMPT": "true", "FOUNDRY_DISABLE_NIGHTLY_WARNING": "1"}
-    return {**os.environ, **quiet, "PATH": os.pathsep.join(folders)}
+    forge = str(FOLDER / "node_modules" / _PROGRAMS["forge"])
+    folders.insert(1, str(Path(forge).parent))  # halmos and slither start it by name.
+    settings = {
+        "FOUNDRY_SOLC": str(FOLDER / "solc.mjs"),
+        "FOUNDRY_DISABLE_NIGHTLY_WARNING": "1",
+        "HARDHAT_DISABLE_TELEMETRY_PROMPT": "true",
+    }
+    return {**os.environ, **settings, "PATH": os.pathsep.join(folders)}
 
 
 def run_tool(command: Sequence[str], folder: Path, *, limit_s: float) -> subprocess.CompletedProcess[str]:
