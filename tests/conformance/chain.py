@@ -101,6 +101,7 @@ async def check_released_session(bed: ChainBed) -> None:
     assert [(claim.index, claim.points) for claim in view.claims] == [(0, 100), (1, 50), (2, 7)]
     assert {claim.evidence for claim in view.claims} == {EVIDENCE}
     assert view.nay_counts is None and view.due_wei is None and view.stage is Stage.CLAIMING
+    assert view.beacon is None, "nobody knows it while rows may still be closed"
 
     await bed.travel_to(terms.claiming_ends_s)
     await expect_refusal(chains[0], session, CastBallot((0,)), "NayOnOwnClaim")
@@ -114,6 +115,8 @@ async def check_released_session(bed: ChainBed) -> None:
     view = await chains[0].read(session)
     assert view.ballots == {0, 1, 2} and view.nay_counts == {0: 0, 1: 0, 2: 2} and view.approved == frozenset()
     assert view.voting_ends_s == terms.voting_ends_s
+    assert view.beacon is not None and len(view.beacon) == 32
+    assert (await chains[3].read(session)).beacon == view.beacon, "the same for everybody"
 
     await bed.travel_to(terms.voting_ends_s)
     assert (await chains[0].read(session)).stage is Stage.SETTLING

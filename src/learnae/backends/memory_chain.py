@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 from learnae.errors import NotASessionError, NotEnoughMoneyError, TransactionError
 from learnae.ids import Address, PeerId, Wei
 from learnae.ports import Receipt
+from learnae.protocol.audits import compute_beacon_s
 from learnae.protocol.calls import (
     Call,
     CastBallot,
@@ -55,7 +56,15 @@ class MemoryLedger:
     poids: dict[Address, PoidRecord] = field(default_factory=dict)
     paid: dict[tuple[Address, Address], int] = field(default_factory=dict)  # session, wallet -> wei
     block: int = 0
+    beacons: dict[Address, bytes] = field(default_factory=dict)
     signatures: ModelWallets = field(default_factory=lambda: ModelWallets(secrets.token_bytes(32)))
+
+    def read_beacon(self, session: Address) -> bytes | None:
+        """A hash as of the first block after the rows were closed; drawn when it is first asked for."""
+        fund = self.funds[session]
+        if self.now_s() < compute_beacon_s(fund.terms, fund.training_ends_s):
+            return None
+        return self.beacons.setdefault(session, secrets.token_bytes(32))
 
     def new_address(self) -> Address:
         """An address for the next contract."""
@@ -118,6 +127,7 @@ class MemoryChain:
             fund_wei=fund.fund_wei,
             paid_wei={seat.wallet: Wei(ledger.paid.get((session, seat.wallet), 0)) for seat in fund.seats},
             due_wei={seat.wallet: fund.compute_due(seat.wallet, now_s) for seat in fund.seats} if closed else None,
+            beacon=self._ledger.read_beacon(session),
             voting_ends_s=fund.voting_ends_s,
         )
 

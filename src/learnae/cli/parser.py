@@ -94,6 +94,8 @@ def _add_new(command: argparse.ArgumentParser) -> None:
         command.add_argument(f"--{stage}", default=default, metavar="TIME", help=f"{about}, as 90s, 15m, 2h (default {default})")
     command.add_argument("--members-min", type=int, default=2, metavar="N", help="with fewer, everybody is refunded (default 2)")
     command.add_argument("--members-max", type=int, default=100, metavar="N", help="most members (default 100)")
+    about = "part of all receipts that is audited, 0 to 1; members then open their validation examples to auditors (default 0)"
+    command.add_argument("--audit", type=float, default=0.0, metavar="PART", help=about)
     command.add_argument("--overuse", type=int, default=1000, metavar="N", help="most uses of one shared dataslice by all (default 1000)")
     about = "reward rule (default budgeted; raw is the paper's)"
     command.add_argument("--rule", choices=("budgeted", "raw"), default="budgeted", help=about)

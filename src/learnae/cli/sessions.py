@@ -44,6 +44,7 @@ class SessionPlan:
     reward_rule: str = "budgeted"
     reward_mode: str = "dao"
     policy: str = "paired"
+    audit_permille: int = 0  # of a thousand receipts
     seed: int = 0  # of the initial model
 
 
@@ -103,6 +104,7 @@ def compute_rules(plan: SessionPlan, *, task_digest: bytes, initial: tuple[Cid, 
         proposal_deposit_wei=Wei(plan.deposit_wei // 100),
         min_quorum_divisor=5,
         debating_min_s=max(1, min(plan.training_s // 10, _DEBATING_S)),
+        audit_permille=plan.audit_permille,
     )
 
 
@@ -215,6 +217,13 @@ def describe_ticket(ticket: Ticket) -> str:
         ("model", f"{rules.model_bytes} bytes, starts as {cid_text(rules.initial_model)}"),
         ("exchange", f"policy {rules.policy}, reduce step {rules.reducer}"),
         ("data", f"slices of {rules.slice_bytes} bytes, each used at most {rules.overuse_threshold} times by all"),
+        ("audits", _describe_audits(rules)),
         ("peers", ", ".join(ticket.addresses) or "none given"),
     ]
     return "\n".join(f"{label:>14}  {text}" for label, text in lines)
+
+
+def _describe_audits(rules: SessionRules) -> str:
+    if not rules.audit_permille:
+        return "none"
+    return f"{rules.audit_permille / 10:g} % of all receipts; your validation examples are opened to the members who look at yours"

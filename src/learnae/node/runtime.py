@@ -199,7 +199,11 @@ class Node:
                 self._start(work.share(tools, effect, self._facts.shared_slices))
             case ev.ReadHashlist():
                 self._start(work.read_hashlist(tools, effect))
-            case ev.TrainModel() | ev.AverageModels() | ev.EvaluateModel():
+            case ev.StoreValidation():
+                self._start(work.store_validation(tools, effect))
+            case ev.OpenFile(cid=cid, peers=peers):
+                parts.network.open_file(cid, peers)
+            case ev.TrainModel() | ev.AverageModels() | ev.EvaluateModel() | ev.RecountReceipt():
                 self._start(work.learn(tools, effect))
             case ev.SubmitTransaction():
                 self._start(work.submit(tools, effect))

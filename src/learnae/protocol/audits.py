@@ -19,7 +19,8 @@ from itertools import accumulate
 from typing import Final
 
 from learnae.ids import Cid, PeerId
-from learnae.protocol.messages import AuditVerdict, Checkpoint, Finding, HelpReported
+from learnae.protocol.calls import SessionTerms
+from learnae.protocol.messages import AuditVerdict, Checkpoint, Finding, HelpReported, ValidationCommitted
 
 BEACON_PERMILLE: Final = 200  # Of the claiming stage: the first block from then on is the beacon; rows must be closed before.
 SETTLED_BY_PERMILLE: Final = 500  # Of the claiming stage: every claim must heed the accusations that were known by then.
@@ -70,6 +71,14 @@ class AuditBook:
     def __init__(self) -> None:
         self.receipts: dict[PeerId, list[AuditedReceipt]] = {}
         self._cases: dict[Cid, _Case] = {}
+        self._commitments: dict[PeerId, ValidationCommitted] = {}
+
+    def add_commitment(self, issuer: PeerId, commitment: ValidationCommitted) -> None:
+        """Take what an issuer commits; only the first counts."""
+        self._commitments.setdefault(issuer, commitment)
+
+    def find_commitment(self, issuer: PeerId) -> ValidationCommitted | None:
+        return self._commitments.get(issuer)
 
     def add_receipt(self, receipt: AuditedReceipt) -> None:
         self.receipts.setdefault(receipt.reporter, []).append(receipt)
@@ -129,9 +138,13 @@ class AuditBook:
         return frozenset(frozen)
 
 
-def compute_beacon_s(training_ends_s: int, claiming_ends_s: int) -> int:
-    """The time from which on the first block is the beacon, Unix seconds."""
-    return training_ends_s + (claiming_ends_s - training_ends_s) * BEACON_PERMILLE // 1000
+def compute_beacon_s(terms: SessionTerms, training_ends_s: int) -> int:
+    """The time from which on the first block is the beacon, Unix seconds.
+
+    Args:
+        training_ends_s: when TRAINING ends now; governance may have put it off. The part of CLAIMING that follows is as agreed at genesis.
+    """
+    return training_ends_s + (terms.claiming_ends_s - terms.training_ends_s) * BEACON_PERMILLE // 1000
 
 
 def draw_receipts(

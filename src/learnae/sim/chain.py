@@ -6,11 +6,13 @@ only this chain can make and check (`ModelWallets`).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from learnae.ids import Address, PeerId, Wei
 from learnae.protocol import calls
+from learnae.protocol.audits import compute_beacon_s
 from learnae.protocol.calls import ChainView, Claim, Member, PoidRecord
 from learnae.protocol.fund import FundError, SessionFund
 from learnae.protocol.model_wallets import ModelWallets
@@ -30,6 +32,7 @@ class SimulatedChain:
         self.tipped_wei: dict[Address, int] = dict.fromkeys(self.wallets.values(), 0)  # received less paid, may be negative
         self._signatures = ModelWallets(rules.cid)
         self._poids: dict[Address, PoidRecord] = {}
+        self._seed = rules.cid
         self._changes = 0
         self._view: tuple[tuple[object, ...], ChainView] | None = None
 
@@ -91,6 +94,7 @@ class SimulatedChain:
                 ballots=frozenset(index for index, seat in enumerate(fund.seats) if seat.voted),
                 fund_wei=fund.fund_wei,
                 paid_wei=dict(self.paid_wei),
+                beacon=self._compute_beacon(now_s),
                 due_wei={seat.wallet: fund.compute_due(seat.wallet, now_s) for seat in fund.seats},
             )
             self._view = (key, view)
@@ -100,6 +104,11 @@ class SimulatedChain:
         """What became of a member's deposit: what the contract paid it, with the tips it got and less those it gave."""
         wallet = self.wallets[peer]
         return Wei(self.paid_wei.get(wallet, 0) + self.tipped_wei[wallet])
+
+    def _compute_beacon(self, now_s: int) -> bytes | None:
+        """Random as long as nobody knows the session's CID before; here everybody does, and nobody looks."""
+        beacon_s = compute_beacon_s(self.fund.terms, self.fund.training_ends_s)
+        return hashlib.sha256(b"block %d of " % beacon_s + self._seed).digest() if now_s >= beacon_s else None
 
     def _deploy(self, peer: PeerId, wallet: Address, now_s: int) -> Address:
         contract = Address(f"0x{self._changes:040x}")

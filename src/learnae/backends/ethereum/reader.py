@@ -20,6 +20,7 @@ from learnae.backends.ethereum.poid import judge_poid, read_created_block
 from learnae.backends.ethereum.rpc import Endpoint, Fields, RpcError, read_bytes
 from learnae.errors import ChainAnswerError, NotASessionError
 from learnae.ids import Address, Wei
+from learnae.protocol.audits import compute_beacon_s
 from learnae.protocol.calls import ChainView, Claim, Member, PoidRecord, SessionTerms, Stage
 
 _LOG_BLOCKS: Final = 5000  # Blocks in one log query; halved when a node finds it too many.
@@ -167,6 +168,7 @@ class SessionReader:
         self._scan = _Scan(facts.created_block - 1)
         self._rows: list[tuple[Any, ...]] = []
         self._view: ChainView | None = None
+        self._beacon: bytes | None = None
 
     async def read(self, confirmations: int) -> ChainView:
         """The session at the newest block that has so many confirmations, its own included.
@@ -197,6 +199,7 @@ class SessionReader:
     def _forget(self) -> None:
         """The chain was reorganised: everything is read again, also where the proofs of identity stand."""
         self._scan, self._rows, self._poids, self._view = _Scan(self._facts.created_block - 1), [], {}, None
+        self._beacon = None
 
     async def _read_block(self, number: int, header: Fields | None) -> ChainView:
         if header is None:
@@ -296,6 +299,8 @@ class SessionReader:
         members, claims, ballots, _tallied, training_ends_s, claiming_ends_s, voting_ends_s, _points = counts
         if (members, claims, ballots) != (len(scan.members), len(scan.claims), len(scan.ballots)):
             raise ChainAnswerError("eth_getLogs", "events are missing: they do not add up to the contract's counters")
+        if self._beacon is None and stage in (Stage.CLAIMING, Stage.VOTING):
+            self._beacon = await self._find_beacon(number, time_s, compute_beacon_s(self._facts.terms, training_ends_s))
         closed = stage in (Stage.RELEASED, Stage.REFUNDED)
         wallets = [wallet for wallet, _ in scan.members]
         if not closed:
@@ -315,10 +320,25 @@ class SessionReader:
             fund_wei=Wei(self._facts.terms.deposit_wei * members),
             paid_wei={wallet: Wei(scan.paid.get(wallet, 0)) for wallet in wallets},
             due_wei=_compute_dues(wallets, self._rows, scan.paid) if closed else None,
+            beacon=self._beacon,
             training_ends_s=training_ends_s,
             claiming_ends_s=claiming_ends_s,
             voting_ends_s=voting_ends_s,
         )
+
+    async def _find_beacon(self, number: int, time_s: int, beacon_s: int) -> bytes | None:
+        """The hash of the first block of a time from `beacon_s` on, by halving; None if block `number` is before that."""
+        if time_s < beacon_s:
+            return None
+        first, last = self._facts.created_block, number
+        while first < last:
+            middle = (first + last) // 2
+            found = await self._endpoint.request("eth_getBlockByNumber", hex(middle), False)
+            if Fields("eth_getBlockByNumber", found).number("timestamp") >= beacon_s:
+                last = middle
+            else:
+                first = middle + 1
+        return await read_block_hash(self._endpoint, first)
 
     async def _read_summary(self, number: int, block_hash: bytes) -> tuple[Any, ...]:
         """The contract's counters at a block, which must still be the block that the events were read up to."""
