@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
@@ -15,6 +15,7 @@ from learnae.backends.ethereum import ChainOptions, EthereumChain, WalletKey, as
 from learnae.backends.ethereum.rpc import Endpoint
 from learnae.backends.memory_chain import MemoryChain, MemoryLedger
 from learnae.ids import PeerId, Wei
+from tests.backends.nodes import give_money, open_node
 from tests.conformance.chain import ChainBed
 
 ETHER = 10**18
@@ -42,26 +43,39 @@ async def open_server(*, instant: bool = True) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def open_wallet(url: str, name: str, *, ether: float = 10.0, options: ChainOptions | None = None) -> AsyncIterator[EthereumChain]:
-    """A funded wallet on an embedded chain."""
+async def open_wallet(
+    url: str,
+    name: str,
+    *,
+    ether: float = 10.0,
+    options: ChainOptions | None = None,
+    on_trouble: Callable[[str], None] = lambda sentence: None,
+    program: str = "embedded",
+) -> AsyncIterator[EthereumChain]:
+    """A funded wallet on an embedded chain, or on the node of another program."""
     key, identity = make_wallet(name), make_identity(name)
-    await ask_faucet(url, key.address, Wei(int(ether * ETHER)))
+    if program == "embedded":
+        await ask_faucet(url, key.address, Wei(int(ether * ETHER)))
+    else:
+        await give_money(url, program, key.address, int(ether * ETHER))
     async with open_ethereum_chain(
         url,
         wallet=key,
         peer_id=PeerId(bytes(identity.verify_key)),
         sign_identity=lambda message: identity.sign(message).signature,
-        options=options or ChainOptions(poll_s=0.005),
+        on_trouble=on_trouble,
+        options=options or ChainOptions(poll_s=0.003),
     ) as chain:
         yield chain
 
 
 @asynccontextmanager
-async def open_ethereum_bed() -> AsyncIterator[ChainBed]:
+async def open_ethereum_bed(program: str = "embedded") -> AsyncIterator[ChainBed]:
+    """A bed on the embedded chain, or on anvil, hardhat or ganache."""
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(open_server())
-        rich = [await stack.enter_async_context(open_wallet(url, f"member {index}")) for index in range(5)]
-        poor = await stack.enter_async_context(open_wallet(url, "poor", ether=0.05))
+        url = await stack.enter_async_context(open_server() if program == "embedded" else open_node(program))
+        rich = [await stack.enter_async_context(open_wallet(url, f"member {index}", program=program)) for index in range(5)]
+        poor = await stack.enter_async_context(open_wallet(url, "poor", ether=0.05, program=program))
         endpoint = await stack.enter_async_context(Endpoint(url, lambda sentence: None))
 
         async def now_s() -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 
 from tests.backends.chain_beds import make_memory_bed, open_ethereum_bed
+from tests.backends.nodes import NODES
 from tests.conformance.chain import check_chain, check_groups
 
 
@@ -20,5 +22,18 @@ def test_ethereum_chain__conforms_against_the_embedded_chain() -> None:
     async def run() -> None:
         async with open_ethereum_bed() as bed:
             await check_chain(bed)
+            await check_groups(bed)
+
+    trio.run(run)
+
+
+@pytest.mark.parametrize("program", NODES)
+def test_ethereum_chain__conforms_against_nodes_of_others(program: str) -> None:
+    """Issue 3: one suite against three implementations of the virtual machine, each started and stopped here."""
+
+    async def run() -> None:
+        async with open_ethereum_bed(program) as bed:
+            await check_chain(bed)
+            await check_groups(bed)
 
     trio.run(run)
