@@ -22,7 +22,6 @@ _SENTENCES = {
     "BadTerms": "its terms are not acceptable: {0}",
     "WrongStage": "the session is {0} and this belongs to {1}",
     "WrongDeposit": "the deposit is {1} wei, not {0}",
-    "NotAContract": "there is no proof of identity at {0}",
     "AlreadyMember": "this wallet is a member already",
     "SessionFull": "the session has {0} members, as many as it takes",
     "NotAMember": "this wallet is not a member of the session",

@@ -13,15 +13,15 @@ from learnae.backends.ethereum.fees import Price
 from learnae.backends.ethereum.intents import Author, Intent, make_intent
 from learnae.backends.ethereum.options import ChainOptions
 from learnae.backends.ethereum.reader import SessionFacts, SessionReader, encode_session_creation, read_facts
-from learnae.backends.ethereum.rpc import Endpoint, read_number
+from learnae.backends.ethereum.rpc import Endpoint, read_bytes, read_number
 from learnae.backends.ethereum.sender import Sender
 from learnae.backends.ethereum.signed_calls import sign_call
 from learnae.backends.ethereum.wallet import WalletKey
 from learnae.backends.ethereum.witness import Witness
-from learnae.errors import WrongChainError
+from learnae.errors import TransactionError, WrongChainError
 from learnae.ids import Address, PeerId, Wei
 from learnae.ports import Receipt
-from learnae.protocol.calls import Call, ChainView, Leave, SessionTerms, Signable
+from learnae.protocol.calls import Call, ChainView, Join, Leave, SessionTerms, Signable
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,13 @@ class EthereumChain:
         if isinstance(call, Leave):  # Who leaves names the member that takes over its seat.
             members = (await self.read(session)).members
             last = members[-1].wallet if members else last
+        if isinstance(call, Join) and not await self._has_code(call.poid):  # The contract does not ask: it would cost every member gas.
+            raise TransactionError("joining the session", f"there is no proof of identity at {call.poid}", "NotAContract")
         return make_intent(call, self._author, session, await self.read_facts(session), last=last)
+
+    async def _has_code(self, contract: Address) -> bool:
+        code = await self.endpoint.surely(partial(self.endpoint.request, "eth_getCode", contract, "latest"))
+        return bool(read_bytes("eth_getCode", code))
 
 
 def make_creation(terms: SessionTerms) -> Intent:

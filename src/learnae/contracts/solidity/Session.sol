@@ -55,6 +55,14 @@ contract Session is MemberToken {
         uint80 points; // of all claims; after the tally of the approved ones
     }
 
+    /// What 256 members did, a bit each: bit i of word w is about member 256 * w + i.
+    struct Marks {
+        uint256 claimed;
+        uint256 voted;
+        uint256 rejected;
+        uint256 paid;
+    }
+
     /// A claim with its member's signature: EIP-712, EIP-2098.
     struct SignedClaim {
         address member;
@@ -113,10 +121,7 @@ contract Session is MemberToken {
     Counts private counts;
     mapping(address wallet => Entry) private entries;
     mapping(uint256 quad => uint256) private points; // of members 4 * quad to 4 * quad + 3, 64 bits each
-    mapping(uint256 word => uint256) private claimed; // bit i of word w: member 256 * w + i
-    mapping(uint256 word => uint256) private voted;
-    mapping(uint256 word => uint256) private rejected;
-    mapping(uint256 word => uint256) private paid;
+    mapping(uint256 word => Marks) private marks;
     BitCounters.Counters private nays;
 
     event SessionCreated(bytes32 indexed rulesDigest, address tips, address governance);
@@ -135,7 +140,6 @@ contract Session is MemberToken {
     error BadTerms(string what);
     error WrongStage(Stage current, Stage needed);
     error WrongDeposit(uint256 sent, uint256 needed);
-    error NotAContract(address poid);
     error AlreadyMember();
     error SessionFull(uint256 membersMax);
     error NotAMember();
@@ -187,11 +191,11 @@ contract Session is MemberToken {
 
     // --- members ---------------------------------------------------------------------------------------------------
 
-    /// @notice Pay exactly the deposit and become a member. Readers judge the proof of identity; here it need only exist.
+    /// @notice Pay exactly the deposit and become a member.
+    /// @param poid the member's proof of identity, which readers judge; asking here whether it exists would cost 2,600 gas
     function join(address poid) external payable {
         Counts memory c = _require(Stage.Funding);
         if (msg.value != depositWei) revert WrongDeposit(msg.value, depositWei);
-        if (poid.code.length == 0) revert NotAContract(poid);
         if (entries[msg.sender].seat != 0) revert AlreadyMember();
         if (c.members == membersMax) revert SessionFull(membersMax);
         emit Joined(c.members, msg.sender, poid);
@@ -223,8 +227,10 @@ contract Session is MemberToken {
     function claim(uint256 asked, bytes32 evidence) external {
         Counts memory c = _require(Stage.Claiming);
         uint256 index = _indexOf(msg.sender);
-        if (_has(claimed, index)) revert AlreadyClaimed();
+        Marks storage m = _marks(index);
+        if (_has(m.claimed, index)) revert AlreadyClaimed();
         if (asked > type(uint64).max) revert TooManyPoints(asked);
+        m.claimed |= _bit(index);
         _claim(c, index, asked, evidence);
         counts = c;
     }
@@ -233,21 +239,25 @@ contract Session is MemberToken {
     function claimBatch(SignedClaim[] calldata items) external {
         Counts memory c = _require(Stage.Claiming);
         bytes32 domain = domainSeparator();
+        uint256[] memory claimed = new uint256[](_words(c));
+        for (uint256 word; word < claimed.length; ++word) claimed[word] = marks[word].claimed;
         for (uint256 i; i < items.length; ++i) {
             SignedClaim calldata item = items[i];
-            uint256 seat = entries[item.member].seat;
-            if (seat == 0) {
+            (bool known, uint256 index) = _find(item.member);
+            if (!known) {
                 emit Skipped(i, item.member, Fault.NotAMember);
-            } else if (_has(claimed, seat - 1)) {
+            } else if (_has(claimed[index >> 8], index)) {
                 emit Skipped(i, item.member, Fault.AlreadyClaimed);
             } else if (item.points > type(uint64).max) {
                 emit Skipped(i, item.member, Fault.TooManyPoints);
             } else if (!_isSigned(domain, _hashClaim(item), item.member, item.r, item.vs)) {
                 emit Skipped(i, item.member, Fault.BadSignature);
             } else {
-                _claim(c, seat - 1, item.points, item.evidence);
+                claimed[index >> 8] |= _bit(index);
+                _claim(c, index, item.points, item.evidence);
             }
         }
+        for (uint256 word; word < claimed.length; ++word) marks[word].claimed = claimed[word];
         counts = c;
     }
 
@@ -258,8 +268,9 @@ contract Session is MemberToken {
     function cast(uint256[] calldata nay) external {
         Counts memory c = _require(Stage.Voting);
         uint256 index = _indexOf(msg.sender);
-        if (_has(voted, index)) revert AlreadyVoted();
-        _mark(voted, index);
+        Marks storage m = _marks(index);
+        if (_has(m.voted, index)) revert AlreadyVoted();
+        m.voted |= _bit(index);
         if (_rejects(nay, index)) revert NayOnOwnClaim();
         _count(c, nay, 1);
         counts = c;
@@ -271,25 +282,27 @@ contract Session is MemberToken {
         Counts memory c = _require(Stage.Voting);
         bytes32 domain = domainSeparator();
         bytes32 ballot = keccak256(abi.encodePacked(nay));
-        uint256[] memory counted = new uint256[](_words(c));
+        uint256[] memory counted = new uint256[](_words(c)); // newly
+        uint256[] memory done = new uint256[](counted.length);
+        for (uint256 word; word < done.length; ++word) done[word] = marks[word].voted;
         uint256 ballots;
         for (uint256 i; i < voters.length; ++i) {
             SignedVoter calldata voter = voters[i];
-            uint256 seat = entries[voter.member].seat;
-            if (seat == 0) {
+            (bool known, uint256 index) = _find(voter.member);
+            if (!known) {
                 emit Skipped(i, voter.member, Fault.NotAMember);
-            } else if (_has(voted, seat - 1)) {
+            } else if (_has(done[index >> 8] | counted[index >> 8], index)) {
                 emit Skipped(i, voter.member, Fault.AlreadyVoted);
-            } else if (_rejects(nay, seat - 1)) {
+            } else if (_rejects(nay, index)) {
                 emit Skipped(i, voter.member, Fault.NayOnOwnClaim);
             } else if (!_isSigned(domain, _hashBallot(voter.member, ballot), voter.member, voter.r, voter.vs)) {
                 emit Skipped(i, voter.member, Fault.BadSignature);
             } else {
-                _mark(voted, seat - 1);
-                counted[(seat - 1) >> 8] |= 1 << ((seat - 1) & 255);
+                counted[index >> 8] |= _bit(index);
                 ++ballots;
             }
         }
+        for (uint256 word; word < counted.length; ++word) marks[word].voted = done[word] | counted[word];
         _count(c, nay, ballots);
         counts = c;
         emit BallotsCast(nay, counted);
@@ -303,9 +316,9 @@ contract Session is MemberToken {
         if (maxWords < end - c.talliedWords) end = c.talliedWords + maxWords;
         uint256 left = c.points;
         for (uint256 word = c.talliedWords; word < end; ++word) {
-            uint256 over = nays.findAtLeast(word, threshold, c.ballots) & claimed[word];
+            uint256 over = nays.findAtLeast(word, threshold, c.ballots) & marks[word].claimed;
             if (over == 0) continue;
-            rejected[word] = over;
+            marks[word].rejected = over;
             for (uint256 i; i < 256; ++i) {
                 if ((over >> i) & 1 == 1) left -= _points(256 * word + i);
             }
@@ -320,27 +333,29 @@ contract Session is MemberToken {
 
     /// @notice What `member` can take out now.
     function due(address member) external view returns (uint256) {
-        uint256 seat = entries[member].seat;
-        return seat == 0 ? 0 : _due(counts, seat - 1);
+        Counts memory c = counts;
+        (bool known, uint256 index) = _find(member);
+        return known ? _due(c, _stage(c), index) : 0;
     }
 
     /// @notice Send a member what it is due; anybody may call it.
     function withdraw(address member) external {
-        if (!_pay(counts, member, member, gasleft())) revert PaymentRefused(member);
+        _withdraw(member, member);
     }
 
     /// @notice Send what the caller is due to another address, for a wallet that cannot receive.
     function withdrawTo(address to) external {
-        if (!_pay(counts, msg.sender, to, gasleft())) revert PaymentRefused(to);
+        _withdraw(msg.sender, to);
     }
 
     /// @notice Push to many members with little gas each. Who is due nothing is passed over; who fails keeps its credit.
     function releaseBatch(address[] calldata members) external {
         Counts memory c = counts; // Once money can be due, nothing in it changes any more, also if a recipient calls back.
+        Stage current = _stage(c);
         for (uint256 i; i < members.length; ++i) {
-            uint256 seat = entries[members[i]].seat;
-            if (seat == 0 || _due(c, seat - 1) == 0) continue;
-            if (!_pay(c, members[i], members[i], PUSH_GAS)) emit PushFailed(members[i]);
+            address member = members[i];
+            (uint256 amountWei, bool sent) = _pay(c, current, member, member, PUSH_GAS);
+            if (amountWei != 0 && !sent) emit PushFailed(member);
         }
     }
 
@@ -401,17 +416,19 @@ contract Session is MemberToken {
     function readMembers(address[] calldata wallets) external view returns (Row[] memory rows) {
         Counts memory c = counts;
         rows = new Row[](wallets.length);
-        bool settled = _stage(c) == Stage.Released;
+        Stage current = _stage(c);
         for (uint256 i; i < wallets.length; ++i) {
             uint256 index = _indexOf(wallets[i]);
             Row memory row = rows[i];
             row.wallet = wallets[i];
             row.poid = entries[wallets[i]].poid;
             row.points = uint64(_points(index));
-            row.marks = (_has(claimed, index) ? 1 : 0) | (_has(voted, index) ? 2 : 0) | (_has(paid, index) ? 4 : 0);
+            Marks memory m = _marks(index);
+            bool hasClaimed = _has(m.claimed, index);
+            row.marks = (hasClaimed ? 1 : 0) | (_has(m.voted, index) ? 2 : 0) | (_has(m.paid, index) ? 4 : 0);
             row.nays = uint16(nays.read(index, c.ballots));
-            row.approved = settled && _has(claimed, index) && !_has(rejected, index);
-            row.dueWei = _due(c, index);
+            row.approved = current == Stage.Released && hasClaimed && !_has(m.rejected, index);
+            row.dueWei = _due(c, current, index);
             row.index = uint16(index);
         }
     }
@@ -445,27 +462,37 @@ contract Session is MemberToken {
     }
 
     function _indexOf(address wallet) private view returns (uint256) {
+        (bool known, uint256 index) = _find(wallet);
+        if (!known) revert NotAMember();
+        return index;
+    }
+
+    function _find(address wallet) private view returns (bool known, uint256 index) {
         uint256 seat = entries[wallet].seat;
-        if (seat == 0) revert NotAMember();
-        return seat - 1;
+        unchecked {
+            return (seat != 0, seat - 1);
+        }
     }
 
     function _words(Counts memory c) private pure returns (uint256) {
         return (uint256(c.members) + 255) >> 8;
     }
 
-    function _has(mapping(uint256 => uint256) storage marks, uint256 index) private view returns (bool) {
-        return (marks[index >> 8] >> (index & 255)) & 1 == 1;
+    function _marks(uint256 index) private view returns (Marks storage) {
+        return marks[index >> 8];
     }
 
-    function _mark(mapping(uint256 => uint256) storage marks, uint256 index) private {
-        marks[index >> 8] |= 1 << (index & 255);
+    function _bit(uint256 index) private pure returns (uint256) {
+        return 1 << (index & 255);
+    }
+
+    function _has(uint256 word, uint256 index) private pure returns (bool) {
+        return word & _bit(index) != 0;
     }
 
     // --- inside: claims and ballots ----------------------------------------------------------------------------------
 
     function _claim(Counts memory c, uint256 index, uint256 asked, bytes32 evidence) private {
-        _mark(claimed, index);
         points[index >> 2] |= asked << (64 * (index & 3));
         c.claims += 1;
         c.points += uint80(asked);
@@ -477,7 +504,7 @@ contract Session is MemberToken {
     }
 
     function _rejects(uint256[] calldata nay, uint256 index) private pure returns (bool) {
-        return nay.length > index >> 8 && (nay[index >> 8] >> (index & 255)) & 1 == 1;
+        return nay.length > index >> 8 && _has(nay[index >> 8], index);
     }
 
     /// Adds one ballot as often as it was cast. It is refused as a whole if no member may cast it.
@@ -488,7 +515,8 @@ contract Session is MemberToken {
         for (uint256 word; word < nay.length; ++word) {
             uint256 bits = nay[word];
             if (bits == 0) continue;
-            if (bits & ~claimed[word] != 0) revert NayWithoutClaim(word, bits & ~claimed[word]);
+            uint256 unclaimed = bits & ~marks[word].claimed;
+            if (unclaimed != 0) revert NayWithoutClaim(word, unclaimed);
             spent += _popCount(bits);
             nays.add(word, bits, ballots);
         }
@@ -543,23 +571,38 @@ contract Session is MemberToken {
 
     // --- inside: money -----------------------------------------------------------------------------------------------
 
-    function _due(Counts memory c, uint256 index) private view returns (uint256) {
-        if (_has(paid, index)) return 0;
-        Stage current = _stage(c);
+    function _due(Counts memory c, Stage current, uint256 index) private view returns (uint256) {
+        if (current != Stage.Released && current != Stage.Refunded) return 0;
+        Marks storage m = _marks(index);
+        if (_has(m.paid, index)) return 0;
         if (current == Stage.Refunded) return depositWei;
-        if (current != Stage.Released || _has(rejected, index)) return 0;
-        return (depositWei * c.members * _points(index)) / c.points; // A member that did not claim has no points.
+        if (_has(m.rejected, index)) return 0;
+        unchecked {
+            return (depositWei * c.members * _points(index)) / c.points; // Below 2^112 * 2^12 * 2^64; without a claim, no points.
+        }
     }
 
     /// Marks first, sends then: a recipient that calls back finds nothing due. A failed call leaves the credit as it was.
-    function _pay(Counts memory c, address member, address to, uint256 gasMax) private returns (bool sent) {
-        uint256 seat = entries[member].seat;
-        uint256 amountWei = seat == 0 ? 0 : _due(c, seat - 1);
-        if (amountWei == 0) revert NothingDue(member);
-        _mark(paid, seat - 1);
+    function _pay(Counts memory c, Stage current, address member, address to, uint256 gasMax)
+        private
+        returns (uint256 amountWei, bool sent)
+    {
+        (bool known, uint256 index) = _find(member);
+        if (!known) return (0, false);
+        amountWei = _due(c, current, index);
+        if (amountWei == 0) return (0, false);
+        Marks storage m = _marks(index);
+        m.paid |= _bit(index);
         sent = _send(to, amountWei, gasMax);
         if (sent) emit Paid(member, to, amountWei);
-        else paid[(seat - 1) >> 8] &= ~(1 << ((seat - 1) & 255));
+        else m.paid &= ~_bit(index);
+    }
+
+    function _withdraw(address member, address to) private {
+        Counts memory c = counts;
+        (uint256 amountWei, bool sent) = _pay(c, _stage(c), member, to, gasleft());
+        if (amountWei == 0) revert NothingDue(member);
+        if (!sent) revert PaymentRefused(to);
     }
 
     function _send(address to, uint256 amountWei, uint256 gasMax) private returns (bool sent) {
