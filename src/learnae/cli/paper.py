@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from learnae.errors import UsageError
-from learnae.lab.paper import Reproduction, Setting, Values, compute_values, reproduce, run_fast
+from learnae.lab.paper import Setting, Values, compute_values, reproduce, run_fast
+from learnae.lab.paper_page import write_paper_report
 from learnae.lab.paper_summary import format_table, summarise
 from learnae.lab.parallel import count_cores, map_parallel
 
@@ -19,6 +20,7 @@ PEERS_MAX = 4095  # As many members as a session can have.
 CYCLES_MAX = 10_000
 SEEDS_MAX = 1_000_000
 FAST_SEEDS, THROUGH_SEEDS = 1000, 1
+FAST_ATTEMPTS, THROUGH_ATTEMPTS = 200_000, 500  # Work of about a second.
 
 
 def run_paper(options: argparse.Namespace) -> int:
@@ -28,28 +30,21 @@ def run_paper(options: argparse.Namespace) -> int:
     _check("--seeds", count, 1, SEEDS_MAX)
     _check("--first-seed", options.first_seed, 0, 2**63)
     seeds = range(options.first_seed, options.first_seed + count)
+    out = None if options.out is None and options.json else Path(options.out or "learnae-paper")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # A folder that cannot be made is found before the work, not after it.
     began_s = time.monotonic()
     is_contract = options.through == "contract"
     values = _run_fast(setting, seeds) if options.through == "fast" else _run_through(setting, seeds, is_contract=is_contract)
     result = reproduce(setting, seeds, list(_count(values, count)))
     seconds = time.monotonic() - began_s
-    page = _write(result, options, seconds)
+    page = None if out is None else write_paper_report(result, out, through=options.through, seconds=seconds)
     if options.json:
         print(json.dumps(summarise(result, through=options.through, seconds=seconds), indent=1))
         return 0
     print(format_table(result, through=options.through, seconds=seconds))
-    if page is not None:
-        print(f"Figures 6 to 10: {page}")
+    print(f"Figures 6 to 10: {page}")
     return 0
-
-
-def _write(result: Reproduction, options: argparse.Namespace, seconds: float) -> Path | None:
-    """The report, unless only JSON is asked for: a program that wants files says where."""
-    if options.out is None and options.json:
-        return None
-    from learnae.lab.paper_page import write_paper_report
-
-    return write_paper_report(result, Path(options.out or "learnae-paper"), through=options.through, seconds=seconds)
 
 
 def _read_setting(options: argparse.Namespace) -> Setting:
@@ -66,9 +61,13 @@ def _check(name: str, value: int, least: int, most: int) -> None:
 
 
 def _run_fast(setting: Setting, seeds: range) -> Iterator[Values]:
-    # Below a few hundred attempts' work a second process takes longer to start than it saves.
-    processes = count_cores() if len(seeds) * setting.peers * setting.cycles > 200_000 else 1
+    processes = _choose_processes(len(seeds) * setting.peers * setting.cycles, FAST_ATTEMPTS)
     return map_parallel(partial(_compute_fast, setting), seeds, processes=processes)
+
+
+def _choose_processes(attempts: int, least: int) -> int:
+    """All cores, unless another process would take longer to start than it saves."""
+    return count_cores() if attempts > least else 1
 
 
 def _compute_fast(setting: Setting, seed: int) -> Values:
@@ -80,8 +79,9 @@ def _run_through(setting: Setting, seeds: range, *, is_contract: bool) -> Iterat
     from learnae.lab.through import join_sessions, list_sessions, run_session
 
     sessions = [session for seed in seeds for session in list_sessions(setting, seed, is_contract=is_contract)]
+    processes = _choose_processes(len(sessions) * setting.peers * setting.cycles, THROUGH_ATTEMPTS)
     balances = []
-    for number, balance in enumerate(map_parallel(run_session, sessions, processes=count_cores(), chunk=1), 1):
+    for number, balance in enumerate(map_parallel(run_session, sessions, processes=processes, chunk=1), 1):
         balances.append(balance)
         _show(f"session {number} of {len(sessions)}")
         if len(balances) == 4:

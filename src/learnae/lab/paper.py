@@ -48,11 +48,11 @@ class Figure(NamedTuple):
 
 
 PUBLISHED: Final = (
-    Figure(HONEST, "peers_up", 47, "7.1", "peers that end with more than under tips", 0, False),
-    Figure(HONEST, "mean_gain", 241.84, "7.1", "their mean gain"),
+    Figure(HONEST, "peers_up", 47, "7.1", "peers with more than under tips", 0, False),
+    Figure(HONEST, "mean_gain", 241.84, "7.1", "mean gain of these peers"),
     Figure(HONEST, "mean_loss", -214.46, "7.1", "mean loss of the others"),
-    Figure(SILENT, "peers_up", 51, "7.2", "peers that end with more than under tips", 0, False),
-    Figure(SILENT, "mean_gain", 272.59, "7.2", "their mean gain"),
+    Figure(SILENT, "peers_up", 51, "7.2", "peers with more than under tips", 0, False),
+    Figure(SILENT, "mean_gain", 272.59, "7.2", "mean gain of these peers"),
     Figure(SILENT, "mean_loss", -283.71, "7.2", "mean loss of the others"),
     Figure(SILENT, "malicious_change", -608.56, "7.2", "mean change of the malicious peers"),
     Figure(SILENT, "other_loss", -200.42, "7.2", "mean loss of all other losers"),

@@ -39,8 +39,9 @@ _READINGS: Mapping[str, str] = {
     "figure-9": "Red bars are the malicious peers: what they kept by silence is taken back, and goes to those who had helped them "
     "without being paid.",
     "figure-10": "How far each peer's payout with malicious peers is from its payout without. Rows are missing, columns are not: each "
-    "peer is still judged by nine tenths of the swarm. The paper gives 3.2 % as the mean and does not say of what: as a share of the "
-    "payout itself our mean is about 6 %, as a share of the sum of both payouts about 3 %.",
+    "peer is still judged by all others. Gains have a ceiling: there stand the peers that had helped no malicious one. The paper gives "
+    "3.2 % as the mean and does not say of what: as a share of the payout itself our mean is about 6 %, as a share of the sum of both "
+    "payouts about 3 %.",
 }
 _TITLES: Mapping[str, tuple[str, str]] = {
     "figure-6": ("Figure 6: balances without malicious peers", "What becomes of a deposit, cycle by cycle?"),

@@ -48,7 +48,7 @@ def draw_progress(progress: Sequence[Sequence[int]], outcome: Outcome, factors: 
         parts.append(label(x(tick), height - BOTTOM + 20, f"{tick:g}", class_="mid soft"))
     parts.append(label((LEFT + last) / 2, height - 6, "cycle", class_="mid small soft"))
     parts.append(tag("rect", x=last, y=TOP, width=end - last, height=height - TOP - BOTTOM, class_="zone"))
-    parts.append(label((last + end) / 2, height - BOTTOM + 20, "consolidation", class_="mid small soft"))
+    parts.append(label((last + end) / 2, height - 6, "consolidation", class_="mid small soft"))
     order = sorted(range(len(progress)), key=lambda peer: (peer < malicious, factors[peer]))  # Malicious ones above the others.
     for peer in order:
         points = [(x(cycle), y(balance)) for cycle, balance in enumerate(progress[peer])] + [(end, y(finals[peer]))]
@@ -160,11 +160,12 @@ def draw_distribution(result: Reproduction, figure: Figure) -> Markup:
         return svg(width, height, label(width / 2, height / 2, "nothing to count", class_="mid soft"), says=figure.words)
     low, high = min(*values, figure.paper), max(*values, figure.paper)
     x = scale(low, high, 12, width - 12)
-    counts = [0] * BINS
+    bins = BINS if figure.decimals else min(BINS, int(high - low) + 1)  # Whole numbers would leave gaps among more bars than there are.
+    counts = [0] * bins
     for value in values:
-        counts[min(BINS - 1, int(BINS * (value - low) / ((high - low) or 1.0)))] += 1
+        counts[min(bins - 1, int(bins * (value - low) / ((high - low) or 1.0)))] += 1
     y = scale(0, max(counts), foot, 44)
-    wide = (width - 24) / BINS
+    wide = (width - 24) / bins
     kind, tone = ("published", "") if band.contains(figure.paper) else ("published outside", "fill-silent")
     shown = f"{figure.paper:,.{figure.decimals}f}".replace("-", "−") + figure.unit
     turn = "end" if x(figure.paper) > width / 2 else ""
@@ -178,7 +179,7 @@ def draw_distribution(result: Reproduction, figure: Figure) -> Markup:
         line(12, foot, width - 12, foot, "axis"),
         line(x(figure.paper), 30, x(figure.paper), foot, kind),
         label(x(figure.paper) + (-5 if turn else 5), 34, f"published {shown}", class_=f"{turn} small strong over {tone}".strip()),
-        label(8, 14, figure.words, class_="small soft"),
+        label(8, 14, f"{figure.section}  {figure.words}", class_="small soft"),
         label(12, foot + 18, f"{low:,.{figure.decimals}f}".replace("-", "−"), class_="small soft"),
         label(width - 12, foot + 18, f"{high:,.{figure.decimals}f}".replace("-", "−"), class_="end small soft"),
     ]
