@@ -80,6 +80,26 @@ contract SessionTermsTest is Bed {
         _refuse(terms, "extension");
     }
 
+    function test_governance__parameters_beyond_their_bounds_are_refused() public {
+        Session.Terms memory terms = _terms();
+        terms.proposalDepositWei = DEPOSIT + 1;
+        _refuse(terms, "governance");
+        terms = _terms();
+        terms.minQuorumDivisor = 1;
+        _refuse(terms, "governance");
+        terms.minQuorumDivisor = 11;
+        _refuse(terms, "governance");
+        terms = _terms();
+        terms.debatingSecondsMin = 0;
+        _refuse(terms, "governance");
+        terms.debatingSecondsMin = 56 days + 1;
+        _refuse(terms, "governance");
+        (terms.proposalDepositWei, terms.minQuorumDivisor, terms.debatingSecondsMin) = (DEPOSIT, 2, 56 days);
+        vm.assertEq(new Session(terms).governance().debatingSecondsMin(), 56 days);
+        (terms.proposalDepositWei, terms.minQuorumDivisor, terms.debatingSecondsMin) = (0, 10, 1);
+        vm.assertEq(new Session(terms).governance().minQuorumDivisor(), 10);
+    }
+
     function test_terms__are_read_as_they_were_given() public {
         vm.roll(77);
         session = new Session(_terms());
