@@ -84,11 +84,11 @@ class ChainAnswerError(ChainError):
 
 
 class TransactionError(ChainError):
-    """A transaction was refused or reverted; `reason` is the contract's error name, or empty."""
+    """A transaction was refused or reverted; `reason` is the contract's error name, or empty. `gas_used`: what it cost all the same."""
 
-    def __init__(self, what: str, why: str, reason: str = "") -> None:
+    def __init__(self, what: str, why: str, reason: str = "", gas_used: int = 0) -> None:
         super().__init__(f"{what} was refused: {why}")
-        self.reason = reason
+        self.reason, self.gas_used = reason, gas_used
 
 
 class NotEnoughMoneyError(TransactionError):

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learnae.protocol.lane import ANCESTRY_MAX, ORPHAN_AGE_MAX_MS, ControlLane, Known
-from learnae.protocol.messages import SYNC_VERTICES_MAX, SYNC_WANT_MAX, Checkpoint, Departed, ForkProved, Joined, SyncMessage, decode_sync
+from learnae.protocol.messages import Checkpoint, Departed, ForkProved, Joined
+from learnae.protocol.sync import SYNC_VERTICES_MAX, SYNC_WANT_MAX, SyncMessage, decode_sync
 from learnae.protocol.validation import VERTEX_BURST
 from learnae.tangle.verdict import Verdict
 from learnae.tangle.vertex import Vertex

@@ -25,11 +25,12 @@ from learnae.protocol.messages import (
     Joined,
     ModelAnnounced,
     Origin,
-    SyncMessage,
 )
 from learnae.protocol.models import ANNOUNCEMENTS_PER_ISSUER_MAX, FAILURES_MAX, PairedPolicy
 from learnae.protocol.peer import ANSWERS_BURST, ANSWERS_PER_S, SYNC_EVERY_S, SYNC_SOON_S, PeerSettings
 from learnae.protocol.sharing import decode_hashlist, encode_hashlist
+from learnae.protocol.signed import BallotSigned, ClaimSigned
+from learnae.protocol.sync import SyncMessage
 from learnae.tangle.verdict import Verdict
 from tests.protocol import builders
 from tests.protocol.builders import (
@@ -55,6 +56,7 @@ from tests.protocol.builders import (
     report,
 )
 
+SIGNATURE = b"s" * 64  # Opaque to the core: the wallet makes it, the chain's backend checks it.
 make_view = partial(builders.make_view, peers=PEERS)
 E = TypeVar("E", bound=ev.Effect)
 AVERAGES = replace(RULES, train_permille=0)
@@ -436,9 +438,11 @@ def test_settlement__claims_votes_and_finishes() -> None:
     own = find(effects, ev.PublishVertex)
     player.now_s += 10
     player.hear(bob, report(ALICE, own.cid, owed=10))
-    player.now_s = TRAINING_ENDS_S + 70.0
-    claiming = player.handle(ev.ChainRead(make_view(Stage.CLAIMING, time_s=int(player.now_s))))
-    claim = find(claiming, ev.SubmitTransaction)
+    player.now_s = TRAINING_ENDS_S + 60.0
+    closed = player.handle(ev.ChainRead(make_view(Stage.CLAIMING, time_s=int(player.now_s))))
+    player.now_s += 10
+    claiming = closed + player.handle(ev.ChainRead(make_view(Stage.CLAIMING, time_s=int(player.now_s))))
+    claim = find(claiming, ev.SignCall)
     closing, seal = find_all(claiming, ev.PublishVertex)
     assert [message.closing for message in player.say(claiming) if isinstance(message, Checkpoint)] == [True, False]
 
@@ -447,15 +451,17 @@ def test_settlement__claims_votes_and_finishes() -> None:
     assert claim.call.evidence == seal.cid[4:] != closing.cid[4:]
     saves = [i for i, e in enumerate(claiming) if isinstance(e, ev.SaveRecord)]
     assert saves and saves[-1] < claiming.index(claim)
+    signed = player.handle(ev.CallSigned(claim.number, SIGNATURE))
+    assert player.say(signed) == [ClaimSigned(points=claim.call.points, evidence=claim.call.evidence, signature=SIGNATURE)]
 
-    player.handle(ev.TransactionConfirmed(claim.number, None))
     player.now_s += 100
     view = make_view(
         Stage.VOTING, time_s=int(player.now_s), claims=(make_claim(0, claim.call.points, claim.call.evidence), make_claim(1, 5))
     )
-    vote = find(player.handle(ev.ChainRead(view)), ev.SubmitTransaction)
+    player.handle(ev.ChainRead(replace(view, time_s=int(player.now_s - 20))), after_s=-20)
+    vote = find(player.handle(ev.ChainRead(view), after_s=20), ev.SignCall)
     assert vote.call == CastBallot((1,))
-    player.handle(ev.TransactionConfirmed(vote.number, None))
+    assert player.say(player.handle(ev.CallSigned(vote.number, SIGNATURE))) == [BallotSigned(nays=(1,), signature=SIGNATURE)]
     assert find(player.handle(ev.ChainRead(make_view(Stage.RELEASED))), ev.Finish).fault == ""
 
 

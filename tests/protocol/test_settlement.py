@@ -104,8 +104,19 @@ def test_claim__waits_for_open_logs_until_it_is_due() -> None:
     """With any one peer gone for good the session still settles: at 60 % of the stage members claim anyway."""
     settlement, view, books = Settlement(RULES, CAROL), make_view(Stage.CLAIMING), make_books(closed=False)
 
+    assert step(settlement, view, books=books, now_s=EARLY_S) is None
     assert step(settlement, view, books=books, now_s=DUE_S - 1) is None
     assert isinstance(step(settlement, view, books=books, now_s=DUE_S), SubmitClaim)
+
+
+def test_claim__of_one_who_comes_back_late_waits_until_it_heard_what_it_missed() -> None:
+    """A claim on half of the ledger would be rejected: a tenth of the stage for catching up, unless all logs are here before."""
+    settlement, view, books = Settlement(RULES, CAROL), make_view(Stage.CLAIMING), make_books(closed=False)
+
+    assert step(settlement, view, books=books, now_s=DUE_S + 5) is None
+    assert step(settlement, view, books=books, now_s=DUE_S + 14) is None
+    assert isinstance(step(settlement, view, books=books, now_s=DUE_S + 15), SubmitClaim)
+    assert isinstance(step(Settlement(RULES, CAROL), view, books=make_books(), now_s=DUE_S + 5), SubmitClaim)
 
 
 @pytest.mark.parametrize("change", ["claimed", "nothing", "tips", "stranger", "no books"])
@@ -173,8 +184,31 @@ def test_vote__accepts_the_ledger_of_the_claims_time_and_of_now() -> None:
 def test_vote__waits_for_evidence_until_it_is_due() -> None:
     settlement, view = Settlement(RULES, ALICE), make_view(Stage.VOTING, claims=(make_claim(1, 5),))
 
+    assert step(settlement, view, books=make_books(missing=True), now_s=CLAIMING_ENDS_S + 20) is None
     assert step(settlement, view, books=make_books(missing=True), now_s=CLAIMING_ENDS_S + 59) is None
     assert isinstance(step(settlement, view, books=make_books(missing=True), now_s=CLAIMING_ENDS_S + 60), CastBallot)
+
+
+def test_vote__is_decided_once() -> None:
+    """What is signed once stays the ballot of this member, whatever it hears later, and over restarts."""
+    settlement, view = Settlement(RULES, ALICE), make_view(Stage.VOTING, claims=(make_claim(1, 5),))
+    assert step(settlement, view, books=make_books()) == CastBallot((1,))
+    back = Settlement(RULES, ALICE)
+    back.restore(settlement.encode())
+    honest: Rows = {ALICE: {}, BOB: {}}
+    fresh = step(Settlement(RULES, ALICE), replace(view, claims=(make_claim(1, 0),)), books=make_books(rows=honest))
+
+    assert fresh == CastBallot(()), "it would decide otherwise now"
+    for same in (settlement, back):
+        assert step(same, replace(view, claims=(make_claim(1, 0),)), books=make_books(rows=honest)) == CastBallot((1,))
+
+
+@pytest.mark.parametrize(("call", "from_s"), [(SubmitClaim(1, EVIDENCE), TRAINING_ENDS_S), (CastBallot(()), CLAIMING_ENDS_S)])
+def test_own_transaction__is_due_when_four_fifths_of_the_stage_are_over(call: SubmitClaim | CastBallot, from_s: int) -> None:
+    settlement = Settlement(RULES, ALICE)
+
+    assert not settlement.is_own_due(call, now_s=from_s + 79.9)
+    assert settlement.is_own_due(call, now_s=from_s + 80)
 
 
 def test_vote__is_not_cast_twice_nor_without_claims() -> None:

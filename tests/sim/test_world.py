@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -412,8 +413,8 @@ class Overclaimer(Peer):
 
     def handle(self, event: ev.Event, now_s: float) -> list[ev.Effect]:
         return [
-            ev.SubmitTransaction(effect.number, SubmitClaim(1000 * effect.call.points, effect.call.evidence))
-            if isinstance(effect, ev.SubmitTransaction) and isinstance(effect.call, SubmitClaim)
+            replace(effect, call=SubmitClaim(1000 * effect.call.points, effect.call.evidence))
+            if isinstance(effect, ev.SubmitTransaction | ev.SignCall) and isinstance(effect.call, SubmitClaim)
             else effect
             for effect in super().handle(event, now_s)
         ]

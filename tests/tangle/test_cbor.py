@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from learnae.protocol.messages import decode_sync
+from learnae.protocol.sync import decode_sync
 from learnae.tangle import cbor
 
 

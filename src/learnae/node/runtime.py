@@ -205,6 +205,8 @@ class Node:
                 parts.network.open_file(cid, peers)
             case ev.TrainModel() | ev.AverageModels() | ev.EvaluateModel() | ev.RecountReceipt():
                 self._start(work.learn(tools, effect))
+            case ev.SignCall():
+                self._start(work.sign(tools, effect))
             case ev.SubmitTransaction():
                 self._start(work.submit(tools, effect))
             case ev.SetTimer(timer=timer, at_s=at_s):

@@ -122,13 +122,19 @@ async def read_hashlist(tools: Tools, effect: ev.ReadHashlist) -> ev.Event:
     return ev.HashlistRead(effect.number, decode_hashlist(content or b"", slices_max=effect.slices_max) or ())
 
 
+async def sign(tools: Tools, effect: ev.SignCall) -> ev.Event:
+    """Let the wallet sign a claim or a ballot for others to send."""
+    return ev.CallSigned(effect.number, await tools.chain.sign(tools.session, effect.call))
+
+
 async def submit(tools: Tools, effect: ev.SubmitTransaction) -> ev.Event:
     """Send a transaction and wait for its block."""
     try:
         receipt = await tools.chain.submit(tools.session, effect.call)
     except TransactionError as error:
-        return ev.TransactionFailed(effect.number, str(error), final=isinstance(error, NotEnoughMoneyError))
-    return ev.TransactionConfirmed(effect.number, receipt.address)
+        final = isinstance(error, NotEnoughMoneyError)
+        return ev.TransactionFailed(effect.number, str(error), final=final, gas_used=error.gas_used)
+    return ev.TransactionConfirmed(effect.number, receipt.address, receipt.gas_used)
 
 
 async def _train(tools: Tools, learner: Learner, effect: ev.TrainModel) -> ev.Event:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from learnae.ids import Cid, Credits, PeerId
 from learnae.protocol.messages import Checkpoint, HelpReported, Message
+from learnae.protocol.signed import BallotSigned, ClaimSigned
 
 
 @dataclass(slots=True)
@@ -26,10 +27,13 @@ class ContributionVector:
     closing: int = 0  # number of the closing checkpoint, 0 if there is none: nothing after it counts
     credits: dict[PeerId, Credits] = field(default_factory=dict)
     credited: set[Cid] = field(default_factory=set)  # announcements that already earned a receipt from this reporter
+    signed: set[type] = field(default_factory=set)  # ClaimSigned, BallotSigned: each is said once
 
     def fold(self, sequence: int, message: Message) -> None:
         """Take in the reporter's next vertex; vertices come in order, without gaps."""
         self.sequence = sequence
+        if isinstance(message, ClaimSigned | BallotSigned):
+            self.signed.add(type(message))
         if self.closing:
             return
         if isinstance(message, HelpReported):

@@ -8,33 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from learnae.ids import CODEC_DAG_CBOR, Address, Cid, PeerId
+from learnae.ids import Address, PeerId
 from learnae.protocol import events as ev
-from learnae.protocol.calls import Call, ChainView, Claim, Stage
+from learnae.protocol.calls import Call, CastBallot, CastGrouped, ChainView, Claim, ClaimBatch, Signable, Stage, SubmitClaim
 from learnae.protocol.cycle import Phase
 from learnae.protocol.identity import Membership, judge_members
 from learnae.protocol.lane import ControlLane, Known
+from learnae.protocol.relay import Group, Relay
 from learnae.protocol.rewards import Rows
 from learnae.protocol.rules import SessionRules
 from learnae.protocol.settlement import KNOWN_BY_PERMILLE, Books, Settlement, compute_part
+from learnae.protocol.signed import BallotSigned, ClaimSigned, to_vertex_cid
 
 RECORD_SETTLEMENT = "settlement"
+RECORD_RELAY = "relay"
 
 
 class DaoMember:
     """Membership, stages and transactions of one peer."""
 
-    def __init__(self, *, rules: SessionRules, me: PeerId, lane: ControlLane, next_number: Callable[[], int]) -> None:
+    def __init__(self, *, rules: SessionRules, me: PeerId, lane: ControlLane, next_number: Callable[[], int], relay_gas_max: int) -> None:
         self._rules = rules
         self._me = me
         self._lane = lane
         self._next_number = next_number
         self.settlement = Settlement(rules, me)
+        self.relay = Relay(rules, me, relay_gas_max)
         self.membership = Membership({})
         self.view: ChainView | None = None
         self.finished = False
         self._view_at_s = 0.0
         self._calls: dict[int, Call] = {}
+        self._signing: dict[int, Signable] = {}
         self._phase = Phase.WAITING
         self._least: Known | None = None  # when all rows were closed, or a part of the claiming stage was over
 
@@ -42,6 +47,8 @@ class DaoMember:
         record = records.get(RECORD_SETTLEMENT)
         if record is not None:
             self.settlement.restore(record)
+        if RECORD_RELAY in records:
+            self.relay.restore(records[RECORD_RELAY])
 
     @property
     def is_member(self) -> bool:
@@ -121,20 +128,27 @@ class DaoMember:
         claimant = next((peer for peer, member in self.membership.by_peer.items() if member.index == claim.index), None)
         if claimant is None:
             return None
-        return self._lane.compute_rows_at(_to_vertex_cid(claim.evidence), claimant, self._least or Known())
+        return self._lane.compute_rows_at(to_vertex_cid(claim.evidence), claimant, self._least or Known())
 
     def settle(self, now_s: float) -> list[ev.Effect]:
         """The next call that this member owes the session, and the end when nothing is left to do."""
         view = self.view
         if self.finished or view is None:
             return []
-        before = self.settlement.snapshot
-        call = self.settlement.step(view, self.membership, self._read_books(view), now_s=self.compute_chain_time(now_s))
+        settlement = self.settlement
+        before = settlement.snapshot, settlement.ballot
+        time_s = self.compute_chain_time(now_s)
+        call = settlement.step(view, self.membership, self._read_books(view), now_s=time_s)
         effects: list[ev.Effect] = []
-        if self.settlement.snapshot is not before:
-            effects.append(ev.SaveRecord(RECORD_SETTLEMENT, self.settlement.encode()))
+        if (settlement.snapshot, settlement.ballot) != before:
+            effects.append(ev.SaveRecord(RECORD_SETTLEMENT, settlement.encode()))  # Before it is signed: nothing else ever will be.
+        if isinstance(call, SubmitClaim | CastBallot) and not settlement.is_own_due(call, now_s=time_s):
+            effects += self._sign(call, view.stage)
+            call = None
         if call is not None:
             effects += self._submit(call)
+        elif not settlement.pending:
+            effects += self._relay(view, now_s)
         late = view.stage is not Stage.FUNDING and not self.is_member and not self.settlement.pending
         if late or self.settlement.is_over(view, self.membership):
             self.finished = True
@@ -151,7 +165,7 @@ class DaoMember:
             rows=ledger.rows(),
             closed=closed and not len(dag.orphans),
             evidence=own[4:] if own else bytes(32),
-            missing_evidence=any(_to_vertex_cid(claim.evidence) not in dag for claim in view.claims),
+            missing_evidence=any(to_vertex_cid(claim.evidence) not in dag for claim in view.claims),
             read_claimed=self._read_claimed,
         )
 
@@ -160,24 +174,77 @@ class DaoMember:
         self._calls[number] = call
         self.settlement.submitted()
         name = type(call).__name__
-        return [ev.Tell(ev.Topic.DAO, f"sends {name}", {"event": "call", "call": name}), ev.SubmitTransaction(number, call)]
+        values: dict[str, object] = {"event": "call", "call": name}
+        told = f"sends {name}"
+        if isinstance(call, ClaimBatch | CastGrouped):
+            values["members"] = count = _count_items(call)
+            told = f"relays {count} {'claim' if isinstance(call, ClaimBatch) else 'ballot'}{'' if count == 1 else 's'}"
+        return [ev.Tell(ev.Topic.DAO, told, values), ev.SubmitTransaction(number, call)]
+
+    # --- relaying -------------------------------------------------------------------------------------------
+
+    def hear(self, peer: PeerId, message: ClaimSigned | BallotSigned, now_s: float) -> None:
+        """A member, perhaps this one, signed its claim or ballot and gave it to all."""
+        self.relay.hear(peer, message, now_s=now_s)
+
+    def _sign(self, call: Signable, stage: Stage) -> list[ev.Effect]:
+        """Ask for the signature, once; what was signed before a restart is in the log."""
+        if self.relay.has_signed(self._me, stage) or call in self._signing.values():
+            return []
+        number = self._next_number()
+        self._signing[number] = call
+        return [ev.SignCall(number, call)]
+
+    def signed(self, event: ev.CallSigned) -> list[ClaimSigned | BallotSigned]:
+        """The wallet signed: this is what to tell the others."""
+        call = self._signing.pop(event.number)
+        if isinstance(call, SubmitClaim):
+            return [ClaimSigned(points=call.points, evidence=call.evidence, signature=event.signature)]
+        return [BallotSigned(nays=call.nays, signature=event.signature)]
+
+    def _relay(self, view: ChainView, now_s: float) -> list[ev.Effect]:
+        """Send a group, if it is this node's turn; a group of nobody but itself is an ordinary transaction."""
+        points = self.settlement.snapshot
+        claimants = len(self.membership.by_peer) if points is None else sum(value > 0 for value in points.values())
+        expected = claimants if view.stage is Stage.CLAIMING else len(self.membership.by_peer)
+        group = self.relay.step(view, self.membership, expected=expected, now_s=now_s)
+        if group is None:
+            return []
+        me = self.membership.by_peer.get(self._me)
+        if _count_items(group) == 1 and me is not None:
+            if isinstance(group, ClaimBatch) and group.claims[0].member == me.wallet:
+                return self._submit(SubmitClaim(group.claims[0].points, group.claims[0].evidence))
+            if isinstance(group, CastGrouped) and group.ballots[0].member == me.wallet:
+                return self._submit(CastBallot(group.nays))
+        self.relay.submitted(group, self.membership, now_s=now_s)
+        return [ev.SaveRecord(RECORD_RELAY, self.relay.encode()), *self._submit(group)]
 
     def answered(self, event: ev.TransactionConfirmed | ev.TransactionFailed, now_s: float) -> list[ev.Effect]:
         """Take the answer to one of this member's transactions."""
         call = self._calls.pop(event.number)
+        effects: list[ev.Effect] = []
+        if isinstance(call, ClaimBatch | CastGrouped):
+            self.relay.answered(call, gas_used=event.gas_used)
+            effects.append(ev.SaveRecord(RECORD_RELAY, self.relay.encode()))
         if isinstance(event, ev.TransactionConfirmed):
             self.settlement.confirmed()
-            if event.address is None:
-                return []
-            self.settlement.poid = event.address
-            return [ev.SaveRecord(RECORD_SETTLEMENT, self.settlement.encode())]
-        self.settlement.failed(now_s=self.compute_chain_time(now_s))
+            name = type(call).__name__
+            values = {"event": "mined", "call": name, "gas": event.gas_used}
+            effects.append(ev.Tell(ev.Topic.DAO, f"{name} is in a block: {event.gas_used:,} gas", values))
+            if event.address is not None:
+                self.settlement.poid = event.address
+                effects.append(ev.SaveRecord(RECORD_SETTLEMENT, self.settlement.encode()))
+            return effects
         told = ev.Tell(ev.Topic.TROUBLE, f"{type(call).__name__} failed: {event.reason}")
+        if isinstance(call, ClaimBatch | CastGrouped):
+            self.settlement.pending = False  # The next relayer has its turn; own calls need not wait for a pause.
+            return [*effects, told]
+        self.settlement.failed(now_s=self.compute_chain_time(now_s))
         if event.final and not self.is_member:
             self.finished = True
             return [told, ev.Finish(event.reason)]
         return [told]
 
 
-def _to_vertex_cid(digest: bytes) -> Cid:
-    return Cid(bytes((1, CODEC_DAG_CBOR, 0x12, 0x20)) + digest)
+def _count_items(group: Group) -> int:
+    return len(group.claims if isinstance(group, ClaimBatch) else group.ballots)

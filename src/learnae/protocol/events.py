@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from learnae.ids import Address, Cid, PeerId
-from learnae.protocol.calls import Call, ChainView
+from learnae.protocol.calls import Call, ChainView, Signable
 from learnae.protocol.measures import Evaluation, Recount, TaskFacts
 from learnae.tangle.verdict import Ruling
 
@@ -157,18 +157,28 @@ class ChainRead:
 
 
 @dataclass(frozen=True, slots=True)
+class CallSigned:
+    """The wallet's signature of a claim or a ballot, 64 bytes, for others to send."""
+
+    number: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class TransactionConfirmed:
     number: int
     address: Address | None  # of the contract that it deployed
+    gas_used: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TransactionFailed:
-    """`final`: asking again cannot help (too little money, the stage is over)."""
+    """`final`: asking again cannot help (too little money, the stage is over). It cost gas if it is in a block but reverted."""
 
     number: int
     reason: str
     final: bool
+    gas_used: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,28 +187,10 @@ class StopAsked:
 
 
 Event = (
-    Started
-    | TimerFired
-    | VertexReceived
-    | SyncReceived
-    | PeerConnected
-    | PeerDisconnected
-    | FileFetched
-    | FetchFailed
-    | SlicesShared
-    | HashlistRead
-    | ModelTrained
-    | ModelsAveraged
-    | ModelEvaluated
-    | LearningFailed
-    | FileLost
-    | ValidationStored
-    | ReceiptRecounted
-    | ChainRead
-    | TransactionConfirmed
-    | TransactionFailed
-    | StopAsked
-)
+    Started | TimerFired | VertexReceived | SyncReceived | PeerConnected | PeerDisconnected | FileFetched | FetchFailed | SlicesShared
+    | HashlistRead | ModelTrained | ModelsAveraged | ModelEvaluated | LearningFailed | FileLost | ValidationStored | ReceiptRecounted
+    | ChainRead | CallSigned | TransactionConfirmed | TransactionFailed | StopAsked
+)  # fmt: skip
 
 
 # --- effects ----------------------------------------------------------------------------------------------------
@@ -332,6 +324,14 @@ class RecountReceipt:
 
 
 @dataclass(frozen=True, slots=True)
+class SignCall:
+    """Ask the wallet, whose key never leaves the chain's backend, to sign a claim or a ballot for others to send."""
+
+    number: int
+    call: Signable
+
+
+@dataclass(frozen=True, slots=True)
 class SubmitTransaction:
     number: int
     call: Call
@@ -372,25 +372,7 @@ class Finish:
 
 
 Effect = (
-    PassVerdict
-    | PublishVertex
-    | SaveVertices
-    | SaveRecord
-    | SendSync
-    | LearnAddresses
-    | FetchFile
-    | PinFile
-    | UnpinFile
-    | ShareSlices
-    | ReadHashlist
-    | TrainModel
-    | AverageModels
-    | EvaluateModel
-    | StoreValidation
-    | OpenFile
-    | RecountReceipt
-    | SubmitTransaction
-    | SetTimer
-    | Tell
-    | Finish
-)
+    PassVerdict | PublishVertex | SaveVertices | SaveRecord | SendSync | LearnAddresses | FetchFile | PinFile | UnpinFile | ShareSlices
+    | ReadHashlist | TrainModel | AverageModels | EvaluateModel | StoreValidation | OpenFile | RecountReceipt | SignCall
+    | SubmitTransaction | SetTimer | Tell | Finish
+)  # fmt: skip

@@ -16,20 +16,11 @@ from typing import Final
 from learnae.ids import Cid, PeerId
 from learnae.protocol import validation
 from learnae.protocol.contribution import ContributionLedger, ContributionVector
-from learnae.protocol.messages import (
-    HEADS_MAX,
-    KIND_OF,
-    SYNC_BYTES_MAX,
-    SYNC_VERTICES_MAX,
-    SYNC_WANT_MAX,
-    Checkpoint,
-    ForkProved,
-    HelpReported,
-    Message,
-    SyncMessage,
-)
+from learnae.protocol.messages import HEADS_MAX, KIND_OF, Checkpoint, ForkProved, HelpReported, Message
 from learnae.protocol.rewards import Rows
 from learnae.protocol.rules import SessionRules
+from learnae.protocol.signed import BallotSigned, ClaimSigned
+from learnae.protocol.sync import SYNC_BYTES_MAX, SYNC_VERTICES_MAX, SYNC_WANT_MAX, SyncMessage
 from learnae.tangle.dag import Fork, TangleDag
 from learnae.tangle.verdict import ACCEPTED, Ruling, Verdict, ignore
 from learnae.tangle.vertex import Sign, Vertex, create_vertex
@@ -136,6 +127,8 @@ class ControlLane:
         ruling = validation.validate_place(vertex, get=self.dag.get, first=self.dag.first(vertex.issuer))
         if ruling is ACCEPTED and isinstance(message, HelpReported) and not on_branch:
             ruling = validation.validate_help(vertex, message, get=self.dag.get, row=row)
+        elif ruling is ACCEPTED and isinstance(message, ClaimSigned | BallotSigned) and not on_branch:
+            ruling = validation.validate_signed(vertex, message, get=self.dag.get, row=row)
         if ruling is not ACCEPTED:
             return ruling
         if isinstance(message, ForkProved):

@@ -22,7 +22,6 @@ from learnae.protocol.dao import DaoMember
 from learnae.protocol.lane import ControlLane, Entry, Received
 from learnae.protocol.messages import (
     REASON_CHARS_MAX,
-    SYNC_VERTICES_MAX,
     DatasliceConsumed,
     Departed,
     HashlistPublished,
@@ -30,11 +29,12 @@ from learnae.protocol.messages import (
     Joined,
     Message,
     ModelAnnounced,
-    decode_sync,
 )
 from learnae.protocol.models import POLICIES, ExchangePolicy
 from learnae.protocol.rules import SessionRules
 from learnae.protocol.sharing import SliceSharing
+from learnae.protocol.signed import BallotSigned, ClaimSigned
+from learnae.protocol.sync import SYNC_VERTICES_MAX, decode_sync
 from learnae.protocol.tips import TipJar
 from learnae.protocol.validation import ControlCodec, compute_time_allowed_ms
 from learnae.tangle.verdict import Ruling, Verdict
@@ -57,6 +57,7 @@ class PeerSettings:
     tips_budget_wei: int = 0  # tips mode: never more than this is paid
     pace_s: float = 0.0  # a work cycle begins at the earliest this long after the one before
     policy: str = ""  # another choice of remote models than the session's; empty: the session's
+    relay_gas_max: int = 20_000_000  # gas for sending others' claims and ballots, in the whole session; 0: this node sends only its own
 
 
 class Peer:
@@ -89,7 +90,8 @@ class Peer:
             reports_help=settings.reports_help,
         )
         self.sharing = SliceSharing(me=me, rng=rng, shelf=self.cycle.shelf, rules=rules, next_number=self._next_number)
-        self.dao = DaoMember(rules=rules, me=me, lane=self.lane, next_number=self._next_number)
+        gas_max = settings.relay_gas_max
+        self.dao = DaoMember(rules=rules, me=me, lane=self.lane, next_number=self._next_number, relay_gas_max=gas_max)
         self.tips = TipJar(
             rules=rules, budget_wei=Wei(settings.tips_budget_wei), next_number=self._next_number, wallet_of=self.dao.find_wallet
         )
@@ -130,6 +132,8 @@ class Peer:
                 return []
             case ev.TransactionConfirmed() | ev.TransactionFailed():
                 return self._transaction_answered(event, now_s)
+            case ev.CallSigned():
+                return self._say(self.dao.signed(event), now_s)
             case ev.Started():
                 return self._start(event, now_s)
             case ev.StopAsked(reason=reason):
@@ -146,7 +150,7 @@ class Peer:
         entries = self.lane.restore(event.vertices)
         said: list[Said] = [*self.sharing.start(event.facts)]  # Before the log is read: lists in it are fetched again.
         for entry in entries:
-            said += self._on_entry(entry)
+            said += self._on_entry(entry, now_s)
         self.cycle.start(event.facts, event.records.get(RECORD_LOCAL))
         effects = self._say(said, now_s)
         return [*effects, ev.SetTimer(ev.Timer.CYCLE, now_s), *self._set_sync(now_s + SYNC_EVERY_S, now_s, again=True)]
@@ -201,7 +205,7 @@ class Peer:
         for result in results:
             for entry in result.entered:
                 saved.append((entry.vertex.cid, entry.vertex.encoded))
-                said += self._on_entry(entry)
+                said += self._on_entry(entry, now_s)
             for issuer in result.forked:
                 self.cycle.market.drop_issuer(issuer)
                 said.append(ev.Tell(ev.Topic.TROUBLE, f"{peer_text(issuer)} signed two different messages with one number: frozen"))
@@ -219,7 +223,7 @@ class Peer:
             self._soon_s = min(SYNC_EVERY_S, 2 * self._soon_s)  # Somebody may name what does not exist: ask less and less.
         return effects
 
-    def _on_entry(self, entry: Entry) -> list[Said]:
+    def _on_entry(self, entry: Entry, now_s: float) -> list[Said]:
         """Act on one vertex that entered the lane from outside or from the journal."""
         issuer = entry.vertex.issuer
         mine = issuer == self.me
@@ -238,6 +242,9 @@ class Peer:
             case ModelAnnounced() as announced if not mine and issuer not in self.lane.dag.forks:
                 self.cycle.market.add(issuer, entry.vertex.cid, announced)
                 return []
+            case ClaimSigned() | BallotSigned() as signed:
+                self.dao.hear(issuer, signed, now_s)
+                return []
             case HelpReported(helper=helper, credits=credits, owed=owed) if helper == self.me:
                 values = {"event": "helped", "to": issuer, "credits": credits, "owed": owed}
                 return [ev.Tell(ev.Topic.HELP, f"helped {short_name(issuer)}: {credits} credits", values)]
@@ -255,10 +262,10 @@ class Peer:
                 continue
             entry = self.lane.issue(item, now_ms=self._compute_ms(now_s))
             effects.append(ev.PublishVertex(entry.vertex.cid, entry.vertex.encoded))
-            effects += self._say(self._on_own(entry), now_s)
+            effects += self._say(self._on_own(entry, now_s), now_s)
         return effects
 
-    def _on_own(self, entry: Entry) -> list[Said]:
+    def _on_own(self, entry: Entry, now_s: float) -> list[Said]:
         """Act on an own message that was just issued."""
         match entry.message:
             case Joined() as joined:
@@ -271,6 +278,9 @@ class Peer:
             case DatasliceConsumed(slices=slices):
                 self.cycle.shelf.count_use(slices)
                 return self.sharing.fetch_more()
+            case ClaimSigned() | BallotSigned() as signed:
+                self.dao.hear(self.me, signed, now_s)
+                return []
             case _:
                 return []
 
@@ -370,8 +380,6 @@ class Peer:
         if self.tips.owns(event.number):
             return self._say(self.tips.handle(event), now_s)
         return self.dao.answered(event, now_s)
-
-
 
 
 def _to_ms(now_s: float) -> int:

@@ -21,6 +21,7 @@ from learnae.protocol.calls import (
     Join,
     Member,
     Release,
+    Signable,
     Stage,
     SubmitClaim,
     Tally,
@@ -39,6 +40,8 @@ RETRY_S: Final = 2.0
 RETRY_MAX_S: Final = 30.0
 RELEASE_WALLETS_MAX: Final = 100  # A push of 100 payouts stays far below the gas limit of a transaction.
 
+CATCH_UP_PERMILLE: Final = 100  # Of either stage: who comes back late first hears what it missed; a claim without it would be rejected.
+OWN_BY_PERMILLE: Final = 800  # Of either stage: whose claim or ballot no relayer brought to the chain by then sends its own transaction.
 VOTE_BY_PERMILLE: Final = 600  # Of the voting stage: by then a member votes, also if a claim's evidence never came.
 
 Points = Mapping[PeerId, int]
@@ -104,6 +107,7 @@ class Settlement:
     me: PeerId
     poid: Address | None = None  # own proof of identity, once deployed
     snapshot: dict[PeerId, int] | None = None  # expected points when this peer's claim was due
+    ballot: tuple[int, ...] | None = None  # the claims that this peer votes against, once it decided: it never signs another ballot
     pending: bool = False
     failures: int = 0
     retry_at_s: float = 0.0
@@ -136,7 +140,15 @@ class Settlement:
 
     def is_claim_due(self, books: Books, now_s: float) -> bool:
         """Whether the ledger is as it will be claimed by: all logs are closed, or it is time to claim without the others."""
-        return books.closed or now_s >= compute_part(self.rules.training_ends_s, self.rules.claiming_ends_s, CLAIM_BY_PERMILLE)
+        return books.closed or self._is_late(Stage.CLAIMING, CLAIM_BY_PERMILLE, now_s)
+
+    def _is_late(self, stage: Stage, permille: int, now_s: float) -> bool:
+        """Whether so much of a stage is over, and this peer has followed the chain for a part of it."""
+        rules = self.rules
+        ends_s = (rules.training_ends_s, rules.claiming_ends_s, rules.voting_ends_s)
+        from_s, to_s = ends_s[:2] if stage is Stage.CLAIMING else ends_s[1:]
+        heard_s = self._stage_since.get(stage, now_s) + (to_s - from_s) * CATCH_UP_PERMILLE / 1000
+        return now_s >= max(heard_s, compute_part(from_s, to_s, permille))
 
     def needs_seal(self, view: ChainView, membership: Membership, books: Books, *, now_s: float) -> bool:
         """Whether the checkpoint that the claim will commit must be said now, right before the claim is computed."""
@@ -157,8 +169,11 @@ class Settlement:
 
     def _vote(self, view: ChainView, member: Member, membership: Membership, books: Books, now_s: float) -> Call | None:
         rules = self.rules
-        due_s = compute_part(rules.claiming_ends_s, rules.voting_ends_s, VOTE_BY_PERMILLE)
-        if member.index in view.ballots or not view.claims or (books.missing_evidence and now_s < due_s):
+        if member.index in view.ballots or not view.claims:
+            return None
+        if self.ballot is not None:
+            return CastBallot(self.ballot)
+        if books.missing_evidence and not self._is_late(Stage.VOTING, VOTE_BY_PERMILLE, now_s):
             return None
         now = compute_expected_points(rules, books.rows, membership)
         accepted = (now,) if self.snapshot is None else (self.snapshot, now)
@@ -167,7 +182,15 @@ class Settlement:
             claimed = books.read_claimed(claim)
             return None if claimed is None else compute_expected_points(rules, claimed, membership)
 
-        return CastBallot(compute_nays(view.claims, membership, accepted, committed, me=member.index, members=len(view.members)))
+        self.ballot = compute_nays(view.claims, membership, accepted, committed, me=member.index, members=len(view.members))
+        return CastBallot(self.ballot)
+
+    def is_own_due(self, call: Signable, *, now_s: float) -> bool:
+        """Whether this member must send its claim or ballot itself, because relayers did not."""
+        rules = self.rules
+        ends_s = (rules.training_ends_s, rules.claiming_ends_s, rules.voting_ends_s)
+        from_s, to_s = ends_s[:2] if isinstance(call, SubmitClaim) else ends_s[1:]
+        return now_s >= compute_part(from_s, to_s, OWN_BY_PERMILLE)
 
     def _collect(self, view: ChainView, member: Member, *, waited_s: float) -> Call | None:
         due = {wallet for wallet, amount in (view.due_wei or {}).items() if amount > 0}
@@ -208,9 +231,9 @@ class Settlement:
 
     def encode(self) -> bytes:
         snapshot = None if self.snapshot is None else [[peer, points] for peer, points in sorted(self.snapshot.items())]
-        return cbor.encode([self.poid, snapshot])
+        return cbor.encode([self.poid, snapshot, None if self.ballot is None else list(self.ballot)])
 
     def restore(self, record: bytes) -> None:
-        poid, snapshot = cbor.decode(record)
-        self.poid = poid
+        self.poid, snapshot, ballot = cbor.decode(record)
+        self.ballot = None if ballot is None else tuple(ballot)
         self.snapshot = None if snapshot is None else {PeerId(peer): points for peer, points in snapshot}

@@ -25,6 +25,7 @@ from learnae.protocol.messages import (
 )
 from learnae.protocol.rewards import compute_credits
 from learnae.protocol.rules import SessionRules
+from learnae.protocol.signed import BallotSigned, ClaimSigned, to_vertex_cid
 from learnae.tangle.verdict import ACCEPTED, Ruling, ignore, reject
 from learnae.tangle.vertex import Vertex, VertexCodec, verify_statement
 
@@ -143,8 +144,24 @@ def _find_impossible(message: Message, vertex: Vertex, rules: SessionRules) -> s
         case DatasliceConsumed():
             if len(message.slices) > rules.slices_per_cycle:
                 return f"{len(message.slices)} slices in one cycle, the session allows {rules.slices_per_cycle}"
+        case ClaimSigned() | BallotSigned():
+            return _find_wrong_settlement(message, vertex, rules)
         case _:
             pass
+    return ""
+
+
+def _find_wrong_settlement(message: ClaimSigned | BallotSigned, vertex: Vertex, rules: SessionRules) -> str:
+    if rules.reward_mode != "dao":
+        return f"a claim or a ballot in a session that pays by {rules.reward_mode}"
+    claims = isinstance(message, ClaimSigned)
+    if vertex.time_ms < 1000 * (rules.training_ends_s if claims else rules.claiming_ends_s):
+        return "a claim before training is over" if claims else "a ballot before claiming is over"
+    if isinstance(message, BallotSigned):
+        if message.nays and message.nays[-1] >= rules.members_max:
+            return f"a ballot on claim {message.nays[-1]}, the session has at most {rules.members_max} members"
+        if len(message.nays) > (rules.members_max - 1) // 2:
+            return f"a ballot with {len(message.nays)} nays, at most half of the other members can be rejected"
     return ""
 
 
@@ -163,6 +180,21 @@ def validate_help(vertex: Vertex, message: HelpReported, *, get: Callable[[Cid],
     # 11c. The running total is the total so far and this receipt: the row is a fold, never an assertion.
     if message.owed != row.credits.get(message.helper, 0) + message.credits:
         return reject("the running total does not add up")
+    return ACCEPTED
+
+
+def validate_signed(
+    vertex: Vertex, message: ClaimSigned | BallotSigned, *, get: Callable[[Cid], Vertex | None], row: ContributionVector
+) -> Ruling:
+    """Rule 13: judge a signed claim or ballot against its issuer's log up to the vertex before it."""
+    # 13a. A member claims once and votes once: the others need keep one of each, and relay one.
+    if type(message) in row.signed:
+        return reject("its issuer signed one before")
+    # 13b. A claim commits a checkpoint that its issuer said before it; so whoever has the claim has what it follows from.
+    if isinstance(message, ClaimSigned):
+        sealed = get(to_vertex_cid(message.evidence))
+        if sealed is None or sealed.issuer != vertex.issuer or not isinstance(parse_message(sealed.kind, sealed.body), Checkpoint):
+            return reject("its evidence is no checkpoint that its issuer said before")
     return ACCEPTED
 
 

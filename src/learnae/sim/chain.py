@@ -7,6 +7,7 @@ only this chain can make and check (`ModelWallets`).
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -30,6 +31,7 @@ class SimulatedChain:
         self.wallets = {peer: Address("0x" + peer[:20].hex()) for peer in peers}
         self.paid_wei: dict[Address, Wei] = {}
         self.tipped_wei: dict[Address, int] = dict.fromkeys(self.wallets.values(), 0)  # received less paid, may be negative
+        self.sent: Counter[PeerId] = Counter()  # transactions of each peer, refused ones included
         self._signatures = ModelWallets(rules.cid)
         self._poids: dict[Address, PoidRecord] = {}
         self._seed = rules.cid
@@ -50,6 +52,7 @@ class SimulatedChain:
         """
         wallet = self.wallets[peer]
         self._changes += 1
+        self.sent[peer] += 1
         match call:
             case calls.DeployPoid():
                 return self._deploy(peer, wallet, now_s)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from learnae.errors import InvariantBrokenError
 from learnae.ids import Cid, PeerId, short_name
 from learnae.protocol import events as ev
-from learnae.protocol.calls import Stage
+from learnae.protocol.calls import CastBallot, Signable, Stage, SubmitClaim
 from learnae.protocol.dataslices import QUEUE_MAX, SHARED_SLICES_MAX
 from learnae.protocol.models import ANNOUNCEMENTS_PER_ISSUER_MAX
 from learnae.sim.host import UNPINNED_FILES_MAX, Host
@@ -25,6 +25,7 @@ class Checker:
         self._world = world
         self._published: dict[tuple[PeerId, int], Cid] = {}
         self._accuracy: dict[int, int] = {}
+        self._signed: dict[tuple[PeerId, type[Signable]], Signable] = {}
 
     def check_event(self, host: Host, event: ev.Event, effects: list[ev.Effect]) -> None:
         """After one event of one host; nothing is promised of a hostile one. Raises: InvariantBrokenError."""
@@ -71,6 +72,10 @@ class Checker:
                 known = self._published.setdefault((vertex.issuer, vertex.sequence), effect.cid)
                 if known != effect.cid:
                     yield f"signed two vertices with number {vertex.sequence}"
+            elif isinstance(effect, ev.SignCall | ev.SubmitTransaction) and isinstance(effect.call, SubmitClaim | CastBallot):
+                first = self._signed.setdefault((host.name, type(effect.call)), effect.call)
+                if first != effect.call:
+                    yield f"signed two different {type(effect.call).__name__}"
         local = peer.cycle.local
         if isinstance(event, ev.ModelTrained | ev.ModelsAveraged | ev.ModelEvaluated) and local is not None:
             before = self._accuracy.get(host.index, 0)

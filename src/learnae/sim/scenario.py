@@ -60,6 +60,7 @@ class Scenario:
     crashes: tuple[Crash, ...] = ()
     churn: float = 0.0  # share of the peers that crash once at a random time and come back within 10 s
     silent: int = 0  # the first so many peers never report help (section 7)
+    relay_gas_max: int = 20_000_000  # what each peer spends on sending others' claims and ballots; 0: everybody sends its own
     degree: int = 8  # connections of a peer, over which it syncs
     policy: str = "paired"
     reward_rule: str = "budgeted"

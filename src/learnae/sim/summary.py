@@ -66,6 +66,7 @@ def _summarise_host(world: World, host: Host) -> dict[str, Any]:
         "help_received": ledger.received(host.name) if ledger is not None else 0,
         "payout_wei": str(chain.paid_wei.get(wallet, 0)),
         "tips_wei": str(chain.tipped_wei[wallet]),
+        "transactions": chain.sent[host.name],
     }
 
 

@@ -87,7 +87,13 @@ class World:
     def _make_host(self, index: int, learner: SimulatedLearner) -> Host:
         key = derive_key(self.seed, index)
         name = PeerId(bytes(key.verify_key))
-        settings = PeerSettings(reports_help=index >= self.scenario.silent, tips_budget_wei=10**18, pace_s=self.scenario.cycle_s)
+        scenario = self.scenario
+        settings = PeerSettings(
+            reports_help=index >= scenario.silent,
+            tips_budget_wei=10**18,
+            pace_s=scenario.cycle_s,
+            relay_gas_max=scenario.relay_gas_max,
+        )
 
         peer_type = self._peer_types.get(index, Peer)
 
@@ -251,6 +257,8 @@ class World:
                 self._share(host, effect)
             case ev.TrainModel() | ev.AverageModels() | ev.EvaluateModel():
                 self._learn(host, effect)
+            case ev.SignCall(number=number, call=call):
+                self._push(host, 0.0, ev.CallSigned(number, self.chain.sign(host.name, call)))
             case ev.SubmitTransaction(number=number, call=call):
                 self._submit(host, number, call)
             case ev.Tell():

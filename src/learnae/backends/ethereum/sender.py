@@ -292,10 +292,12 @@ class Sender:
     async def _conclude(self, pending: _Pending, found: Fields) -> Receipt:
         block = found.number("blockNumber")
         self._keep(None)
-        if not found.number("status"):
-            raise await self._explain(pending, block)
-        contract = found.maybe_data("contractAddress")
         gas_used = found.number("gasUsed")
+        if not found.number("status"):
+            refusal = await self._explain(pending, block)
+            refusal.gas_used = gas_used
+            raise refusal
+        contract = found.maybe_data("contractAddress")
         return Receipt(
             transaction="0x" + found.data("transactionHash").hex(),
             block_number=block,

@@ -1,0 +1,75 @@
+"""The direct messages of the sync protocol `/learnae/sync/1`: what a peer has, what it lacks, pages of vertices.
+
+Source: docs/protocol.md, "Sync".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from learnae.ids import PEER_ID_BYTES, Cid, PeerId, is_cid
+from learnae.protocol.messages import COUNT_MAX
+from learnae.tangle import cbor
+
+SYNC_HAVE_MAX: Final = 8192  # Twice the most members that a session can have.
+SYNC_WANT_MAX: Final = 256
+SYNC_VERTICES_MAX: Final = 256
+SYNC_BYTES_MAX: Final = 1 << 20
+_SEQUENCE_BYTES: Final = 8
+_PAIR_BYTES: Final = PEER_ID_BYTES + _SEQUENCE_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncMessage:
+    """One page of the sync protocol `/learnae/sync/1`; every part may be empty.
+
+    `have` (issuer -> highest sequence without a gap) asks the other to send what is lacking; `answer` says that this
+    have-vector was itself asked for, so that two peers do not answer one another for ever.
+    """
+
+    have: Mapping[PeerId, int] | None = None
+    answer: bool = False
+    want: tuple[Cid, ...] = ()  # single vertices: parents that an orphan waits for
+    vertices: tuple[bytes, ...] = field(default=())
+
+    def encode(self) -> bytes:
+        have = None if self.have is None else _encode_have(self.have)
+        return cbor.encode([1, have, self.answer, list(self.want), list(self.vertices)])
+
+
+def _encode_have(have: Mapping[PeerId, int]) -> bytes:
+    """A have-vector: issuer (32 bytes) and sequence (8 bytes), sorted by issuer, in one string, because every sync carries one."""
+    return b"".join([issuer + have[issuer].to_bytes(_SEQUENCE_BYTES, "big") for issuer in sorted(have)])
+
+
+def decode_sync(content: bytes) -> SyncMessage | None:
+    """Read a direct message; None if it is not one or passes a limit."""
+    if len(content) > SYNC_BYTES_MAX:
+        return None
+    try:
+        values = cbor.decode(content)
+    except ValueError:
+        return None
+    match values:
+        case [1, have, bool() as answer, list() as want, list() as vertices]:
+            pairs = _parse_have(have)
+            if have is not None and pairs is None:
+                return None
+            if len(want) > SYNC_WANT_MAX or not all(map(is_cid, want)):
+                return None
+            if len(vertices) > SYNC_VERTICES_MAX or not all(isinstance(v, bytes) for v in vertices):
+                return None
+            return SyncMessage(have=pairs, answer=answer, want=tuple(want), vertices=tuple(vertices))
+    return None
+
+
+def _parse_have(have: object) -> dict[PeerId, int] | None:
+    if type(have) is not bytes or len(have) % _PAIR_BYTES or len(have) > SYNC_HAVE_MAX * _PAIR_BYTES:
+        return None
+    starts = range(0, len(have), _PAIR_BYTES)
+    pairs = {
+        PeerId(have[i : i + PEER_ID_BYTES]): int.from_bytes(have[i + PEER_ID_BYTES : i + _PAIR_BYTES], "big") for i in starts
+    }
+    return pairs if len(pairs) == len(starts) and max(pairs.values(), default=0) <= COUNT_MAX else None
