@@ -73,6 +73,14 @@ def test_tips__may_take_a_balance_below_zero() -> None:
     assert balances[zero] == -CREDIT_WEI
 
 
+def test_tips__reach_members_only() -> None:
+    """Who is no member has no wallet: nothing is paid to it, and nothing is lost."""
+    zero, one, stranger = name_peers(3)
+    balances = settle_tips({zero: {one: Credits(5), stranger: Credits(9)}, stranger: {one: Credits(9)}}, (zero, one))
+
+    assert to_credits(balances, (zero, one)) == [995, 1005]
+
+
 def test_fund__is_divided_by_column_sums_and_rounded_down() -> None:
     """Section 6: "distributed proportionally"; points are those of the node's own rule."""
     names = name_peers(3)

@@ -93,17 +93,23 @@ def compute_rows(draws: SwarmDraws, *, silent: Collection[int] = ()) -> LedgerRo
 def settle_tips(rows: Rows, members: Sequence[PeerId]) -> dict[PeerId, Wei]:
     """Balances after direct micropayments (4.3, Eq. 1): the deposit, less what was given, plus what was received.
 
-    Nobody's budget ends: the paper lets balances fall below 0. The sum of all balances is the sum of all deposits.
+    Nobody's budget ends: the paper lets balances fall below 0. The sum of all balances is the sum of all deposits; who is no member has
+    no wallet and is not tipped.
     """
-    balances = dict.fromkeys(members, int(DEPOSIT_WEI))
+    given = dict.fromkeys(members, 0)
+    received = dict.fromkeys(members, 0)
     for reporter in members:
-        row = rows.get(reporter, {})
-        budget = Wei(sum(row.values()) * CREDIT_WEI)
-        for helper, credits in row.items():
-            tip = compute_tip(credits, wei_per_credit=CREDIT_WEI, budget_wei=budget, spent_wei=Wei(0))
-            balances[reporter] -= tip
-            balances[helper] += tip
-    return {name: Wei(balance) for name, balance in balances.items()}
+        for helper, credits in rows.get(reporter, {}).items():
+            if helper in received:
+                given[reporter] += credits
+                received[helper] += credits
+    return {name: Wei(DEPOSIT_WEI - _pay(given[name]) + _pay(received[name])) for name in members}
+
+
+def _pay(credits: int) -> Wei:
+    """What many tips come to: Eq. 1 is linear where no budget ends, so they are paid as one."""
+    amount = Credits(credits)
+    return compute_tip(amount, wei_per_credit=CREDIT_WEI, budget_wei=Wei(amount * CREDIT_WEI), spent_wei=Wei(0))
 
 
 def settle_fund(rows: Rows, members: Sequence[PeerId], *, rule: str = "raw") -> dict[PeerId, Wei]:
