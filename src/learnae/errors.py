@@ -200,6 +200,13 @@ class FetchError(LearnaeError):
 # --- sensors ------------------------------------------------------------------------------------------------------
 
 
+class ReadingError(LearnaeError):
+    """A reading cannot be sent."""
+
+    def __init__(self, why: str, remedy: str) -> None:
+        super().__init__(f"a reading cannot be sent: {why}; {remedy}")
+
+
 class MamError(LearnaeError):
     """A MAM v0 message cannot be made or read."""
 

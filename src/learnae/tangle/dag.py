@@ -276,6 +276,16 @@ class OrphanPool:
                 freed.append(vertex)
         return freed
 
+    def peek(self, cid: Cid) -> Vertex | None:
+        """A waiting vertex."""
+        entry = self._waiting.get(cid)
+        return None if entry is None else entry[0]
+
+    def take(self, cid: Cid) -> None:
+        """Let a waiting vertex go, whatever it still waits for."""
+        if cid in self._waiting:
+            self._drop(cid)
+
     def expire(self, *, before_ms: int) -> int:
         """Drop orphans whose own time is before `before_ms`; how many went."""
         old = [cid for cid, (vertex, _) in self._waiting.items() if vertex.time_ms < before_ms]
