@@ -318,6 +318,10 @@ class InvariantBrokenError(LearnaeError):
         super().__init__(f"broken promise: {what}; repeat it with: {command}")
         self.what, self.command = what, command
 
+    def __reduce__(self) -> tuple[type[InvariantBrokenError], tuple[str, str]]:
+        """The same error again in another process of the same run."""
+        return type(self), (self.what, self.command)
+
 
 # --- command line -----------------------------------------------------------------------------------------------
 

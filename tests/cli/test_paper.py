@@ -85,3 +85,29 @@ def test_paper__folder_that_cannot_be_written_is_one_sentence(capsys: pytest.Cap
     shown = capsys.readouterr()
     assert shown.err.startswith("learnae: this machine says: file exists")
     assert shown.out == ""
+
+
+def test_paper__interrupted_is_one_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("learnae.cli.paper.map_parallel", interrupt)
+    assert main(["paper", "--json"]) == 130
+    shown = capsys.readouterr()
+
+    assert shown.err == "interrupted; the same command gives the same figures when it is run again\n"
+    assert shown.out == ""
+
+
+@pytest.mark.parametrize(("through", "words"), [("fast", "seed 40 of 40"), ("protocol", "4 of 4 sessions of 3 peers are over")])
+def test_paper__shows_progress_to_people(
+    through: str, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a terminal the progress stands on stderr, and its line is empty at the end."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    count = "40" if through == "fast" else "1"
+    assert main(["paper", "--through", through, "--seeds", count, "--peers", "3", "--cycles", "3", "--malicious", "1", "--json"]) == 0
+    shown = capsys.readouterr().err.split("\r\x1b[K")
+
+    assert words in shown
+    assert shown[-1] == ""

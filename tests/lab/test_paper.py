@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 
 from learnae.ids import Wei
@@ -26,7 +24,6 @@ from learnae.lab.paper import (
     reproduce,
     run_fast,
 )
-from learnae.lab.parallel import map_parallel
 from learnae.lab.swarm import CREDIT_WEI, SwarmDraws, draw_swarm
 
 SEEDS = range(200)
@@ -201,23 +198,3 @@ def test_discrepancies__are_per_cent_of_the_honest_balance() -> None:
 
     assert compute_discrepancies(PAIR) == [0, 25, pytest.approx(-11.1111, abs=1e-4), -10]
     assert compute_discrepancies(nothing) == [None]
-
-
-# --- many seeds ---------------------------------------------------------------------------------------------------------
-
-
-def test_parallel__gives_what_one_process_gives() -> None:
-    """Same seeds, same figures, in the same order, on however many processes."""
-    run = partial(run_fast, Setting(10, 5, 1))
-
-    assert list(map_parallel(run, range(12), processes=2)) == [run(seed) for seed in range(12)]
-    assert list(map_parallel(run, range(3), processes=1)) == [run(seed) for seed in range(3)]
-
-
-def test_parallel__raises_what_the_function_raises() -> None:
-    with pytest.raises(ZeroDivisionError):
-        list(map_parallel(invert, [2, 1, 0, 4], processes=2, chunk=1))
-
-
-def invert(number: int) -> float:
-    return 1 / number

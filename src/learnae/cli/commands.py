@@ -320,7 +320,11 @@ def _paper(options: argparse.Namespace) -> int:
     with loading():
         from learnae.cli.paper import run_paper
 
-    return run_paper(options)
+    try:
+        return run_paper(options)
+    except KeyboardInterrupt:
+        print("interrupted; the same command gives the same figures when it is run again", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _task_check(options: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ PEERS_MAX = 4095  # As many members as a session can have.
 CYCLES_MAX = 10_000
 SEEDS_MAX = 1_000_000
 FAST_SEEDS, THROUGH_SEEDS = 1000, 1
+SHOWN_EVERY = 20
 FAST_ATTEMPTS, THROUGH_ATTEMPTS = 200_000, 500  # Work of about a second.
 
 
@@ -81,9 +82,11 @@ def _run_through(setting: Setting, seeds: range, *, is_contract: bool) -> Iterat
     sessions = [session for seed in seeds for session in list_sessions(setting, seed, is_contract=is_contract)]
     processes = _choose_processes(len(sessions) * setting.peers * setting.cycles, THROUGH_ATTEMPTS)
     balances = []
+    done = f"of {len(sessions)} sessions of {setting.peers} peers are over"
+    _show(f"0 {done}")
     for number, balance in enumerate(map_parallel(run_session, sessions, processes=processes, chunk=1), 1):
         balances.append(balance)
-        _show(f"session {number} of {len(sessions)}")
+        _show(f"{number} {done}")
         if len(balances) == 4:
             pair = join_sessions(sessions[number - 4 : number], balances)
             balances = []
@@ -93,7 +96,7 @@ def _run_through(setting: Setting, seeds: range, *, is_contract: bool) -> Iterat
 def _count(values: Iterator[Values], count: int) -> Iterator[Values]:
     """Pass on what comes, and show how much of it came."""
     for number, value in enumerate(values, 1):
-        if count > 1:
+        if number % SHOWN_EVERY == 0:
             _show(f"seed {number:,} of {count:,}")
         yield value
     _show("")

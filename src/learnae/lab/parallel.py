@@ -1,6 +1,7 @@
 """The same function over many arguments, on all cores: results come in order, and are those of one core.
 
-Processes are started anew (`spawn`), so nothing of the caller's state leaks into them; Ctrl+C ends them without a word.
+Processes are started anew (`spawn`), so nothing of the caller's state leaks into them. They end with the call, however it ends:
+at its end, by an error, by Ctrl+C, or because its caller wants no more results.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Final, TypeVar
 
 Argument = TypeVar("Argument")
@@ -38,10 +39,16 @@ def map_parallel(
         yield from map(function, arguments)
         return
     size = chunk or max(1, len(arguments) // (processes * CHUNKS_PER_PROCESS))
+    others = set(active_children())
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_ignore_interrupts)
+    is_complete = False
     try:
         yield from pool.map(function, arguments, chunksize=size)
+        is_complete = True
     finally:
+        if not is_complete:
+            for process in set(active_children()) - others:
+                process.terminate()  # What it works on may take minutes, and nobody waits for it any more.
         pool.shutdown(cancel_futures=True)
 
 
