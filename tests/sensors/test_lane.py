@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learnae.protocol.messages import SYNC_VERTICES_MAX, decode_sync
+from learnae.protocol.sync import SYNC_VERTICES_MAX, decode_sync
 from learnae.sensors.judge import SensorCodec
 from learnae.sensors.lane import KEEP_MIN, PATIENCE_MS, SensorLane
 from learnae.sensors.messages import ChannelMessages, SensorKind, SliceReceipt, parse_sensor_message

@@ -17,7 +17,8 @@ from random import Random
 from typing import Final
 
 from learnae.ids import Cid, PeerId
-from learnae.protocol.messages import SYNC_BYTES_MAX, SYNC_VERTICES_MAX, SYNC_WANT_MAX, ForkProved, SyncMessage
+from learnae.protocol.messages import ForkProved
+from learnae.protocol.sync import SYNC_BYTES_MAX, SYNC_VERTICES_MAX, SYNC_WANT_MAX, SyncMessage
 from learnae.sensors import judge
 from learnae.sensors.judge import SensorCodec, Stream
 from learnae.sensors.messages import (
