@@ -27,6 +27,7 @@ from learnae.backends.memory_chain import MemoryChain, MemoryLedger
 from learnae.ids import Address, Cid, PeerId, Topic, Wei
 from learnae.learning.immediate import ImmediateLearner
 from learnae.node import Node, NodeParts
+from learnae.protocol.lane import ControlStore
 from learnae.protocol.measures import Evaluation, TaskFacts
 from learnae.protocol.messages import ModelAnnounced
 from learnae.protocol.peer import Peer, PeerSettings
@@ -131,7 +132,7 @@ async def _measure(root: Path) -> list[Result]:
             journal = DiskJournal(root / str(number))
             stack.callback(journal.close)
             parts = NodeParts(
-                peer=_make_peer(rules, key, pace_s=PACE_S if trains else 0.0),
+                peer=_make_peer(rules, key, journal, pace_s=PACE_S if trains else 0.0),
                 network=watches[-1],  # type: ignore[arg-type]
                 blocks=blocks,
                 journal=journal,
@@ -188,13 +189,14 @@ async def _transfer_bare() -> float:
     return took_s
 
 
-def _make_peer(rules: SessionRules, key: SigningKey, *, pace_s: float) -> Peer:
+def _make_peer(rules: SessionRules, key: SigningKey, journal: DiskJournal, *, pace_s: float) -> Peer:
     return Peer(
         rules=rules,
         me=PeerId(bytes(key.verify_key)),
         sign=lambda message: key.sign(message).signature,
         rng=SystemRandom(),
         settings=PeerSettings(pace_s=pace_s),
+        store=ControlStore(archive=journal),
     )
 
 

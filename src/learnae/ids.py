@@ -31,6 +31,8 @@ CODEC_DAG_CBOR: Final = 0x71
 CID_BYTES: Final = 36
 PEER_ID_BYTES: Final = 32
 
+_CID_TEXTS_MAX = 256  # Most models are named once or twice.
+_PEER_TEXTS_MAX = 4096  # Peers are named again and again; enough for the most members of a session.
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _ED25519_MULTIHASH = bytes.fromhex("002408011220")
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
@@ -52,7 +54,7 @@ def is_cid(value: object) -> bool:
     )
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=_CID_TEXTS_MAX)
 def cid_text(cid: Cid) -> str:
     """Base32 text of a CID, as IPFS tools print it: `bafy...`, `bafk...`."""
     bits = int.from_bytes(cid, "big")
@@ -84,7 +86,7 @@ def _fail_cid(text: str) -> int:
     raise ValueError(f"not a base32 CIDv1: {text[:70]!r}")
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=_PEER_TEXTS_MAX)
 def peer_text(peer_id: PeerId) -> str:
     """The libp2p text of a peer id, `12D3Koo...` (base58 of the identity multihash of the Ed25519 key)."""
     number = int.from_bytes(_ED25519_MULTIHASH + peer_id, "big")

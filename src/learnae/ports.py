@@ -228,6 +228,15 @@ class Journal(Protocol):
     def vertices(self) -> Iterable[bytes]:
         """All vertices in the order in which they were appended."""
 
+    @property
+    def vertices_count(self) -> int: ...
+
+    def read_vertex(self, number: int) -> bytes:
+        """One vertex by its place in that order, from 0. Raises: IndexError: there are not so many."""
+
+    def find_vertex(self, cid: Cid) -> tuple[int, bytes] | None:
+        """One vertex by its CID, with its place; None if it was never appended."""
+
     def records(self) -> dict[str, bytes]: ...
 
     def close(self) -> None: ...

@@ -14,12 +14,12 @@ from learnae.demo.evidence import Evidence, _find_adoptions, _Peer, _stretch, lo
 from learnae.errors import DemoError
 from learnae.ids import Address, Cid, compute_cid
 from learnae.learning.baselines import Point
-from learnae.protocol.lane import ControlLane, Entry
+from learnae.protocol.lane import ControlLane
 from learnae.protocol.messages import Message, ModelAnnounced, Origin
 from learnae.protocol.rules import SessionRules, Ticket
-from learnae.protocol.validation import ControlCodec
 from learnae.report import Adoption
 from learnae.sim.scenario import EPOCH_S, SCENARIOS
+from learnae.tangle.store import Entry
 
 RULES: SessionRules = SCENARIOS["calm"].compute_rules(initial_model=compute_cid(b"initial"), model_bytes=100)
 BEGAN_S = float(EPOCH_S)
@@ -35,11 +35,10 @@ def announce(model: bytes, correct: int, origin: Origin, *parents: bytes) -> Mod
 def make_peers(folder: Path, said: list[tuple[str, int, Message]]) -> list[_Peer]:
     """Peers whose journals all hold what was said: (who, second of the session, message)."""
     keys: dict[str, Keys] = {name: create_keys() for name in ("ada", "ben")}
-    codec = ControlCodec()
     entries: list[Entry] = []
     lanes = {}
     for name, own in keys.items():
-        lane = ControlLane(rules=RULES, me=own.identity.peer_id, sign=own.identity.sign, rng=Random(1), codec=codec)
+        lane = ControlLane(rules=RULES, me=own.identity.peer_id, sign=own.identity.sign, rng=Random(1))
         lane.members = frozenset(each.identity.peer_id for each in keys.values())
         lanes[name] = lane
     for name, second, message in said:

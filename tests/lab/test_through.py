@@ -25,6 +25,7 @@ from learnae.lab.through import (
 from learnae.protocol.calls import DeployPoid, Join, Stage
 from learnae.protocol.cycle import WorkCycle
 from learnae.protocol.fund import FundError, SessionFund
+from learnae.protocol.messages import Kind
 from learnae.sim.scenario import EPOCH_S
 
 SMALL = Setting(peers=8, cycles=12, malicious=2)
@@ -94,8 +95,9 @@ def test_script__succeeds_above_zero_only_and_waits_for_another_announcement() -
     assert [local.correct for local in locals_ if local is not None] == [0, 40, 0]
     assert all(script.is_done for script in scripts)
     assert world.hosts[0].peer is not None
-    row = world.hosts[0].peer.lane.ledger.row(world.hosts[1].name)
-    assert sum(row.credits.values()) == 40 and len(row.credited) == 8
+    lane, reporter = world.hosts[0].peer.lane, world.hosts[1].name
+    assert lane.ledger.received(reporter) == 40
+    assert sum(vertex.kind == Kind.HELP_REPORTED for vertex in lane.dag.chain(reporter)) == 8
 
 
 def test_script__starts_from_a_model_without_improvements() -> None:

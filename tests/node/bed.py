@@ -25,7 +25,7 @@ from learnae.node import Node, NodeParts
 from learnae.ports import Journal
 from learnae.protocol import events as ev
 from learnae.protocol.calls import ChainView, Stage
-from learnae.protocol.lane import ControlLane
+from learnae.protocol.lane import ControlLane, ControlStore
 from learnae.protocol.peer import Peer, PeerSettings
 from learnae.protocol.rules import SessionRules
 from learnae.protocol.validation import ControlCodec
@@ -34,8 +34,9 @@ from learnae.tangle.vertex import Vertex
 
 def restore_lane(vertices: Iterable[bytes], rules: SessionRules) -> ControlLane:
     """The control lane that a journal's vertices give."""
-    lane = ControlLane(rules=rules, me=PeerId(bytes(32)), sign=lambda message: b"", rng=Random(0), codec=ControlCodec())
-    lane.restore(vertices)
+    lane = ControlLane(rules=rules, me=PeerId(bytes(32)), sign=lambda message: b"", rng=Random(0))
+    for _ in lane.restore(vertices):
+        pass
     return lane
 
 
@@ -152,6 +153,7 @@ class Bed:
             sign=lambda message: machine.key.sign(message).signature,
             rng=Random(name),
             settings=PeerSettings(pace_s=pace_s),
+            store=ControlStore(archive=machine.journal),
         )
         return NodeParts(
             peer=peer,

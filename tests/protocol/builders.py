@@ -12,12 +12,13 @@ from nacl.signing import SigningKey
 from learnae.ids import CODEC_RAW, Address, Cid, Credits, PeerId, Wei, compute_cid
 from learnae.protocol import events as ev
 from learnae.protocol.calls import ChainView, Claim, Member, PoidRecord, Stage
-from learnae.protocol.lane import ControlLane, Entry
+from learnae.protocol.lane import ControlLane
 from learnae.protocol.measures import Evaluation, TaskFacts
 from learnae.protocol.messages import KIND_OF, HelpReported, Joined, Message, ModelAnnounced, Origin
 from learnae.protocol.peer import Peer, PeerSettings
 from learnae.protocol.rules import SessionRules
 from learnae.protocol.validation import ControlCodec
+from learnae.tangle.store import Entry
 from learnae.tangle.vertex import Sign, Vertex, compute_genesis, create_vertex
 
 EPOCH_S = 1_700_000_000
@@ -147,7 +148,7 @@ def genesis(net: bytes = NET) -> Cid:
 
 
 def make_lane(name: str = "alice", *, rules: SessionRules = RULES, members: Iterable[PeerId] = EVERYBODY) -> ControlLane:
-    lane = ControlLane(rules=rules, me=make_peer_id(name), sign=make_sign(name), rng=Random(name), codec=ControlCodec())
+    lane = ControlLane(rules=rules, me=make_peer_id(name), sign=make_sign(name), rng=Random(name))
     lane.members = frozenset(members)
     return lane
 

@@ -235,7 +235,7 @@ class LateReporter:
         if not isinstance(event, ev.ChainRead) or event.view.stage is not Stage.CLAIMING or at.finished:
             return
         row = peer.lane.ledger.row(peer.me)
-        known = [candidate for candidate in peer.cycle.market.all() if candidate.announcement not in row.credited]
+        known = [c for c in peer.cycle.market.all() if not peer.lane.ledger.has_credited(peer.me, c.announcement)]
         if known:
             receipt = HelpReported(
                 helper=known[0].issuer, announcement=known[0].announcement, before=world.initial, after=world.initial, correct_before=0,
@@ -323,7 +323,7 @@ def test_checker__names_the_command_that_repeats_the_run(monkeypatch: pytest.Mon
 
 def test_checker__sees_a_number_signed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer that forgets its log at a restart signs its numbers again."""
-    monkeypatch.setattr(ControlLane, "restore", lambda self, vertices: [])
+    monkeypatch.setattr(ControlLane, "restore", lambda self, vertices: iter(()))
 
     assert "signed two vertices with number 1" in str(break_and_run("crash"))
 

@@ -21,7 +21,7 @@ def test_insert__is_idempotent_and_counts_without_gaps() -> None:
     dag, alice = TangleDag(NET), Author("alice")
     vertices = grow(dag, alice, 3)
 
-    assert dag.insert(vertices[1]).vertex is None
+    assert dag.insert(vertices[1]).entry is None
     assert dag.have_vector() == {ALICE: 3}
     assert len(dag) == 3
     assert dag.head(ALICE) == vertices[2]
@@ -53,7 +53,7 @@ def test_fork__of_the_first_vertex_leaves_nothing() -> None:
     dag.insert(rival)
 
     assert list(dag.chain(ALICE)) == []
-    assert dag.first(ALICE) is None
+    assert dag.first_ms(ALICE) is None
     assert dag.get(first.cid) == first and dag.get(rival.cid) == rival
 
 
@@ -61,12 +61,12 @@ def test_branches__are_kept_up_to_a_bound() -> None:
     """Threats: a forker costs bounded memory, whatever it signs."""
     dag, alice = TangleDag(NET), Author("alice")
     grow(dag, alice, 1)
-    dag._branch_count[ALICE] = BRANCH_VERTICES_MAX - 1
+    dag._branches[dag.store.place(ALICE)] = set(range(-BRANCH_VERTICES_MAX + 1, 0))
 
     kept = dag.insert(Author("alice").write(announce("rival 1")))
     refused = dag.insert(Author("alice").write(announce("rival 2")))
 
-    assert kept.vertex is not None and refused.vertex is None
+    assert kept.entry is not None and refused.entry is None
     assert refused.fork is None
     assert len(dag) == 2
 
@@ -102,7 +102,7 @@ def test_ancestry__walks_one_issuers_branch() -> None:
     dag, alice = TangleDag(NET), Author("alice")
     vertices = grow(dag, alice, 5)
 
-    assert list(dag.ancestry(vertices[4].cid, vertices_max=3)) == vertices[:1:-1]
+    assert [entry.vertex for entry in dag.ancestry(vertices[4].cid, vertices_max=3)] == vertices[:1:-1]
     assert list(dag.ancestry(make_cid("unknown"), vertices_max=3)) == []
 
 

@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from learnae.errors import DiskFullError, FolderInUseError, JournalDamagedError
 from learnae.ids import Cid
@@ -22,6 +22,7 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS vertices (position INTEGER PRIMARY KEY, cid BLOB NOT NULL UNIQUE, block BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS records (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
 """
+# Positions have no gaps: nothing is ever deleted, and what is known already takes none. So a vertex's number is its position less one.
 _PAGE = 256  # Vertices read per query: bounds memory while a long journal is replayed.
 
 
@@ -39,9 +40,10 @@ class DiskJournal:
         try:
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             try:
-                for statement in ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=1000"):
+                for statement in ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=1000", "cache_size=-512"):
                     self._database.execute(f"PRAGMA {statement}")
                 self._database.executescript(_SCHEMA)
+                self._count: int = self._database.execute("SELECT coalesce(max(position), 0) FROM vertices").fetchone()[0]
             except sqlite3.Error:
                 self._database.close()
                 raise
@@ -62,7 +64,9 @@ class DiskJournal:
                     self._database.execute("DELETE FROM records WHERE name = ?", (name,))
                 else:
                     self._database.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (name, value))
+            count = self._database.execute("SELECT coalesce(max(position), 0) FROM vertices").fetchone()[0] if vertices else self._count
             self._database.execute("COMMIT")
+            self._count = count
         except sqlite3.Error as error:
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
@@ -82,6 +86,29 @@ class DiskJournal:
             position = rows[-1][0]
             for _, block in rows:
                 yield block
+
+    @property
+    def vertices_count(self) -> int:
+        return self._count
+
+    def read_vertex(self, number: int) -> bytes:
+        row = self._select("SELECT block FROM vertices WHERE position = ?", number + 1)
+        if row is None:
+            raise IndexError(f"the journal has {self._count} vertices, there is no number {number}")
+        block: bytes = row[0]
+        return block
+
+    def find_vertex(self, cid: Cid) -> tuple[int, bytes] | None:
+        row = self._select("SELECT position - 1, block FROM vertices WHERE cid = ?", cid)
+        return None if row is None else (row[0], row[1])
+
+    def _select(self, query: str, key: int | bytes) -> tuple[Any, ...] | None:
+        try:
+            with closing(self._database.execute(query, (key,))) as cursor:
+                row: tuple[Any, ...] | None = cursor.fetchone()
+        except sqlite3.Error as error:
+            raise JournalDamagedError(str(self._folder), str(error)) from error
+        return row
 
     def records(self) -> dict[str, bytes]:
         with closing(self._database.execute("SELECT name, value FROM records")) as cursor:

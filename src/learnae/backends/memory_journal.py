@@ -8,15 +8,18 @@ from learnae.ids import Cid
 
 
 class MemoryJournal:
-    """`Journal` in two dictionaries."""
+    """`Journal` in memory."""
 
     def __init__(self) -> None:
-        self._vertices: dict[Cid, bytes] = {}
+        self._blocks: list[bytes] = []
+        self._numbers: dict[Cid, int] = {}
         self._records: dict[str, bytes] = {}
 
     def append(self, vertices: Sequence[tuple[Cid, bytes]], records: Iterable[tuple[str, bytes | None]] = ()) -> None:
         for cid, block in vertices:
-            self._vertices.setdefault(cid, block)
+            if cid not in self._numbers:
+                self._numbers[cid] = len(self._blocks)
+                self._blocks.append(block)
         for name, value in records:
             if value is None:
                 self._records.pop(name, None)
@@ -24,7 +27,18 @@ class MemoryJournal:
                 self._records[name] = value
 
     def vertices(self) -> Iterator[bytes]:
-        return iter(list(self._vertices.values()))
+        return iter(list(self._blocks))
+
+    @property
+    def vertices_count(self) -> int:
+        return len(self._blocks)
+
+    def read_vertex(self, number: int) -> bytes:
+        return self._blocks[number]
+
+    def find_vertex(self, cid: Cid) -> tuple[int, bytes] | None:
+        number = self._numbers.get(cid)
+        return None if number is None else (number, self._blocks[number])
 
     def records(self) -> dict[str, bytes]:
         return dict(self._records)

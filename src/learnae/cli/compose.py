@@ -21,6 +21,7 @@ from learnae.node import Node, NodeParts
 from learnae.node.runtime import RECORD_TRANSACTION
 from learnae.protocol.calls import DeployPoid, Stage
 from learnae.protocol.events import Tell, Topic
+from learnae.protocol.lane import ControlStore
 from learnae.protocol.peer import Peer, PeerSettings
 from learnae.protocol.rules import SessionRules, Ticket
 
@@ -66,7 +67,7 @@ async def check_money(chain: EthereumChain, ticket: Ticket, peer_id: PeerId) -> 
         raise NotEnoughMoneyError("joining the session", chain.wallet, balance, needed)
 
 
-def make_peer(ticket: Ticket, settings: NodeSettings, keys: Keys) -> Peer:
+def make_peer(ticket: Ticket, settings: NodeSettings, keys: Keys, journal: DiskJournal) -> Peer:
     return Peer(
         rules=ticket.rules,
         me=keys.identity.peer_id,
@@ -78,6 +79,7 @@ def make_peer(ticket: Ticket, settings: NodeSettings, keys: Keys) -> Peer:
             pace_s=settings.pace_s,
             policy=settings.policy,
         ),
+        store=ControlStore(archive=journal),
     )
 
 
@@ -163,7 +165,7 @@ class NodeStarter:
             await check_money(chain, ticket, keys.identity.peer_id)
             await _resume(chain, journal, self._tell_trouble)
             parts = NodeParts(
-                peer=make_peer(ticket, settings, keys),
+                peer=make_peer(ticket, settings, keys, journal),
                 network=network,
                 blocks=blocks,
                 journal=journal,

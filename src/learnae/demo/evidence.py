@@ -29,13 +29,14 @@ from learnae.ids import Address, Cid, PeerId, Wei, peer_text
 from learnae.learning.baselines import Curve, measure_models, train_alone, train_pooled
 from learnae.learning.config import LearnerConfig
 from learnae.protocol.calls import ChainView, Stage
-from learnae.protocol.lane import ControlLane, Entry
+from learnae.protocol.lane import ControlLane
 from learnae.protocol.messages import ModelAnnounced, Origin
 from learnae.protocol.rewards import Rows
 from learnae.protocol.rules import SessionRules, Ticket
-from learnae.protocol.validation import ControlCodec, compute_model_bytes_max
+from learnae.protocol.validation import compute_model_bytes_max
 from learnae.report import Adoption, PeerReport, SessionReport, StageMark
 from learnae.report.model import Role
+from learnae.tangle.store import Entry
 
 POINTS_MAX: Final = 36  # Measured models of each peer: enough for a smooth curve.
 ALONE_CYCLES: Final = 40  # Far beyond where a peer alone stops improving; 4 passes each.
@@ -164,8 +165,8 @@ def _read_peer(name: str, folder: Path, password: str, rules: SessionRules) -> _
     keys = open_keystore(folder / "keystore.json", password)
     journal = DiskJournal(folder)
     try:
-        lane = ControlLane(rules=rules, me=keys.identity.peer_id, sign=keys.identity.sign, rng=Random(0), codec=ControlCodec())
-        entries = lane.restore(journal.vertices())
+        lane = ControlLane(rules=rules, me=keys.identity.peer_id, sign=keys.identity.sign, rng=Random(0))
+        entries = list(lane.restore(journal.vertices()))
     finally:
         journal.close()
     return _Peer(name, keys, lane, entries, DiskBlocks(folder / "blocks"))

@@ -100,7 +100,7 @@ class Node:
                     ev.Started(
                         facts=self._facts,
                         addresses=parts.addresses,
-                        vertices=tuple(parts.journal.vertices()),
+                        vertices=parts.journal.vertices(),
                         records=parts.journal.records(),
                     )
                 )

@@ -4,43 +4,34 @@ The row of an issuer (its Shared Contribution Vector) is the fold of its HelpRep
 log, up to its closing checkpoint. The same set of vertices gives the same ledger on every honest peer, whatever the order of
 arrival. An issuer with a fork proof against it is frozen at the common prefix.
 
+A row is folded once for every log, whoever holds it; a peer's ledger reads it as far as that peer knows the log. A receipt stays in
+memory as 28 bytes, so a row can be read at any earlier point without its vertices.
 Pure. Only receipts that passed `validation` get here. Source: paper, section 6, figures 3 and 4.
 Deviation D3: rows are running totals inside a numbered, signed log; the paper has no numbers, so a replay could undo a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from array import array
+from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from learnae.ids import Cid, Credits, PeerId
 from learnae.protocol.messages import Checkpoint, HelpReported, Message
 from learnae.protocol.signed import BallotSigned, ClaimSigned
+from learnae.tangle.dag import TangleDag
+from learnae.tangle.store import Entry, IssuerLog
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ContributionVector:
-    """One row: what `reporter` owes each helper in total, and how far its log was folded."""
+    """One row at some point: what `reporter` owes each helper in total, and how far its log was folded."""
 
     reporter: PeerId
     sequence: int = 0  # of the last vertex folded
     closing: int = 0  # number of the closing checkpoint, 0 if there is none: nothing after it counts
-    credits: dict[PeerId, Credits] = field(default_factory=dict)
-    credited: set[Cid] = field(default_factory=set)  # announcements that already earned a receipt from this reporter
-    signed: set[type] = field(default_factory=set)  # ClaimSigned, BallotSigned: each is said once
-
-    def fold(self, sequence: int, message: Message) -> None:
-        """Take in the reporter's next vertex; vertices come in order, without gaps."""
-        self.sequence = sequence
-        if isinstance(message, ClaimSigned | BallotSigned):
-            self.signed.add(type(message))
-        if self.closing:
-            return
-        if isinstance(message, HelpReported):
-            self.credits[message.helper] = message.owed
-            self.credited.add(message.announcement)
-        elif isinstance(message, Checkpoint) and message.closing:
-            self.closing = sequence
+    credits: Mapping[PeerId, Credits] = field(default_factory=dict)  # sorted by helper
 
     @property
     def closed(self) -> bool:
@@ -52,54 +43,157 @@ class ContributionVector:
         return self.closing or self.sequence
 
 
+class ReceiptFold:
+    """The receipts of one log as they come in, and what they amount to. Columns of numbers, sorted by the announcement's."""
+
+    def __init__(self, reporter: PeerId) -> None:
+        self.reporter = reporter
+        self.sequence = 0  # of the last vertex folded
+        self.closing = 0
+        self.credits: dict[PeerId, Credits] = {}  # after all that was folded
+        self.signed: dict[type, int] = {}  # ClaimSigned, BallotSigned: each is said once, under this number
+        self._announcements = array("Q")  # numbers of the announcements that earned a receipt
+        self._sequences = array("Q")
+        self._helpers = array("I")  # places in `credits`
+        self._owed = array("Q")
+        self._place: dict[PeerId, int] = {}
+        self._last = 0  # sequence of the newest receipt
+        self._sorted: dict[PeerId, Credits] | None = None
+
+    def fold(self, sequence: int, message: Message, announcement: int = 0) -> None:
+        """Take in the reporter's next vertex; of a receipt also the number of its announcement. Vertices come in order, without gaps."""
+        assert sequence == self.sequence + 1, "a row is folded without gaps"
+        self.sequence = sequence
+        if isinstance(message, ClaimSigned | BallotSigned):
+            self.signed.setdefault(type(message), sequence)
+        if self.closing:
+            return
+        if isinstance(message, HelpReported):
+            at = bisect_left(self._announcements, announcement)
+            self._announcements.insert(at, announcement)
+            self._sequences.insert(at, sequence)
+            self._helpers.insert(at, self._place.setdefault(message.helper, len(self._place)))
+            self._owed.insert(at, message.owed)
+            self.credits[message.helper] = message.owed
+            self._last, self._sorted = sequence, None
+        elif isinstance(message, Checkpoint) and message.closing:
+            self.closing = sequence
+
+    def has_credited(self, announcement: int, sequence: int) -> bool:
+        """Whether one of the receipts up to that sequence is for the announcement of that number."""
+        at = bisect_left(self._announcements, announcement)
+        return at < len(self._announcements) and self._announcements[at] == announcement and self._sequences[at] <= sequence
+
+    def at(self, sequence: int) -> ContributionVector:
+        """The row after the reporter's vertex of that sequence. Totals only grow, so the largest up to there is the newest."""
+        sequence = min(sequence, self.sequence)
+        closing = self.closing if self.closing <= sequence else 0
+        if self._last <= sequence:
+            if self._sorted is None:
+                self._sorted = dict(sorted(self.credits.items()))
+            return ContributionVector(self.reporter, sequence, closing, self._sorted)
+        credits: dict[PeerId, Credits] = {}
+        helpers = list(self._place)
+        for number, helper, owed in zip(self._sequences, self._helpers, self._owed, strict=True):
+            if number <= sequence:
+                credits[helpers[helper]] = Credits(max(owed, credits.get(helpers[helper], 0)))
+        return ContributionVector(self.reporter, sequence, closing, dict(sorted(credits.items())))
+
+    def cut(self, sequence: int) -> ReceiptFold:
+        """A fold of its own that goes on after that sequence, for another branch of the log."""
+        other = ReceiptFold(self.reporter)
+        other.sequence = min(sequence, self.sequence)
+        other.closing = self.closing if self.closing <= sequence else 0
+        other.signed = {kind: number for kind, number in self.signed.items() if number <= sequence}
+        other._place = dict(self._place)
+        helpers = list(self._place)
+        for announcement, number, helper, owed in zip(self._announcements, self._sequences, self._helpers, self._owed, strict=True):
+            if number <= sequence:
+                other._announcements.append(announcement)
+                other._sequences.append(number)
+                other._helpers.append(helper)
+                other._owed.append(owed)
+                other.credits[helpers[helper]] = Credits(max(owed, other.credits.get(helpers[helper], 0)))
+                other._last = max(number, other._last)
+        return other
+
+
+class ReceiptBook:
+    """The folds of all logs of a store. Peers that share the store share it."""
+
+    def __init__(self) -> None:
+        self._folds: dict[IssuerLog, ReceiptFold] = {}
+
+    def of(self, log: IssuerLog) -> ReceiptFold:
+        fold = self._folds.get(log)
+        if fold is None:
+            fold = self._folds[log] = ReceiptFold(log.issuer) if log.origin is None else self.of(log.origin).cut(log.parted)
+        return fold
+
+
 class ContributionLedger:
     """All rows that this peer knows. `value` is the paper's cell: help offered to `reporter` by `helper` (Fig. 4)."""
 
-    def __init__(self) -> None:
-        self._rows: dict[PeerId, ContributionVector] = {}
-        self._plain: dict[PeerId, dict[PeerId, Credits]] | None = None  # what `rows` gave, until a row changes
+    def __init__(self, dag: TangleDag, book: ReceiptBook) -> None:
+        self._dag = dag
+        self._book = book
+        self._plain: dict[PeerId, Mapping[PeerId, Credits]] = {}
+        self._plain_at = (0, 0)  # how many vertices and proofs of forks were known when `_plain` was made
 
     def row(self, reporter: PeerId) -> ContributionVector:
-        vector = self._rows.get(reporter)
-        return vector if vector is not None else ContributionVector(reporter)
+        log = self._dag.log(reporter)
+        return ContributionVector(reporter) if log is None else self._book.of(log).at(self._dag.counted_length(reporter))
 
     def fold(self, reporter: PeerId, sequence: int, message: Message) -> None:
-        """Take in one vertex of a reporter's log. A number that is folded already changes nothing."""
-        vector = self._rows.setdefault(reporter, ContributionVector(reporter))
-        if sequence == vector.sequence + 1:
-            vector.fold(sequence, message)
-            if isinstance(message, HelpReported):
-                self._plain = None
+        """Take in one vertex of a reporter's log, unless another peer did so before."""
+        log = self._dag.log(reporter)
+        assert log is not None, "a vertex enters the graph first"
+        fold = self._book.of(log)
+        if sequence == fold.sequence + 1:
+            entry = self._dag.find(message.announcement) if isinstance(message, HelpReported) else None
+            fold.fold(sequence, message, 0 if entry is None else entry.number)
 
-    def refold(self, reporter: PeerId, log: Iterable[tuple[int, Message]]) -> None:
-        """Build a row anew from a shortened log (the issuer forked)."""
-        self._rows[reporter] = ContributionVector(reporter)
-        self._plain = None
-        for sequence, message in log:
-            self.fold(reporter, sequence, message)
+    def has_credited(self, reporter: PeerId, announcement: Cid) -> bool:
+        """Whether the row holds a receipt for this announcement."""
+        log, entry = self._dag.log(reporter), self._dag.find(announcement)
+        if log is None or entry is None:
+            return False
+        return self._book.of(log).has_credited(entry.number, self._dag.counted_length(reporter))
 
-    def merge(self, other: Mapping[PeerId, ContributionVector]) -> None:
-        """Take over rows that were folded further; idempotent, and the same in any order (Fig. 4)."""
-        self._plain = None
-        for reporter, vector in other.items():
-            if vector.sequence > self.row(reporter).sequence:
-                self._rows[reporter] = vector
+    def row_before(self, head: Entry) -> ContributionVector | None:
+        """The row as it stood after a vertex of a log that is known here; None if that vertex is on another branch."""
+        issuer = head.vertex.issuer
+        log = self._dag.log(issuer)
+        if log is None or self._dag.number_at(issuer, head.sequence) != head.number or head.sequence > self._dag.counted_length(issuer):
+            return None
+        return self._book.of(log).at(head.sequence)
+
+    def has_signed(self, reporter: PeerId, kind: type) -> bool:
+        """Whether the reporter's log holds its signed claim (`ClaimSigned`) or ballot (`BallotSigned`)."""
+        log = self._dag.log(reporter)
+        return log is not None and 0 < self._book.of(log).signed.get(kind, 0) <= self._dag.counted_length(reporter)
+
+    def is_closed(self, reporter: PeerId) -> bool:
+        log = self._dag.log(reporter)
+        return log is not None and 0 < self._book.of(log).closing <= self._dag.counted_length(reporter)
 
     def value(self, reporter: PeerId, helper: PeerId) -> Credits:
         return self.row(reporter).credits.get(helper, Credits(0))
 
-    def rows(self) -> dict[PeerId, dict[PeerId, Credits]]:
+    def rows(self) -> Mapping[PeerId, Mapping[PeerId, Credits]]:
         """The whole ledger as plain rows, sorted, for the reward rules and for comparing two peers."""
-        if self._plain is None:
-            self._plain = {r: dict(sorted(v.credits.items())) for r, v in sorted(self._rows.items()) if v.credits}
+        now = (len(self._dag), self._dag.proofs)
+        if self._plain_at != now:
+            self._plain_at = now
+            self._plain = {reporter: row.credits for reporter, row in sorted(self.vectors().items()) if row.credits}
         return self._plain
 
-    def vectors(self) -> Mapping[PeerId, ContributionVector]:
-        return self._rows
+    def vectors(self) -> dict[PeerId, ContributionVector]:
+        return {reporter: self.row(reporter) for reporter in self._dag.have_vector()}
 
     def profile(self, helper: PeerId) -> Credits:
         """What all rows say of one peer: its contribution profile (sections 1 and 6)."""
-        return Credits(sum(vector.credits.get(helper, 0) for vector in self._rows.values()))
+        return Credits(sum(row.get(helper, 0) for row in self.rows().values()))
 
     def received(self, reporter: PeerId) -> Credits:
         """What a peer says it received from all others."""

@@ -303,7 +303,7 @@ class WorkCycle:
         comparable = before.total == after.total  # The own validation set may have changed over a restart.
         if not self._reports_help or credits == 0 or not comparable or owed > COUNT_MAX:
             return []
-        if candidate.announcement in row.credited or row.closed:
+        if self._ledger.has_credited(self._me, candidate.announcement) or row.closed:
             return []
         assert self.local is not None
         return [

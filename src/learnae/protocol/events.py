@@ -6,7 +6,7 @@ as CIDs; their bytes stay in the node's block store. Whatever was under way at a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -26,11 +26,14 @@ class Timer(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """The node is up. `vertices` and `records` are what its journal kept, `facts` what its learner found (None: votes only)."""
+    """The node is up. `vertices` and `records` are what its journal kept, `facts` what its learner found (None: votes only).
+
+    The vertices are read once, one after the other, so a long journal need not fit into memory.
+    """
 
     facts: TaskFacts | None
     addresses: tuple[str, ...] = ()
-    vertices: tuple[bytes, ...] = ()
+    vertices: Iterable[bytes] = ()
     records: Mapping[str, bytes] = field(default_factory=dict)
 
 

@@ -13,15 +13,16 @@ from itertools import takewhile
 from random import Random
 from typing import Final
 
-from learnae.ids import Cid, PeerId
+from learnae.ids import Cid, Credits, PeerId
 from learnae.protocol import validation
-from learnae.protocol.contribution import ContributionLedger, ContributionVector
+from learnae.protocol.contribution import ContributionLedger, ReceiptBook, ReceiptFold
 from learnae.protocol.messages import HEADS_MAX, KIND_OF, Checkpoint, ForkProved, HelpReported, Message
 from learnae.protocol.rewards import Rows
 from learnae.protocol.rules import SessionRules
 from learnae.protocol.signed import BallotSigned, ClaimSigned
 from learnae.protocol.sync import SYNC_BYTES_MAX, SYNC_VERTICES_MAX, SYNC_WANT_MAX, SyncMessage
 from learnae.tangle.dag import Fork, TangleDag
+from learnae.tangle.store import Archive, Entry, VertexStore
 from learnae.tangle.verdict import ACCEPTED, Ruling, Verdict, ignore
 from learnae.tangle.vertex import Sign, Vertex, create_vertex
 
@@ -33,14 +34,6 @@ ORPHAN_AGE_MAX_MS: Final = 600_000  # A partition of ten minutes; what is older 
 
 
 _WAITS = ignore("waits for what it names")  # Not judged yet: whoever forwarded it would answer for it.
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A vertex that entered the lane, and its message."""
-
-    vertex: Vertex
-    message: Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +53,28 @@ class Received:
     forked: tuple[PeerId, ...] = ()
 
 
-class ControlLane:
-    """What this peer knows of the control lane, and its own log in it."""
+class ControlStore(VertexStore):
+    """The vertices of the control lane that a process knows, and the rows that follow from them."""
 
-    def __init__(self, *, rules: SessionRules, me: PeerId, sign: Sign, rng: Random, codec: validation.ControlCodec) -> None:
+    def __init__(self, codec: validation.ControlCodec | None = None, *, archive: Archive | None = None) -> None:
+        self.codec: validation.ControlCodec
+        super().__init__(codec or validation.ControlCodec(), archive=archive)
+        self.book = ReceiptBook()
+
+
+class ControlLane:
+    """What this peer knows of the control lane, and its own log in it. Without a store it gets one that keeps all in memory."""
+
+    def __init__(self, *, rules: SessionRules, me: PeerId, sign: Sign, rng: Random, store: ControlStore | None = None) -> None:
+        store = store or ControlStore()
         self._rules = rules
         self._me = me
         self._sign = sign
         self._rng = rng
-        self._codec = codec
+        self._codec = store.codec
         self.net = rules.compute_net("control")
-        self.dag = TangleDag(self.net)
-        self.ledger = ContributionLedger()
+        self.dag = TangleDag(self.net, store)
+        self.ledger = ContributionLedger(self.dag, store.book)
         self.members: frozenset[PeerId] = frozenset()
         self.closing: Cid | None = None  # this peer's own closing checkpoint
         self.seal: Cid | None = None  # its newest other one: what its claim was computed from
@@ -85,7 +88,7 @@ class ControlLane:
         vertex = self._codec.decode(encoded)
         if not isinstance(vertex, Vertex):
             return Received(vertex)
-        if vertex.cid in self.dag or vertex.cid in self.dag.orphans:
+        if self.dag.knows(vertex) or vertex.cid in self.dag.orphans:
             return Received(ignore("known"))
         message = validation.validate_alone(vertex, self._codec.parse(vertex), self._rules, self.net, now_ms=now_ms)
         if isinstance(message, Ruling):
@@ -122,26 +125,28 @@ class ControlLane:
         return Received(first_ruling, tuple(entered), tuple(forked))
 
     def _insert(self, vertex: Vertex, message: Message, entered: list[Entry], forked: list[PeerId]) -> Ruling:
-        row = self.ledger.row(vertex.issuer)
-        on_branch = vertex.sequence != row.sequence + 1 or self.dag.is_branch(vertex)  # beside the log: judged only as a fork
-        ruling = validation.validate_place(vertex, get=self.dag.get, first=self.dag.first(vertex.issuer))
+        counted = self.dag.counted_length(vertex.issuer)
+        on_branch = vertex.sequence != counted + 1 or self.dag.is_branch(vertex)  # beside the log: judged only as a fork
+        ruling = validation.validate_place(vertex, get=self.dag.get, first_ms=self.dag.first_ms(vertex.issuer))
         if ruling is ACCEPTED and isinstance(message, HelpReported) and not on_branch:
-            ruling = validation.validate_help(vertex, message, get=self.dag.get, row=row)
+            owed = self.ledger.value(vertex.issuer, message.helper)
+            credited = self.ledger.has_credited(vertex.issuer, message.announcement)
+            ruling = validation.validate_help(vertex, message, get=self.dag.get, owed=owed, credited=credited)
         elif ruling is ACCEPTED and isinstance(message, ClaimSigned | BallotSigned) and not on_branch:
-            ruling = validation.validate_signed(vertex, message, get=self.dag.get, row=row)
+            signed = self.ledger.has_signed(vertex.issuer, type(message))
+            ruling = validation.validate_signed(vertex, message, get=self.dag.get, signed=signed)
         if ruling is not ACCEPTED:
             return ruling
         if isinstance(message, ForkProved):
             ruling = validation.validate_fork(message, self.net)
             if ruling is not ACCEPTED:
                 return ruling
-        inserted = self.dag.insert(vertex)
+        inserted = self.dag.insert(vertex, message)
         if inserted.fork is not None:
             forked.append(vertex.issuer)
-            self._refold(vertex.issuer)
-        if inserted.vertex is None:
+        if inserted.entry is None:
             return ignore("its issuer has too many branches")
-        entered.append(Entry(vertex, message))
+        entered.append(inserted.entry)
         if not on_branch:
             self.ledger.fold(vertex.issuer, vertex.sequence, message)
         if isinstance(message, ForkProved):
@@ -159,13 +164,12 @@ class ControlLane:
         self._proved[issuer] = min(sequence, self._proved.get(issuer, sequence))
         if self.dag.prove_fork(Fork(issuer, sequence, proof.first, proof.second)):
             forked.append(issuer)
-            self._refold(issuer)
 
     def _compare_heads(self, reporter: PeerId, checkpoint: Checkpoint) -> None:
         """Ask for heads that differ from ours at the same number: have-vectors alone do not show such a fork."""
         disputed = self._disputed.setdefault(reporter, {})
         for issuer, sequence, cid in checkpoint.heads:
-            comparable = sequence <= self.dag.have_vector().get(issuer, 0) or self.dag.fork(issuer) is not None
+            comparable = sequence <= self.dag.length(issuer) or self.dag.fork(issuer) is not None
             if comparable and cid not in self.dag and len(disputed) < DISPUTES_PER_REPORTER_MAX:
                 disputed[cid] = None
 
@@ -180,25 +184,17 @@ class ControlLane:
         """Whether something that is here names this vertex: then it must enter although its issuer forked."""
         return self.dag.orphans.is_needed(cid) or any(cid in heads for heads in self._disputed.values())
 
-    def _refold(self, issuer: PeerId) -> None:
-        self.ledger.refold(issuer, ((v.sequence, self._read(v)) for v in self.dag.chain(issuer)))
-
-    def _read(self, vertex: Vertex) -> Message:
-        message = self._codec.parse(vertex)
-        assert message is not None, "only parsed vertices enter"
-        return message
-
-    def restore(self, vertices: Iterable[bytes]) -> list[Entry]:
-        """Take back what the journal kept, in its order. These bytes were judged before they were written."""
-        entries: list[Entry] = []
+    def restore(self, vertices: Iterable[bytes]) -> Iterator[Entry]:
+        """Take back what the journal kept, in its order, as it is read. These bytes were judged before they were written."""
         for encoded in vertices:
             vertex = self._codec.decode(encoded)
             assert isinstance(vertex, Vertex), "the journal holds only vertices"
             message = self._codec.parse(vertex)
             assert message is not None, "the journal holds only parsed vertices"
-            if vertex.cid not in self.dag:
+            entries: list[Entry] = []
+            if not self.dag.knows(vertex):
                 self._insert(vertex, message, entries, [])
-        return entries
+            yield from entries
 
     # --- what this peer says --------------------------------------------------------------------------------
 
@@ -211,7 +207,7 @@ class ControlLane:
         times = [vertex.time_ms for vertex in map(self.dag.get, (*parents, *validation.compute_dependencies(message))) if vertex]
         head = self.dag.head(self._me)
         sequence = head.sequence + 1 if head else 1
-        allowed_ms = validation.compute_time_allowed_ms(self.dag.first(self._me), sequence)
+        allowed_ms = validation.compute_time_allowed_ms(self.dag.first_ms(self._me), sequence)
         vertex = create_vertex(
             net=self.net,
             parents=parents,
@@ -226,7 +222,7 @@ class ControlLane:
         assert judged == message, f"issued a vertex that others will refuse: {judged}"
         received = self._enter(vertex, message)
         assert received.ruling is ACCEPTED, f"issued a vertex that its own rules refuse: {received.ruling.why}"
-        return Entry(vertex, message)
+        return received.entered[0]
 
     def compute_checkpoint(self, *, closing: bool) -> Checkpoint:
         """What this peer has folded so far (section 6): the heads of all issuers, or of as many as fit; of forkers the common prefix."""
@@ -247,9 +243,9 @@ class ControlLane:
         None if that checkpoint is not the claimant's or not complete here, leaves out what it must have known (`least`), or
         names a branch with a receipt that breaks a rule: branches are not judged when they enter.
         """
-        vertex = self.dag.get(evidence)
-        sealed = None if vertex is None else self._codec.parse(vertex)
-        if vertex is None or vertex.issuer != claimant or not isinstance(sealed, Checkpoint):
+        seal = self.dag.find(evidence)
+        sealed = None if seal is None else seal.message
+        if seal is None or seal.vertex.issuer != claimant or not isinstance(sealed, Checkpoint):
             return None
         heads = {issuer: (sequence, cid) for issuer, sequence, cid in sealed.heads}
         rows = dict(self.ledger.rows())
@@ -261,24 +257,34 @@ class ControlLane:
                 return None
             if sequence >= row.counted and (issuer in least.forked or issuer not in self.dag.forks):
                 continue
-            vector = self._fold_branch(issuer, cid, sequence)
-            if vector is None:
+            credits = self._read_row(issuer, cid, sequence)
+            if credits is None:
                 return None
-            rows[issuer] = vector.credits
+            rows[issuer] = credits
         return {issuer: row for issuer, row in rows.items() if row}
 
-    def _fold_branch(self, issuer: PeerId, head: Cid, sequence: int) -> ContributionVector | None:
-        """The row of an issuer along the branch that ends in `head`; None if a receipt in it breaks rule 11."""
-        vector = ContributionVector(issuer)
-        for vertex in reversed(list(self.dag.ancestry(head, vertices_max=sequence))):
-            message = self._read(vertex)
-            ruling = ACCEPTED
-            if isinstance(message, HelpReported):
-                ruling = validation.validate_help(vertex, message, get=self.dag.get, row=vector)
-            if ruling is not ACCEPTED:
-                return None
-            vector.fold(vertex.sequence, message)
-        return vector
+    def _read_row(self, issuer: PeerId, head: Cid, sequence: int) -> Mapping[PeerId, Credits] | None:
+        """The row of an issuer along the branch that ends in `head`; None if a receipt in it breaks rule 11, or it ends elsewhere."""
+        if sequence == 0:
+            return {}
+        found = self.dag.find(head)
+        if found is None or (found.vertex.issuer, found.sequence) != (issuer, sequence):
+            return None
+        row = self.ledger.row_before(found)
+        if row is not None:
+            return row.credits
+        fold = ReceiptFold(issuer)
+        for entry in reversed(list(self.dag.ancestry(head, vertices_max=sequence))):
+            number = 0
+            if isinstance(entry.message, HelpReported):
+                announcement = self.dag.find(entry.message.announcement)
+                number = 0 if announcement is None else announcement.number
+                owed, credited = fold.credits.get(entry.message.helper, 0), fold.has_credited(number, entry.sequence)
+                ruling = validation.validate_help(entry.vertex, entry.message, get=self.dag.get, owed=owed, credited=credited)
+                if ruling is not ACCEPTED:
+                    return None
+            fold.fold(entry.sequence, entry.message, number)
+        return fold.credits
 
     # --- sync -----------------------------------------------------------------------------------------------
 
@@ -319,7 +325,7 @@ class ControlLane:
         wanted = self.dag.get(cid)
         known = 0 if wanted is None else have.get(wanted.issuer, 0)
         on_branch = wanted is not None and wanted.sequence <= known
-        ancestry = self.dag.ancestry(cid, vertices_max=ANCESTRY_MAX)
+        ancestry = (entry.vertex for entry in self.dag.ancestry(cid, vertices_max=ANCESTRY_MAX))
         return ancestry if on_branch else takewhile(lambda vertex: vertex.sequence > known, ancestry)
 
     def expire(self, *, now_ms: int) -> None:

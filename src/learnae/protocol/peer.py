@@ -19,7 +19,7 @@ from learnae.protocol import events as ev
 from learnae.protocol.calls import ChainView
 from learnae.protocol.cycle import RECORD_LOCAL, Phase, Said, WorkCycle
 from learnae.protocol.dao import DaoMember
-from learnae.protocol.lane import ControlLane, Entry, Received
+from learnae.protocol.lane import ControlLane, ControlStore, Received
 from learnae.protocol.messages import (
     REASON_CHARS_MAX,
     DatasliceConsumed,
@@ -36,7 +36,8 @@ from learnae.protocol.sharing import SliceSharing
 from learnae.protocol.signed import BallotSigned, ClaimSigned
 from learnae.protocol.sync import SYNC_VERTICES_MAX, decode_sync
 from learnae.protocol.tips import TipJar
-from learnae.protocol.validation import ControlCodec, compute_time_allowed_ms
+from learnae.protocol.validation import compute_time_allowed_ms
+from learnae.tangle.store import Entry
 from learnae.tangle.verdict import Ruling, Verdict
 from learnae.tangle.vertex import Sign
 
@@ -71,14 +72,14 @@ class Peer:
         sign: Sign,
         rng: Random,
         settings: PeerSettings | None = None,
-        codec: ControlCodec | None = None,
+        store: ControlStore | None = None,
     ) -> None:
         settings = settings or PeerSettings()
         self.rules = rules
         self.me = me
         self._rng = rng
         self._numbers = count(1)
-        self.lane = ControlLane(rules=rules, me=me, sign=sign, rng=rng, codec=codec or ControlCodec())
+        self.lane = ControlLane(rules=rules, me=me, sign=sign, rng=rng, store=store)
         policy: ExchangePolicy = POLICIES[settings.policy or rules.policy]()
         self.cycle = WorkCycle(
             rules=rules,
@@ -147,10 +148,11 @@ class Peer:
         self._addresses = event.addresses
         self.dao.restore(event.records)
         self.tips.restore(event.records)
-        entries = self.lane.restore(event.vertices)
         said: list[Said] = [*self.sharing.start(event.facts)]  # Before the log is read: lists in it are fetched again.
-        for entry in entries:
+        for entry in self.lane.restore(event.vertices):
             said += self._on_entry(entry, now_s)
+        for issuer in self.lane.dag.forks:
+            self.cycle.market.drop_issuer(issuer)
         self.cycle.start(event.facts, event.records.get(RECORD_LOCAL))
         effects = self._say(said, now_s)
         return [*effects, ev.SetTimer(ev.Timer.CYCLE, now_s), *self._set_sync(now_s + SYNC_EVERY_S, now_s, again=True)]
@@ -345,7 +347,7 @@ class Peer:
         head = self.lane.dag.head(self.me)
         if head is None:
             return True
-        allowed_ms = compute_time_allowed_ms(self.lane.dag.first(self.me), head.sequence + BUDGET_RESERVE)
+        allowed_ms = compute_time_allowed_ms(self.lane.dag.first_ms(self.me), head.sequence + BUDGET_RESERVE)
         return max(self._compute_ms(now_s), head.time_ms) >= allowed_ms
 
     # --- the chain ------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Final
 
 from learnae.ids import Cid, PeerId
-from learnae.protocol.contribution import ContributionVector
 from learnae.protocol.messages import (
     Checkpoint,
     DatasliceConsumed,
@@ -76,12 +75,12 @@ def compute_dependencies(message: Message) -> tuple[Cid, ...]:
     return (message.announcement,) if isinstance(message, HelpReported) else ()
 
 
-def validate_place(vertex: Vertex, *, get: Callable[[Cid], Vertex | None], first: Vertex | None) -> Ruling:
+def validate_place(vertex: Vertex, *, get: Callable[[Cid], Vertex | None], first_ms: int | None) -> Ruling:
     """Judge where a vertex stands, once all that it depends on is known.
 
     Args:
         get: looks up a known vertex; the genesis gives None.
-        first: the issuer's first vertex, None if this is it.
+        first_ms: the time of the issuer's first vertex, None if this is it.
     """
     # 8. It continues its issuer's log by one.
     previous = get(vertex.parents[0])
@@ -95,7 +94,7 @@ def validate_place(vertex: Vertex, *, get: Callable[[Cid], Vertex | None], first
         if parent is not None and parent.time_ms >= vertex.time_ms:
             return reject("not later than its parents")
     # 10. Its issuer stays within its budget. By the vertices' own times, so that it holds in gossip and in sync alike.
-    if vertex.time_ms < compute_time_allowed_ms(first, vertex.sequence):
+    if vertex.time_ms < compute_time_allowed_ms(first_ms, vertex.sequence):
         return reject(f"its issuer says more than {VERTEX_RATE_PER_S} things a second")
     return ACCEPTED
 
@@ -108,10 +107,10 @@ def validate_fork(proof: ForkProved, net: bytes) -> Ruling:
     return ACCEPTED
 
 
-def compute_time_allowed_ms(first: Vertex | None, sequence: int) -> int:
-    """The earliest time that rule 10 allows for a number of the log that begins with `first`."""
+def compute_time_allowed_ms(first_ms: int | None, sequence: int) -> int:
+    """The earliest time that rule 10 allows for a number of a log that begins at `first_ms`."""
     late = sequence - VERTEX_BURST
-    return 0 if first is None or late <= 0 else first.time_ms - (-late * 1000 // VERTEX_RATE_PER_S)
+    return 0 if first_ms is None or late <= 0 else first_ms - (-late * 1000 // VERTEX_RATE_PER_S)
 
 
 def _find_impossible(message: Message, vertex: Vertex, rules: SessionRules) -> str:
@@ -165,8 +164,16 @@ def _find_wrong_settlement(message: ClaimSigned | BallotSigned, vertex: Vertex, 
     return ""
 
 
-def validate_help(vertex: Vertex, message: HelpReported, *, get: Callable[[Cid], Vertex | None], row: ContributionVector) -> Ruling:
-    """Rule 11: judge a receipt against its issuer's row, folded up to the vertex before it."""
+def validate_help(
+    vertex: Vertex, message: HelpReported, *, get: Callable[[Cid], Vertex | None], owed: int, credited: bool
+) -> Ruling:
+    """Rule 11: judge a receipt against its issuer's row, folded up to the vertex before it.
+
+    Args:
+        get: looks up a known vertex.
+        owed: what the row owes the helper so far.
+        credited: whether the row holds a receipt for this announcement already.
+    """
     # 11a. The receipt names a model announcement of the helper, made before the receipt.
     announcement = get(message.announcement)
     announced = None if announcement is None else parse_message(announcement.kind, announcement.body)
@@ -175,20 +182,20 @@ def validate_help(vertex: Vertex, message: HelpReported, *, get: Callable[[Cid],
     if announcement.time_ms >= vertex.time_ms:
         return reject("older than the model that helped")
     # 11b. One announcement earns one receipt of one issuer: credit cannot be printed from a single model.
-    if message.announcement in row.credited:
+    if credited:
         return reject("this announcement was credited before")
     # 11c. The running total is the total so far and this receipt: the row is a fold, never an assertion.
-    if message.owed != row.credits.get(message.helper, 0) + message.credits:
+    if message.owed != owed + message.credits:
         return reject("the running total does not add up")
     return ACCEPTED
 
 
 def validate_signed(
-    vertex: Vertex, message: ClaimSigned | BallotSigned, *, get: Callable[[Cid], Vertex | None], row: ContributionVector
+    vertex: Vertex, message: ClaimSigned | BallotSigned, *, get: Callable[[Cid], Vertex | None], signed: bool
 ) -> Ruling:
-    """Rule 13: judge a signed claim or ballot against its issuer's log up to the vertex before it."""
+    """Rule 13: judge a signed claim or ballot against its issuer's log up to the vertex before it; `signed`: it said one before."""
     # 13a. A member claims once and votes once: the others need keep one of each, and relay one.
-    if type(message) in row.signed:
+    if signed:
         return reject("its issuer signed one before")
     # 13b. A claim commits a checkpoint that its issuer said before it; so whoever has the claim has what it follows from.
     if isinstance(message, ClaimSigned):

@@ -19,6 +19,7 @@ from learnae.ids import Cid, PeerId, compute_cid
 from learnae.protocol import events as ev
 from learnae.protocol.calls import Call
 from learnae.protocol.fund import FundError
+from learnae.protocol.lane import ControlStore
 from learnae.protocol.peer import Peer, PeerSettings
 from learnae.protocol.rules import SessionRules
 from learnae.protocol.sharing import decode_hashlist, encode_hashlist
@@ -65,7 +66,7 @@ class World:
         self.rules: SessionRules = scenario.compute_rules(initial_model=self.initial, model_bytes=len(initial_model))
         self.events = 0
         self.told: list[tuple[float, int, ev.Tell]] = []
-        self._codec = SharedCodec()
+        self._known = ControlStore(SharedCodec())
         self._heap: list[tuple[float, int, int, int, ev.Event]] = []
         self._pushed = 0
         self._trace = hashlib.sha256()
@@ -104,7 +105,7 @@ class World:
                 sign=lambda message: key.sign(message).signature,
                 rng=rng,
                 settings=settings,
-                codec=self._codec,
+                store=self._known,
             )
 
         return Host(index, name, learner, make_peer)

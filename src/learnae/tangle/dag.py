@@ -17,6 +17,7 @@ from random import Random
 from typing import Final
 
 from learnae.ids import Cid, PeerId
+from learnae.tangle.store import Entry, IssuerLog, VertexStore
 from learnae.tangle.vertex import PARENTS_MAX, Statement, Vertex, compute_genesis
 
 ORPHAN_BYTES_MAX: Final = 64 * 1024 * 1024  # In total; a partition of ten minutes at full rate fits.
@@ -38,60 +39,93 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class Inserted:
-    """What an insertion changed: the vertex, if it is now in the DAG and was not before, and a new fork if one came to light."""
+    """What an insertion changed: the entry, if it is now in the DAG and was not before, and a new fork if one came to light."""
 
-    vertex: Vertex | None = None
+    entry: Entry | None = None
     fork: Fork | None = None
 
 
 class TangleDag:
-    """All known vertices of one lane."""
+    """All known vertices of one lane. What they say is in the store, which graphs may share; which ones are known is here."""
 
-    def __init__(self, net: bytes) -> None:
+    def __init__(self, net: bytes, store: VertexStore | None = None) -> None:
         self.net = net
         self.genesis = compute_genesis(net)
-        self._known: dict[Cid, Vertex] = {}
-        self._position: dict[Cid, int] = {}
-        self._chains: dict[PeerId, list[Vertex]] = {}
+        self.store = store or VertexStore()
+        self.logs: list[IssuerLog | None] = []  # by the issuer's place in the store
+        self.lengths: list[int] = []  # how much of that log is known here
+        self._branches: dict[int, set[int]] = {}  # by place: numbers of vertices beside the log of an issuer that forked
         self._tips: dict[Cid, Vertex] = {}
         self._forks: dict[PeerId, Fork] = {}
-        self._branch_count: dict[PeerId, int] = {}
-        self._have: dict[PeerId, int] = {}
+        self.proofs = 0  # how often a fork, or an earlier one, came to light
+        self._count = 0
         self._orphans = OrphanPool()
 
     # --- reading --------------------------------------------------------------------------------------------
 
     def __contains__(self, cid: Cid) -> bool:
-        return cid in self._known
+        return self.find(cid) is not None
 
     def __len__(self) -> int:
-        return len(self._known)
+        return self._count
+
+    def find(self, cid: Cid) -> Entry | None:
+        """A known vertex with its message and number."""
+        entry = self.store.find(cid)
+        return entry if entry is not None and self._holds(entry) else None
 
     def get(self, cid: Cid) -> Vertex | None:
-        return self._known.get(cid)
+        entry = self.find(cid)
+        return None if entry is None else entry.vertex
+
+    def knows(self, vertex: Vertex) -> bool:
+        """Whether this vertex is here. Cheaper than by its CID: what is beyond the end of its issuer's log is not."""
+        place = self.store.issuers.get(vertex.issuer)
+        if place is None or (vertex.sequence > self.length_at(place) and place not in self._branches):
+            return False
+        return vertex.cid in self
+
+    def length(self, issuer: PeerId) -> int:
+        """The issuer's highest sequence without a gap."""
+        place = self.store.issuers.get(issuer)
+        return 0 if place is None else self.length_at(place)
+
+    def length_at(self, place: int) -> int:
+        return self.lengths[place] if place < len(self.lengths) else 0
+
+    def counted_length(self, issuer: PeerId) -> int:
+        """How much of the issuer's log counts: what is before its fork, if it forked."""
+        length, fork = self.length(issuer), self._forks.get(issuer)
+        return length if fork is None else min(length, fork.sequence - 1)
+
+    def log(self, issuer: PeerId) -> IssuerLog | None:
+        """The issuer's log; only its first `length` vertices are known here."""
+        place = self.store.issuers.get(issuer)
+        return None if place is None or place >= len(self.logs) else self.logs[place]
+
+    def number_at(self, issuer: PeerId, sequence: int) -> int | None:
+        """The number of one vertex of the issuer's log."""
+        log = self.log(issuer)
+        return log.numbers[sequence - 1] if log is not None and 1 <= sequence <= self.length(issuer) else None
 
     def head(self, issuer: PeerId) -> Vertex | None:
         """The issuer's newest vertex without a gap before it."""
-        chain = self._chains.get(issuer)
-        return chain[-1] if chain else None
+        return self._at(issuer, self.length(issuer))
 
-    def first(self, issuer: PeerId) -> Vertex | None:
-        """The issuer's first vertex, unless it forked with it."""
-        chain = self._chains.get(issuer)
-        fork = self._forks.get(issuer)
-        return None if not chain or (fork is not None and fork.sequence == 1) else chain[0]
+    def first_ms(self, issuer: PeerId) -> int | None:
+        """The time of the issuer's first vertex, unless it forked with it."""
+        log, fork = self.log(issuer), self._forks.get(issuer)
+        return None if log is None or not self.length(issuer) or (fork is not None and fork.sequence == 1) else log.first_ms
 
     def counted_head(self, issuer: PeerId) -> Vertex | None:
         """The newest vertex of the issuer's log as it counts: before its fork, if it forked."""
-        chain, fork = self._chains.get(issuer, []), self._forks.get(issuer)
-        end = len(chain) if fork is None else min(len(chain), fork.sequence - 1)
-        return chain[end - 1] if end else None
+        return self._at(issuer, self.counted_length(issuer))
 
     def chain(self, issuer: PeerId) -> Iterator[Vertex]:
         """The issuer's vertices in order, cut at the common prefix if it forked."""
-        fork = self._forks.get(issuer)
-        end = fork.sequence - 1 if fork else None
-        return iter(self._chains.get(issuer, [])[:end])
+        log = self.log(issuer)
+        numbers = log.numbers[: self.counted_length(issuer)] if log is not None else ()
+        return (self.store.at(number).vertex for number in numbers)
 
     def fork(self, issuer: PeerId) -> Fork | None:
         return self._forks.get(issuer)
@@ -101,22 +135,21 @@ class TangleDag:
         return self._forks
 
     @property
-    def tips(self) -> Mapping[Cid, Vertex]:
-        """Vertices that no other names as a parent yet."""
+    def tips(self) -> dict[Cid, Vertex]:
+        """Vertices that no other names as a parent yet; those that are too old to be chosen may be gone."""
         return self._tips
 
     @property
     def orphans(self) -> OrphanPool:
         return self._orphans
 
-    def have_vector(self) -> Mapping[PeerId, int]:
-        """Issuer -> highest sequence without a gap. Live: do not modify."""
-        return self._have
+    def have_vector(self) -> dict[PeerId, int]:
+        """Issuer -> highest sequence without a gap."""
+        return {issuer: length for issuer, length in zip(self.store.issuers, self.lengths, strict=False) if length}
 
     def missing_of(self, vertex: Vertex, also: Iterable[Cid] = ()) -> list[Cid]:
         """What a vertex depends on that is not here: its parents and what its body names (`also`)."""
-        known, genesis = self._known, self.genesis
-        return [cid for cid in (*vertex.parents, *also) if cid not in known and cid != genesis]
+        return [cid for cid in (*vertex.parents, *also) if cid != self.genesis and cid not in self]
 
     def lacking(self, have: Mapping[PeerId, int], *, vertices_max: int) -> list[Vertex]:
         """What a peer with that have-vector lacks, parents first, the oldest `vertices_max` of it.
@@ -124,27 +157,22 @@ class TangleDag:
         Of an issuer that forked only the common prefix: who knows the fork ignores the rest, and it would fill every page.
         """
         runs = []
-        for issuer, length in self._have.items():
+        for issuer, log, length in zip(self.store.issuers, self.logs, self.lengths, strict=False):
             known = have.get(issuer, 0)
-            if known < length:
-                fork = self._forks.get(issuer)
-                end = length if fork is None else min(length, fork.sequence - 1)
-                runs.append(self._walk(self._chains[issuer], known, end))
-        merged = heapq.merge(*runs) if len(runs) != 1 else runs[0]
-        return [self._chains[issuer][index] for _, issuer, index in islice(merged, vertices_max)]
+            if known < length and log is not None:
+                end = min(self.counted_length(issuer), known + vertices_max)
+                runs.append(log.numbers[known:end])
+        numbers = islice(heapq.merge(*runs), vertices_max)
+        return [self.store.at(number).vertex for number in numbers]
 
-    def _walk(self, chain: list[Vertex], start: int, end: int) -> Iterator[tuple[int, PeerId, int]]:
-        """(when it came, issuer, index) of some vertices of a chain."""
-        return ((self._position[chain[index].cid], chain[index].issuer, index) for index in range(start, end))
-
-    def ancestry(self, cid: Cid, *, vertices_max: int) -> Iterator[Vertex]:
+    def ancestry(self, cid: Cid, *, vertices_max: int) -> Iterator[Entry]:
         """A vertex and those of its issuer before it, newest first: what a peer that asks for one of a branch lacks."""
         for _ in range(vertices_max):
-            vertex = self._known.get(cid)
-            if vertex is None:
+            entry = self.find(cid)
+            if entry is None:
                 return
-            yield vertex
-            cid = vertex.parents[0]
+            yield entry
+            cid = entry.vertex.parents[0]
 
     def is_branch(self, vertex: Vertex) -> bool:
         """Whether a vertex stands at or after the fork of its issuer: its log no longer counts there."""
@@ -157,36 +185,61 @@ class TangleDag:
         None from the future: a vertex is later than its parents, so a stranger's fast clock would become ours.
         """
         head = self.head(issuer)
+        old = [cid for cid, tip in self._tips.items() if now_ms - tip.time_ms > TIPS_AGE_MAX_MS]
+        for cid in old:
+            del self._tips[cid]
         recent = [
-            cid
-            for cid, tip in self._tips.items()
-            if 0 <= now_ms - tip.time_ms <= TIPS_AGE_MAX_MS and tip.issuer != issuer and tip.issuer not in self._forks
+            cid for cid, tip in self._tips.items() if tip.time_ms <= now_ms and tip.issuer != issuer and tip.issuer not in self._forks
         ]
         chosen = recent if len(recent) <= TIPS_CHOSEN else rng.sample(recent, TIPS_CHOSEN)
         assert len(chosen) < PARENTS_MAX
         return (head.cid if head else self.genesis, *chosen)
 
+    def _at(self, issuer: PeerId, sequence: int) -> Vertex | None:
+        number = self.number_at(issuer, sequence)
+        if number is None:
+            return None
+        vertex = self.store.at(number).vertex
+        assert (vertex.issuer, vertex.sequence) == (issuer, sequence), "the archive holds the vertices in the order of their numbers"
+        return vertex
+
+    def _holds(self, entry: Entry) -> bool:
+        """Whether an entry of the store is known here."""
+        if entry.sequence <= self.length_at(entry.issuer):
+            log = self.logs[entry.issuer]
+            if log is not None and log.numbers[entry.sequence - 1] == entry.number:
+                return True
+        return entry.number in self._branches.get(entry.issuer, ())
+
     # --- growing --------------------------------------------------------------------------------------------
 
-    def insert(self, vertex: Vertex) -> Inserted:
+    def insert(self, vertex: Vertex, message: object = None) -> Inserted:
         """Add a vertex all of whose dependencies are here. Idempotent."""
-        if vertex.cid in self._known:
+        if self.knows(vertex):
             return Inserted()
-        chain = self._chains.get(vertex.issuer)
-        if chain is None:
-            chain = self._chains[vertex.issuer] = []
-        if vertex.sequence <= len(chain):
-            return self._insert_branch(vertex, chain[vertex.sequence - 1])
-        if vertex.issuer in self._forks and vertex.parents[0] != (chain[-1].cid if chain else self.genesis):
-            return self._insert_branch(vertex, None)
-        assert vertex.sequence == len(chain) + 1, "a vertex enters only after its predecessor"
-        chain.append(vertex)
-        self._remember(vertex)
+        length = self.length(vertex.issuer)
+        if vertex.sequence <= length:
+            return self._insert_branch(vertex, message, self._at(vertex.issuer, vertex.sequence))
+        if vertex.issuer in self._forks:
+            head = self._at(vertex.issuer, length)
+            if vertex.parents[0] != (head.cid if head else self.genesis):
+                return self._insert_branch(vertex, message, None)
+        assert vertex.sequence == length + 1, "a vertex enters only after its predecessor"
+        entry = self.store.enter(vertex, message)
+        self.make_places()
+        self.logs[entry.issuer] = self.store.extend(self.logs[entry.issuer], length, entry)
+        self.lengths[entry.issuer] = vertex.sequence
+        self._count += 1
         for parent in vertex.parents:
             self._tips.pop(parent, None)
         self._tips[vertex.cid] = vertex
-        self._have[vertex.issuer] = len(chain)
-        return Inserted(vertex)
+        return Inserted(entry)
+
+    def make_places(self) -> None:
+        """A place here for every issuer of the store."""
+        more = len(self.store.issuers) - len(self.lengths)
+        self.lengths += [0] * more
+        self.logs += [None] * more
 
     def prove_fork(self, fork: Fork) -> bool:
         """Record a fork whose statements were verified; False if one as early is known of this issuer."""
@@ -194,24 +247,23 @@ class TangleDag:
         if known is not None and known.sequence <= fork.sequence:
             return False
         self._forks[fork.issuer] = fork
+        self.proofs += 1
+        self.store.contested.add(self.store.place(fork.issuer))
         return True
 
-    def _insert_branch(self, vertex: Vertex, rival: Vertex | None) -> Inserted:
-        """Keep a vertex beside the issuer's chain, up to a bound, and the proof of the earliest fork."""
+    def _insert_branch(self, vertex: Vertex, message: object, rival: Vertex | None) -> Inserted:
+        """Keep a vertex beside the issuer's log, up to a bound, and the proof of the earliest fork."""
         fork = None
         if rival is not None:
             fork = Fork(vertex.issuer, vertex.sequence, rival.compute_statement(), vertex.compute_statement())
             fork = fork if self.prove_fork(fork) else None
-        count = self._branch_count.get(vertex.issuer, 0)
-        if count >= BRANCH_VERTICES_MAX:
+        branches = self._branches.setdefault(self.store.place(vertex.issuer), set())
+        if len(branches) >= BRANCH_VERTICES_MAX:
             return Inserted(None, fork)
-        self._branch_count[vertex.issuer] = count + 1
-        self._remember(vertex)
-        return Inserted(vertex, fork)
-
-    def _remember(self, vertex: Vertex) -> None:
-        self._position[vertex.cid] = len(self._position)
-        self._known[vertex.cid] = vertex
+        entry = self.store.enter(vertex, message)
+        branches.add(entry.number)
+        self._count += 1
+        return Inserted(entry, fork)
 
 
 class OrphanPool:
