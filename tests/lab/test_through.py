@@ -42,6 +42,14 @@ def test_protocol__pays_exactly_what_the_ledger_alone_gives(seed: int) -> None:
     assert sum(pair.malicious.tips) == 8 * DEPOSIT_WEI
 
 
+@pytest.mark.parametrize("setting", [Setting(2, 1, 1), Setting(2, 20, 0), Setting(3, 30, 2), Setting(5, 60, 1)])
+def test_protocol__of_few_peers_comes_to_its_end(setting: Setting) -> None:
+    """In a small swarm a peer is helped by the same one again and again, and waits for its next model each time."""
+    for seed in (7, 8):
+        session = list_sessions(setting, seed, is_contract=False)[3]
+        assert run_session(session) == run_fast(setting, seed).malicious.consolidated
+
+
 def test_protocol__ledger_of_every_peer_is_that_of_the_draws() -> None:
     """Section 6, Fig. 4: what the peers heard from one another is what the fast path folds; a malicious row is empty."""
     draws = draw_swarm(4, peers=8, cycles=12)
@@ -80,7 +88,7 @@ def test_protocol__report_that_is_forged_or_lost_shows(monkeypatch: pytest.Monke
 
 def test_session__that_ends_before_its_script_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every attempt of the draws is made, or nobody gets figures."""
-    monkeypatch.setattr(through, "SPARE_CYCLES", -10)
+    monkeypatch.setattr(through, "SPARE_CYCLES", -40)
     with pytest.raises(InvariantBrokenError, match="did not come to the end of their script"):
         run_session(Session(Setting(4, 40, 0), seed=1, malicious=0, mode="dao"))
 

@@ -31,7 +31,7 @@ from learnae.sim.scenario import Link, Scenario
 from learnae.sim.world import World
 
 GOSSIP_LOSS: Final = 0.3  # Chance that one gossip message does not reach one peer; sync brings it later.
-SPARE_CYCLES: Final = 6  # Turns beside the scripted ones: the first training, and waiting for models; three were seen to be used.
+SPARE_CYCLES: Final = 6  # Turns beside the scripted ones: the first training, and models that gossip lost; three were seen to be used.
 _MODEL: Final = struct.Struct("<4sIIq")  # magic, peer, version, score
 _MAGIC: Final = b"PAP7"
 
@@ -51,11 +51,13 @@ class PaperScenario(Scenario):
 
 
 def make_scenario(setting: Setting, *, malicious: int, mode: str) -> Scenario:
+    """A session long enough for the script, paid by `mode`: "tips" or "dao"."""
+    waiting = 2 * setting.cycles // (setting.peers - 1)  # Turns spent on waiting for a helper's next model: many in a small swarm.
     return PaperScenario(
         name="paper",
         about="section 7",
         peers=setting.peers,
-        cycles=setting.cycles + SPARE_CYCLES,
+        cycles=setting.cycles + SPARE_CYCLES + waiting,
         final_s=0,
         link=Link(loss=GOSSIP_LOSS),
         silent=malicious,
