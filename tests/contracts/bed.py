@@ -13,9 +13,10 @@ from learnae.backends.chain_server.engine import LocalChain, RefusedError
 from learnae.backends.ethereum import WalletKey
 from learnae.backends.ethereum.abi import STAGES, ContractAbi, checksum, pack_nays, session_abi
 from learnae.backends.ethereum.reader import encode_session_creation
+from learnae.backends.ethereum.signed_calls import is_signed, sign_call
 from learnae.contracts import parse_artefact
 from learnae.ids import Address, Wei
-from learnae.protocol.calls import SessionTerms, Stage
+from learnae.protocol.calls import CastBallot, SessionTerms, Signable, SignedBallot, SignedClaim, Stage, SubmitClaim
 from learnae.protocol.fund import FundError, SessionFund
 
 START_S = 1_800_000_000
@@ -23,6 +24,7 @@ DEPOSIT = Wei(1_000_003)  # Prime: every share is rounded.
 GAS_MAX = 1 << 24  # EIP-7825
 CHAIN_ID = 1337
 EVIDENCE = b"\x05" * 32
+FAULTS = ("NotAMember", "AlreadyClaimed", "AlreadyVoted", "TooManyPoints", "NayOnOwnClaim", "BadSignature")  # as Session.Fault
 
 
 @cache
@@ -32,7 +34,16 @@ def make_wallet(index: int) -> WalletKey:
 
 @cache
 def member_abi() -> ContractAbi:
-    return ContractAbi(parse_artefact((Path(__file__).parent / "artefacts" / "Member.json").read_text(encoding="utf-8")))
+    return _read_attacker("Member")
+
+
+@cache
+def raider_abi() -> ContractAbi:
+    return _read_attacker("Raider")
+
+
+def _read_attacker(name: str) -> ContractAbi:
+    return ContractAbi(parse_artefact((Path(__file__).parent / "artefacts" / f"{name}.json").read_text(encoding="utf-8")))
 
 
 def make_terms(**changes: Any) -> SessionTerms:
@@ -65,6 +76,7 @@ class Bed:
     paid: dict[Address, int] = field(default_factory=dict)
     forced_wei: int = 0
     gas: dict[str, int] = field(default_factory=dict)  # most gas that each function used
+    faults: list[str] = field(default_factory=list)  # why items of the last group were skipped
 
     def __post_init__(self) -> None:
         rich = {bytes.fromhex(make_wallet(index).address[2:]): 10**36 for index in (*range(self.wallets), 299, 300)}
@@ -105,9 +117,30 @@ class Bed:
         return checksum(self.transact(make_wallet(300), None, creation, value).contract)
 
     def view(self, function: str, *values: object) -> tuple[Any, ...]:
-        data = session_abi().encode(function, *values)
-        message = {"sender": bytes(20), "to": _raw(self.session), "value": 0, "gas": 30_000_000, "data": data}
-        return session_abi().decode(function, self.chain.call(self.chain.head, message))
+        return self.ask(session_abi(), self.session, function, *values)
+
+    def ask(self, abi: ContractAbi, contract: Address, function: str, *values: object) -> tuple[Any, ...]:
+        """A view of any contract."""
+        data = abi.encode(function, *values)
+        message = {"sender": bytes(20), "to": _raw(contract), "value": 0, "gas": 30_000_000, "data": data}
+        return abi.decode(function, self.chain.call(self.chain.head, message))
+
+    # --- a contract that attacks ----------------------------------------------------------------------------------
+
+    def deploy_raider(self, value: int = 0) -> Address:
+        return self.deploy(raider_abi().encode_creation(), value)
+
+    def arm(self, raider: Address, target: Address, data: bytes) -> None:
+        """What it tries whenever it is paid."""
+        self.transact(make_wallet(299), raider, raider_abi().encode("arm", target, data))
+
+    def run(self, raider: Address, to: Address, data: bytes, value: int = 0) -> Any:
+        """A call by it. Raises: RefusedError."""
+        return self.transact(make_wallet(299), raider, raider_abi().encode("run", to, value, data))
+
+    def count_raids(self, raider: Address) -> int:
+        """How many of its armed calls succeeded."""
+        return int(self.ask(raider_abi(), raider, "succeeded")[0])
 
     def balance(self, wallet: Address) -> int:
         return int(self.chain.state_at(self.chain.head).get_balance(_raw(wallet)))
@@ -117,6 +150,8 @@ class Bed:
     def call(self, wallet: WalletKey, function: str, *values: object, value: int = 0) -> str:
         """One call on both; returns the error's name, or nothing."""
         abi = session_abi()
+        self.faults = []
+        places: tuple[int, ...] = ()
         try:
             mined = self.transact(wallet, self.session, abi.encode(function, *values), value)
         except RefusedError as error:
@@ -124,15 +159,29 @@ class Bed:
         else:
             contract = ""
             self.gas[function] = max(self.gas.get(function, 0), mined.gas_used)
+            skipped = [fields for name, fields in self.read_events(mined) if name == "Skipped"]
+            self.faults = [FAULTS[fields["fault"]] for fields in skipped]
+            places = tuple(fields["item"] for fields in skipped)
         try:
-            self._apply(wallet.address, function, values, value)
+            skipped_by_model = self._apply(wallet.address, function, values, value)
             model = ""
         except FundError as error:
             model = error.reason
         assert contract == model, (function, values, contract, model)
+        assert model or places == skipped_by_model, (function, values, places, skipped_by_model)
         return contract
 
-    def _apply(self, wallet: Address, function: str, values: Sequence[Any], value: int) -> None:
+    def read_events(self, mined: Any) -> list[tuple[str, dict[str, Any]]]:
+        """The session's events in a transaction: names and fields."""
+        found = [
+            session_abi().decode_log([topic.to_bytes(32, "big") for topic in log.topics], log.data)
+            for log in mined.receipt.logs
+            if log.address == _raw(self.session)
+        ]
+        return [event for event in found if event is not None]
+
+    def _apply(self, wallet: Address, function: str, values: Sequence[Any], value: int) -> tuple[int, ...]:
+        """The same call on the model; returns the places of the items that it skips."""
         now_s, model = self.now_s, self.model
         match function:
             case "join":
@@ -143,6 +192,12 @@ class Bed:
                 model.claim(wallet, values[0], values[1], now_s)
             case "cast":
                 model.cast(wallet, unpack(values[0]), now_s)
+            case "claimBatch":
+                claims = [SignedClaim(member, points, evidence, r + vs) for member, points, evidence, r, vs in values[0]]
+                return model.claim_batch(claims, self.is_signed, now_s)
+            case "castGrouped":
+                ballots = [SignedBallot(member, r + vs) for member, r, vs in values[1]]
+                return model.cast_grouped(unpack(values[0]), ballots, self.is_signed, now_s)
             case "tally":
                 model.tally(values[0], now_s)
             case "withdraw":
@@ -154,6 +209,10 @@ class Bed:
                     self.note_paid(member, amount)
             case _:
                 raise AssertionError(function)
+        return ()
+
+    def is_signed(self, wallet: Address, call: Signable, signature: bytes) -> bool:
+        return is_signed(wallet, call, signature, chain_id=CHAIN_ID, session=self.session)
 
     def note_paid(self, member: Address, amount: int) -> None:
         assert member not in self.paid, "paid twice"
@@ -210,6 +269,25 @@ class Bed:
 
     def cast(self, index: int, *nays: int) -> str:
         return self.call(make_wallet(index), "cast", pack_nays(nays))
+
+    def sign_claim(self, index: int, points: int) -> tuple[Address, int, bytes, bytes, bytes]:
+        """An item of claimBatch."""
+        return make_wallet(index).address, points, EVIDENCE, *self.sign(index, SubmitClaim(points, EVIDENCE))
+
+    def sign_ballot(self, index: int, *nays: int) -> tuple[Address, bytes, bytes]:
+        """An item of castGrouped."""
+        return make_wallet(index).address, *self.sign(index, CastBallot(nays))
+
+    def sign(self, index: int, call: Signable, *, session: Address | None = None, chain_id: int = CHAIN_ID) -> tuple[bytes, bytes]:
+        """r and vs of a member's signature."""
+        signature = sign_call(make_wallet(index), chain_id=chain_id, session=session or self.session, call=call)
+        return signature[:32], signature[32:]
+
+    def claim_batch(self, *items: tuple[Address, int, bytes, bytes, bytes]) -> str:
+        return self.call(make_wallet(299), "claimBatch", list(items))
+
+    def cast_grouped(self, nays: Sequence[int], *voters: tuple[Address, bytes, bytes]) -> str:
+        return self.call(make_wallet(299), "castGrouped", pack_nays(tuple(nays)), list(voters))
 
     def drain(self) -> int:
         """What anybody can do at the end: tally and pay everybody. Returns what stays behind."""

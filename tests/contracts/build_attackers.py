@@ -7,14 +7,14 @@ from pathlib import Path
 from learnae.contracts.build import compile_sources, prepare_compiler
 
 HERE = Path(__file__).parent
-ATTACKERS = ("Member",)
+ATTACKERS = {"Member": "Attackers.sol", "Raider": "Raider.sol"}
 
 
 def build_attackers(folder: Path) -> dict[str, str]:
     """File name -> JSON text."""
     prepare_compiler(folder)
-    source = (HERE / "sol" / "Attackers.sol").read_text(encoding="utf-8")
-    built = compile_sources({"Attackers.sol": source}, dict.fromkeys(ATTACKERS, "Attackers.sol"), folder)
+    sources = {path.name: path.read_text(encoding="utf-8") for path in sorted((HERE / "sol").glob("*.sol"))}
+    built = compile_sources(sources, ATTACKERS, folder)
     return {f"{name}.json": text for name, text in built.items()}
 
 
