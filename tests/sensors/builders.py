@@ -9,7 +9,8 @@ from random import Random
 from nacl.bindings import crypto_sign, crypto_sign_seed_keypair
 
 from learnae.ids import PeerId
-from learnae.sensors.lane import LaneRules, SensorEntry, SensorLane
+from learnae.sensors.judge import LaneRules, SensorEntry
+from learnae.sensors.lane import SensorLane
 from learnae.sensors.messages import Admission, ChannelMessages, SensorHead, compute_tag, create_admission
 from learnae.sensors.readings import Reading, SensorField, encode_readings
 from learnae.tangle.channel import ChannelMode, ChannelWriter, WriterState

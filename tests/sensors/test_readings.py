@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learnae.errors import ReadingError
-from learnae.sensors.readings import READINGS_MAX, Reading, SensorField, decode_readings, encode_readings, parse_field
+from learnae.sensors.readings import READINGS_MAX, Batch, Reading, SensorField, decode_readings, encode_readings, parse_field
 from tests.sensors.builders import FIELDS, STARTS_MS, FakeSensor
 
 VALUES = st.one_of(
@@ -23,18 +23,18 @@ READINGS = st.builds(
 )
 
 
-@given(st.lists(READINGS, min_size=1, max_size=20))
-def test_readings__survive_to_the_last_bit(readings: list[Reading]) -> None:
-    decoded = decode_readings(encode_readings(readings, FIELDS), FIELDS)
+@given(st.lists(READINGS, min_size=1, max_size=20), st.booleans())
+def test_readings__survive_to_the_last_bit(readings: list[Reading], begins: bool) -> None:
+    decoded = decode_readings(encode_readings(readings, FIELDS, begins=begins), FIELDS)
 
-    assert decoded == tuple(readings)
+    assert decoded == Batch(tuple(readings), begins)
 
 
 @given(st.binary(max_size=60))
 def test_strangers_bytes__are_readings_in_one_encoding_or_none(body: bytes) -> None:
     for candidate in (body, b"\x01" + body, b"\x01\x01\x05" + body):
-        readings = decode_readings(candidate, FIELDS)
-        assert readings is None or encode_readings(readings, FIELDS) == candidate
+        batch = decode_readings(candidate, FIELDS)
+        assert batch is None or encode_readings(batch.readings, FIELDS, begins=batch.begins) == candidate
 
 
 def test_vector__is_written_as_the_page_says() -> None:
@@ -73,7 +73,7 @@ def test_second_encoding__is_refused() -> None:
     short = encode_readings([Reading(5, 0, 1.5)], FIELDS)
     long = short[:3] + bytes((0, 0)) + struct.pack("<d", 1.5)
 
-    assert decode_readings(short, FIELDS) == (Reading(5, 0, 1.5),)
+    assert decode_readings(short, FIELDS) == Batch((Reading(5, 0, 1.5),))
     assert decode_readings(long, FIELDS) is None
     assert decode_readings(short + b"\0", FIELDS) is None
 

@@ -355,6 +355,7 @@ class Topic(Enum):
     TRAINING = "training"
     HELP = "help"
     DAO = "dao"
+    SENSORS = "sensors"
     TROUBLE = "trouble"
 
 

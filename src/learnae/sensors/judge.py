@@ -43,6 +43,32 @@ class Stream:
     ended: bool = False  # another key took over
 
 
+@dataclass(frozen=True, slots=True)
+class SensorEntry:
+    """A vertex that entered the lane, and its message."""
+
+    vertex: Vertex
+    message: SensorMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What one vertex from outside did: the ruling for its sender, what entered because of it, who turned out to fork."""
+
+    ruling: Ruling
+    entered: tuple[SensorEntry, ...] = ()
+    forked: tuple[PeerId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneRules:
+    """What all participants of a lane agree on: the lane's net, the tag of heads, when the session began."""
+
+    net: bytes
+    tag: bytes
+    starts_ms: int
+
+
 class SensorCodec(VertexCodec):
     """The codec of the sensors lane: also reads what a vertex says."""
 

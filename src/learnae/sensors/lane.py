@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from random import Random
 from typing import Final
@@ -20,7 +20,7 @@ from learnae.ids import Cid, PeerId
 from learnae.protocol.messages import ForkProved
 from learnae.protocol.sync import SYNC_BYTES_MAX, SYNC_VERTICES_MAX, SYNC_WANT_MAX, SyncMessage
 from learnae.sensors import judge
-from learnae.sensors.judge import SensorCodec, Stream
+from learnae.sensors.judge import Heard, LaneRules, SensorCodec, SensorEntry, Stream
 from learnae.sensors.messages import (
     SENSOR_KIND_OF,
     Admission,
@@ -42,46 +42,30 @@ ANCESTRY_MAX: Final = 32  # Vertices before a wanted one.
 ISSUERS_MAX: Final = 4096  # Admitted by members; more than a session of sensors has.
 CHECKPOINTS_KEPT: Final = 32  # Of one member: where kept logs may begin.
 GAPS_MAX: Final = 4  # Of one issuer; those that a page shows come in order.
+NEEDED_MAX: Final = 65_536  # A sensor that never ends a dataslice does not keep its past alive for ever.
 KEEP_MIN: Final = WINDOW  # Vertices of an issuer that are never forgotten: its budget is measured over them.
 
-_WAITS = ignore("waits for what it names")  # Not judged yet: whoever forwarded it would answer for it.
-
-
-@dataclass(frozen=True, slots=True)
-class SensorEntry:
-    """A vertex that entered the lane, and its message."""
-
-    vertex: Vertex
-    message: SensorMessage
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What one vertex from outside did: the ruling for its sender, what entered because of it, who turned out to fork."""
-
-    ruling: Ruling
-    entered: tuple[SensorEntry, ...] = ()
-    forked: tuple[PeerId, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneRules:
-    """What all participants of a lane agree on: the lane's net, the tag of heads, when the session began."""
-
-    net: bytes
-    tag: bytes
-    starts_ms: int
+WAITS = ignore("waits for what it names")  # Not judged yet: whoever forwarded it would answer for it.
 
 
 class SensorLane:
     """What this participant knows of the sensors lane, and its own log in it."""
 
-    def __init__(self, *, rules: LaneRules, me: PeerId, sign: Sign, rng: Random, read: ReadVertex | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        rules: LaneRules,
+        me: PeerId,
+        sign: Sign,
+        rng: Random,
+        read: ReadVertex | None = None,
+        codec: SensorCodec | None = None,
+    ) -> None:
         self.rules = rules
         self._me = me
         self._sign = sign
         self._rng = rng
-        self._codec = SensorCodec()
+        self._codec = codec or SensorCodec()
         self.tangle = StreamTangle(rules.net, read=read)
         self.members: frozenset[PeerId] = frozenset()
         self.streams: dict[bytes, Stream] = {}
@@ -148,7 +132,7 @@ class SensorLane:
             early = self._early_heads.setdefault(vertex.issuer, {})
             if len(early) < message.admission.channels_max:
                 early[vertex.cid] = SensorEntry(vertex, message)
-        return Heard(_WAITS if kept else ignore("its issuer has too many vertices that wait for others"))
+        return Heard(WAITS if kept else ignore("its issuer has too many vertices that wait for others"))
 
     def _enter(self, vertex: Vertex, message: SensorMessage) -> Heard:
         """Let a vertex enter, then all that waited for it, parents first. The ruling is that of the first."""
@@ -370,15 +354,18 @@ class SensorLane:
             self._learn_head(vertex, message)
         return ruling
 
-    def prune(self, *, keep: int) -> list[Cid]:
+    def prune(self, *, keep: int, needed: Mapping[PeerId, int] | None = None) -> list[Cid]:
         """Forget sensors' vertices before a member's checkpoint that leaves the newest `keep`; which ones may leave the disk.
 
-        A log then begins where that checkpoint says, so a newcomer can tell. Heads stay, and so do members' own logs.
+        A log then begins where that checkpoint says, so a newcomer can tell. Heads stay, and so do members' own logs, and what
+        somebody still needs: of each issuer the vertices from number `needed` on, `NEEDED_MAX` of them at most.
         """
         dropped: list[Cid] = []
         for kept in self.checkpoints.values():
             for issuer, sequence, _ in (head for checkpoint in kept for head in checkpoint.heads):
-                if issuer not in self.members and sequence <= self.tangle.length(issuer) - max(keep, KEEP_MIN):
+                length = self.tangle.length(issuer)
+                floor = max((needed or {}).get(issuer, length), length - NEEDED_MAX)
+                if issuer not in self.members and sequence < floor and sequence <= length - max(keep, KEEP_MIN):
                     dropped += self.tangle.prune(issuer, sequence)
         heads = {stream.vertex for stream in self.streams.values()}
         return [cid for cid in dropped if cid not in heads]

@@ -3,7 +3,7 @@
 A sensor's head names its fields once (name, unit, decimals); a reading then is a time, a field's number, a value and perhaps a
 label. Body of a message, all numbers as variable-length integers of 7 bits a byte, the least first; signed ones zigzag:
 
-    1 (kind), count, time of the first reading in Unix milliseconds, then for each reading
+    1, or 2 if a dataslice begins here; count, time of the first reading in Unix milliseconds, then for each reading
     milliseconds since the reading before (signed; 0 for the first) | field * 4 + labelled * 2 + exact
     | the value times 10^decimals as a signed integer, if that is exact, else 8 bytes of IEEE 754, little-endian
     | the label, signed, if labelled
@@ -23,6 +23,7 @@ from typing import Any, Final
 from learnae.errors import ReadingError
 
 BODY_READINGS: Final = 1
+BODY_SLICE_BEGINS: Final = 2
 FIELDS_MAX: Final = 1024  # A small picture as one field a pixel.
 FIELD_CHARS_MAX: Final = 64
 UNIT_CHARS_MAX: Final = 16
@@ -55,6 +56,14 @@ class Reading:
     label: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The readings of one message. `begins`: its sensor says that a dataslice begins here, so that all who follow cut alike."""
+
+    readings: tuple[Reading, ...]
+    begins: bool = False
+
+
 def parse_field(values: Any) -> SensorField | None:
     """Read one field of a head; None if it is not acceptable."""
     match values:
@@ -64,14 +73,14 @@ def parse_field(values: Any) -> SensorField | None:
     return None
 
 
-def encode_readings(readings: Sequence[Reading], fields: Sequence[SensorField]) -> bytes:
+def encode_readings(readings: Sequence[Reading], fields: Sequence[SensorField], *, begins: bool = False) -> bytes:
     """The body of one channel message. Raises: ReadingError: a reading does not fit the fields, or there are too many."""
     if not 1 <= len(readings) <= READINGS_MAX:
         raise ReadingError(f"{len(readings)} readings in one message", f"expected 1 to {READINGS_MAX}")
     fault = next(filter(None, (find_fault(reading, len(fields)) for reading in readings)), "")
     if fault:
         raise ReadingError(fault, "check the sensor's fields and its values")
-    out = bytearray((BODY_READINGS,))
+    out = bytearray((BODY_SLICE_BEGINS if begins else BODY_READINGS,))
     _put(out, len(readings))
     before_ms = readings[0].time_ms
     _put(out, before_ms)
@@ -89,11 +98,11 @@ def encode_readings(readings: Sequence[Reading], fields: Sequence[SensorField]) 
     return bytes(out)
 
 
-def decode_readings(body: bytes, fields: Sequence[SensorField]) -> tuple[Reading, ...] | None:
+def decode_readings(body: bytes, fields: Sequence[SensorField]) -> Batch | None:
     """The readings of a body; None if they are not exactly what `encode_readings` writes for these fields."""
     try:
-        readings = _decode(body, fields)
-        return readings if encode_readings(readings, fields) == body else None
+        batch = Batch(_decode(body, fields), body[0] == BODY_SLICE_BEGINS)
+        return batch if encode_readings(batch.readings, fields, begins=batch.begins) == body else None
     except (IndexError, ValueError, ReadingError):
         return None
 
@@ -112,7 +121,7 @@ def find_fault(reading: Reading, fields: int) -> str:
 
 
 def _decode(body: bytes, fields: Sequence[SensorField]) -> tuple[Reading, ...]:
-    if body[0] != BODY_READINGS:
+    if body[0] not in (BODY_READINGS, BODY_SLICE_BEGINS):
         raise ValueError("another kind of body")
     count, place = _take(body, 1)
     time_ms, place = _take(body, place)

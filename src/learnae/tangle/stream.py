@@ -30,7 +30,7 @@ ReadVertex = Callable[[Cid], bytes | None]
 
 @dataclass(slots=True)
 class _Log:
-    """One issuer's vertices after its base. `cids[i]` has number `base + 1 + i`; `known[cid]` has its time."""
+    """One issuer's vertices after its base. `cids[i]` has number `base + 1 + i`; the lists run in parallel."""
 
     base: int
     base_cid: Cid
@@ -57,7 +57,7 @@ class StreamTangle:
         self._encoded: dict[Cid, bytes] = {}  # only without an archive
         self._read: ReadVertex = self._encoded.get if read is None else read
         self._archived = read is not None
-        self._known: dict[Cid, int] = {}
+        self._known: dict[Cid, tuple[PeerId, int]] = {}  # issuer and number
         self._logs: dict[PeerId, _Log] = {}
         self._tips: dict[Cid, tuple[int, PeerId]] = {}
         self._forks: dict[PeerId, Fork] = {}
@@ -91,7 +91,12 @@ class StreamTangle:
         return log.head if log else self.genesis
 
     def time_ms(self, cid: Cid) -> int | None:
-        return self._known.get(cid)
+        """The time of a known vertex."""
+        found = self._known.get(cid)
+        if found is None:
+            return None
+        log = self._logs[found[0]]
+        return log.times[found[1] - log.base - 1]
 
     def window_ms(self, issuer: PeerId) -> int | None:
         """The time of the vertex that stands `WINDOW` before the issuer's next one, if it is known."""
@@ -130,13 +135,12 @@ class StreamTangle:
 
     def ancestry(self, cid: Cid, *, vertices_max: int) -> Iterator[bytes]:
         """A vertex and those of its issuer before it, newest first: what a peer that asks for one lacks."""
-        for _ in range(vertices_max):
-            encoded = self._read(cid) if cid in self._known else None
-            vertex = None if encoded is None else VertexCodec().decode(encoded)
-            if encoded is None or not isinstance(vertex, Vertex):
-                return
-            yield encoded
-            cid = vertex.parents[0]
+        issuer, sequence = self._known.get(cid, (PeerId(b""), 0))
+        log = self._logs.get(issuer)
+        if log is not None:
+            end = sequence - log.base
+            found = (self._read(earlier) for earlier in reversed(log.cids[max(0, end - vertices_max) : end]))
+            yield from (encoded for encoded in found if encoded is not None)
 
     def choose_parents(self, issuer: PeerId, *, now_ms: int, rng: Random) -> tuple[Cid, ...]:
         """Own previous vertex (or the genesis), then up to three random recent tips of others; none from the future."""
@@ -146,6 +150,11 @@ class StreamTangle:
             if 0 <= now_ms - time_ms <= TIPS_AGE_MAX_MS and author != issuer and author not in self._forks
         ]
         return (self.head(issuer), *(recent if len(recent) <= TIPS_CHOSEN else rng.sample(recent, TIPS_CHOSEN)))
+
+    def note_tips(self, tips: Mapping[Cid, tuple[int, PeerId]]) -> None:
+        """Tips that somebody else knows, as (time, issuer): to be named as parents by one who keeps only its own log."""
+        own = {cid: tip for cid, tip in self._tips.items() if cid in self._known}
+        self._tips = {**dict(islice(tips.items(), TIPS_MAX)), **own}
 
     # --- growing --------------------------------------------------------------------------------------------
 
@@ -159,7 +168,7 @@ class StreamTangle:
         log.positions.append(self._inserted)
         log.times.append(vertex.time_ms)
         self._inserted += 1
-        self._known[vertex.cid] = vertex.time_ms
+        self._known[vertex.cid] = (vertex.issuer, vertex.sequence)
         if not self._archived:
             self._encoded[vertex.cid] = vertex.encoded
         for parent in vertex.parents:
