@@ -10,11 +10,15 @@ from pathlib import Path
 import pytest
 
 from learnae import __version__
+from learnae.backends.keystore import open_keystore
+from learnae.backends.memory_journal import MemoryJournal
 from learnae.cli import main
+from learnae.cli.compose import make_peer
 from learnae.cli.folder import NodeSettings
 from learnae.cli.sessions import parse_duration, parse_ether
+from learnae.cli.status import _describe_relayed
 from learnae.errors import UsageError
-from tests.cli.conftest import World, snapshot, start
+from tests.cli.conftest import PASSWORD, World, snapshot, start
 from tests.learning.tasks import LINES, write_task
 
 COMMANDS: tuple[list[str], ...] = (
@@ -62,6 +66,7 @@ def test_wrong_words__end_with_status_2_and_the_usage(words: list[str], capsys: 
         ("--share", "1.5", "--share is 1.5, expected a part from 0"),
         ("--share", "nan", "--share is nan, expected"),
         ("--pace", "-1", "--pace is -1.0, expected 0 to"),
+        ("--relay-gas-max", "-1", "--relay-gas-max is -1, expected 0"),
         ("--listen", "0.0.0.0:4001", "'0.0.0.0:4001' is not an address; write a multiaddr such as /ip4/0.0.0.0/tcp/4001"),
         ("--announce", "example.org", "'example.org' is not an address"),
         ("--members-max", "1", "members_max is 1, expected 2 to 4095"),
@@ -161,6 +166,22 @@ def test_node__damaged_settings_are_told(world: World, tmp_path: Path, refuse: R
     (tmp_path / "settings.json").write_text(text)
     error = refuse(["node", str(tmp_path), "--password-file", str(world.password_file)])
     assert "settings.json is damaged" in error and words in error
+
+
+def test_status__says_what_was_relayed() -> None:
+    """docs/contracts.md, Relaying: its owner sees what it spends for others, and that it spends nothing."""
+    assert _describe_relayed({"claims": 6, "ballots": 1, "gas": 270_000, "gas_max": 20_000_000}) == (
+        "6 claims and 1 ballot for all members, 270,000 gas of at most 20,000,000"
+    )
+    assert _describe_relayed({"claims": 0, "ballots": 0, "gas": 0, "gas_max": 0}).startswith("nothing: this node does not")
+
+
+@pytest.mark.parametrize(("relay", "budget"), [(True, 123), (False, 0)])
+def test_settings__of_relaying_reach_the_peer(world: World, relay: bool, budget: int) -> None:
+    settings = NodeSettings(task="", data="", rpc=world.rpc, relay=relay, relay_gas_max=123)
+    keys = open_keystore(world.rich / "keystore.json", PASSWORD)
+
+    assert make_peer(world.ticket, settings, keys, MemoryJournal()).dao.relay.gas_max == budget
 
 
 def test_settings__are_what_a_folder_gives_back() -> None:

@@ -92,6 +92,7 @@ def test_baseline__has_as_long_as_the_swarm() -> None:
         began_s=BEGAN_S,
         restarted_at_s=None,
         password_file=Path("none"),
+        funded_wei=0,
     )
     points = tuple(Point(passes=i, seconds=float(i), validation=0.5, test=i / 10) for i in range(5))
 

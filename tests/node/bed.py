@@ -24,7 +24,7 @@ from learnae.learning.synthetic import SyntheticLearner
 from learnae.node import Node, NodeParts
 from learnae.ports import Journal
 from learnae.protocol import events as ev
-from learnae.protocol.calls import ChainView, Stage
+from learnae.protocol.calls import RELAY_GAS_MAX, ChainView, Stage
 from learnae.protocol.lane import ControlLane, ControlStore
 from learnae.protocol.peer import Peer, PeerSettings
 from learnae.protocol.rules import SessionRules
@@ -138,7 +138,9 @@ class Bed:
             self.machines[name] = made
         return self.machines[name]
 
-    async def parts(self, name: str, *, learner: PlainLearner | None, pace_s: float = 0.1) -> NodeParts:
+    async def parts(
+        self, name: str, *, learner: PlainLearner | None, pace_s: float = 0.1, relay_gas_max: int = RELAY_GAS_MAX
+    ) -> NodeParts:
         """The parts of a node that is connected to all others; tests replace some of them."""
         machine = self.machine(name)
         if machine.peer_id in self.hub.nodes:
@@ -152,7 +154,7 @@ class Bed:
             me=machine.peer_id,
             sign=lambda message: machine.key.sign(message).signature,
             rng=Random(name),
-            settings=PeerSettings(pace_s=pace_s),
+            settings=PeerSettings(pace_s=pace_s, relay_gas_max=relay_gas_max),
             store=ControlStore(archive=machine.journal),
         )
         return NodeParts(

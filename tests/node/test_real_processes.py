@@ -105,6 +105,9 @@ def test_three_processes__train_settle_and_survive_a_kill(tmp_path: Path, actors
     ledgers = [fold_ledger(folder, ticket.rules) for folder in folders.values()]
     assert ledgers[0] == ledgers[1] == ledgers[2] != {}
     check_log(before, read_vertices(folders["cleo"], issuer=keys["cleo"].identity.peer_id))
+    calls = [json.loads(line) for folder in folders.values() for line in (folder / "progress.jsonl").read_text().splitlines()]
+    relayed = [line["members"] for line in calls if line.get("call") in ("ClaimBatch", "CastGrouped") and line["event"] == "call"]
+    assert relayed and max(relayed) >= 2, "one node sent what several had signed"
     for name, folder in folders.items():
         check_canaries(folder, find_secrets(keys[name], password))
     assert json.loads((folders["cleo"] / "status.json").read_text())["state"] == "stopped"

@@ -12,7 +12,6 @@ from learnae.protocol import relay as relaying
 from learnae.protocol.calls import CastGrouped, ChainView, ClaimBatch, SignedBallot, SignedClaim, Stage
 from learnae.protocol.identity import judge_members
 from learnae.protocol.relay import (
-    BALLOT_GAS,
     CLAIM_GAS,
     COLLECT_PERMILLE,
     GROUP_GAS,
@@ -191,7 +190,7 @@ def test_junk__is_offered_twice_and_not_again_at_once() -> None:
         if group is not None:
             offered.append(now_s)
             first.submitted(group, membership, now_s=now_s)
-            first.answered(group, gas_used=0)
+            first.answered(group, gas_used=0, done=False)
         now_s += 0.5
 
     assert len(offered) == relaying.TRIES_MAX and offered[1] - offered[0] >= 2 * PATIENCE_S
@@ -202,8 +201,11 @@ def test_junk__is_offered_twice_and_not_again_at_once() -> None:
 
 def test_group__stays_below_the_gas_cap_of_a_transaction() -> None:
     """EIP-7825: 2^24."""
-    assert GROUP_GAS + CLAIM_GAS * relaying.CLAIMS_PER_GROUP_MAX < 2**24
-    assert GROUP_GAS + BALLOT_GAS * relaying.BALLOTS_PER_GROUP_MAX < 2**24
+    member, nays = make_member(0, ALICE).wallet, tuple(range(0, 4095, 2))
+    claims = ClaimBatch((SignedClaim(member, 7, bytes(32), bytes(64)),) * relaying.CLAIMS_PER_GROUP_MAX)
+    ballots = CastGrouped(nays, (SignedBallot(member, bytes(64)),) * relaying.BALLOTS_PER_GROUP_MAX)
+
+    assert compute_group_gas(claims) < 2**24 and compute_group_gas(ballots) < 2**24
 
 
 def test_group__is_never_larger_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,5 +242,5 @@ def test_budget__counts_before_the_transaction_goes_out_and_survives_a_restart()
     back.restore(first.encode())
 
     assert back.gas_spent == first.gas_spent == compute_group_gas(group)
-    first.answered(group, gas_used=123_456)
-    assert first.gas_spent == 123_456
+    first.answered(group, gas_used=123_456, done=True)
+    assert first.gas_spent == 123_456 and (first.claims_sent, first.ballots_sent) == (6, 0)

@@ -222,6 +222,8 @@ def _read_settings(options: argparse.Namespace) -> NodeSettings:
         raise UsageError(f"--share is {options.share}, expected a part from 0 (nothing leaves this machine) to 1")
     if not 0.0 <= options.pace <= PACE_S_MAX:
         raise UsageError(f"--pace is {options.pace}, expected 0 to {PACE_S_MAX:.0f} seconds")
+    if options.relay_gas_max < 0:
+        raise UsageError(f"--relay-gas-max is {options.relay_gas_max}, expected 0 (this node sends only its own) or more gas")
     listen, announce = choose_listen(options)
     task = options.task
     return NodeSettings(
@@ -235,6 +237,8 @@ def _read_settings(options: argparse.Namespace) -> NodeSettings:
         reports_help=not options.never_report,
         pace_s=options.pace,
         tips_budget_wei=parse_ether(options.tips_budget),
+        relay=not options.no_relay,
+        relay_gas_max=options.relay_gas_max,
     )
 
 

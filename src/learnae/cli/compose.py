@@ -78,6 +78,7 @@ def make_peer(ticket: Ticket, settings: NodeSettings, keys: Keys, journal: DiskJ
             tips_budget_wei=settings.tips_budget_wei,
             pace_s=settings.pace_s,
             policy=settings.policy,
+            relay_gas_max=settings.relay_gas_max if settings.relay else 0,
         ),
         store=ControlStore(archive=journal),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from learnae.errors import FolderError
+from learnae.protocol.calls import RELAY_GAS_MAX
 from learnae.protocol.rules import Ticket, decode_ticket
 
 SETTINGS_BYTES_MAX: Final = 64 * 1024
@@ -31,6 +32,8 @@ class NodeSettings:
     pace_s: float = 0.25
     poll_s: float = 1.0
     tips_budget_wei: int = 0
+    relay: bool = True  # send others' signed claims and ballots along with the own
+    relay_gas_max: int = RELAY_GAS_MAX  # in the whole session
 
 
 @dataclass(frozen=True, slots=True)

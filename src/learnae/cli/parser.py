@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from learnae import __version__
 from learnae.cli.sensor_parser import add_sensor_commands
+from learnae.protocol.calls import RELAY_GAS_MAX
 
 DEFAULT_RPC: Final = "http://127.0.0.1:8545"
 ABOUT: Final = """\
@@ -129,6 +130,10 @@ def _add_own(command: argparse.ArgumentParser, *, votes_only: bool = False) -> N
     command.add_argument("--device", default="auto", help="cpu, cuda, or auto (default)")
     command.add_argument("--pace", type=float, default=0.25, metavar="SECONDS", help="least time between work cycles (default 0.25)")
     command.add_argument("--tips-budget", default="0", metavar="ETHER", help="tips mode: the most that this node pays in tips")
+    about = "do not send others' signed claims and ballots (by default nodes take turns, many in one transaction)"
+    command.add_argument("--no-relay", action="store_true", help=about)
+    about = f"the most gas that this node spends on that in the session (default {RELAY_GAS_MAX})"
+    command.add_argument("--relay-gas-max", type=int, default=RELAY_GAS_MAX, metavar="GAS", help=about)
     command.add_argument("--never-report", action="store_true", help="the paper's malicious peer: report no help (for experiments)")
     _add_password(command)
 

@@ -20,10 +20,18 @@ def format_status(status: Mapping[str, Any], *, now_s: float) -> str:
         ("model", "none yet" if accuracy is None else f"accuracy {accuracy:.3f} on own validation data, {status['cycles']} work cycles"),
         ("help", f"given {status['help_given']} credits, received {status['help_received']}"),
         ("money", f"deposit {_to_ether(status['deposit_wei'])}, paid out {_to_ether(status['payout_wei'])}"),
+        ("relayed", _describe_relayed(status["relayed"])),
         ("stored", f"{status['vertices']} messages, {status['stored_bytes'] / 1e6:.1f} MB of models and data"),
         ("reached at", ", ".join(status["addresses"]) or "nowhere: it only dials"),
     ]
     return "\n".join(f"{label:>10}  {text}" for label, text in lines)
+
+
+def _describe_relayed(relayed: Mapping[str, int]) -> str:
+    if not relayed["gas_max"]:
+        return "nothing: this node does not send others' claims and ballots"
+    claims, ballots = (f"{relayed[kind]} {kind[:-1] if relayed[kind] == 1 else kind}" for kind in ("claims", "ballots"))
+    return f"{claims} and {ballots} for all members, {relayed['gas']:,} gas of at most {relayed['gas_max']:,}"
 
 
 def _to_ether(wei: str) -> str:

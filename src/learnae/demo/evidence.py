@@ -11,8 +11,8 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -23,6 +23,7 @@ from learnae import __version__
 from learnae.backends.disk_blocks import DiskBlocks
 from learnae.backends.disk_journal import DiskJournal
 from learnae.backends.ethereum import open_ethereum_chain
+from learnae.backends.ethereum.rpc import Endpoint, read_number
 from learnae.backends.keystore import Keys, open_keystore
 from learnae.errors import DemoError, LearnaeError
 from learnae.ids import Address, Cid, PeerId, Wei, peer_text
@@ -89,6 +90,7 @@ class Evidence:
     began_s: float
     restarted_at_s: float | None
     password_file: Path
+    funded_wei: int  # what each wallet held before the session
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +118,17 @@ def assemble_report(evidence: Evidence, baselines: Baselines) -> SessionReport:
     rules = evidence.ticket.rules
     password = evidence.password_file.read_text(encoding="utf-8")
     peers = [_read_peer(name, folder, password, rules) for name, folder in evidence.folders.items()]
-    view = trio.run(_read_chain, evidence, peers[0].keys)
+    view, accounts = trio.run(_read_chain, evidence, [peer.keys for peer in peers])
     alone, pooled = baselines.wait()
     rows = peers[0].lane.ledger.rows()
     end_s = max(entry.vertex.time_ms for peer in peers for entry in peer.entries) / 1000
     adoptions = _find_adoptions(peers, evidence.began_s)
     reports = [
-        _report_peer(evidence, peer, view, rows, _stretch(curve, evidence), adoptions)
+        replace(
+            _report_peer(evidence, peer, view, rows, _stretch(curve, evidence), adoptions),
+            transactions=accounts[peer.keys.wallet.address].transactions,
+            fees_wei=accounts[peer.keys.wallet.address].fees_wei,
+        )
         for peer, curve in zip(peers, alone, strict=True)
     ]
     stages = (
@@ -172,15 +178,30 @@ def _read_peer(name: str, folder: Path, password: str, rules: SessionRules) -> _
     return _Peer(name, keys, lane, entries, DiskBlocks(folder / "blocks"))
 
 
-async def _read_chain(evidence: Evidence, keys: Keys) -> ChainView:
+@dataclass(frozen=True, slots=True)
+class _Account:
+    """What the chain knows of one wallet."""
+
+    transactions: int
+    fees_wei: int
+
+
+async def _read_chain(evidence: Evidence, keys: Sequence[Keys]) -> tuple[ChainView, dict[Address, _Account]]:
+    """The session as it ended, and how many transactions each wallet sent and what it paid for gas."""
+    first = keys[0]
     opened = open_ethereum_chain(
-        evidence.rpc, wallet=keys.wallet, peer_id=keys.identity.peer_id, sign_identity=keys.identity.sign
+        evidence.rpc, wallet=first.wallet, peer_id=first.identity.peer_id, sign_identity=first.identity.sign
     )
-    async with opened as chain:
+    accounts = {}
+    async with opened as chain, Endpoint(evidence.rpc, lambda sentence: None) as endpoint:
         view = await chain.read(evidence.ticket.contract)
+        for wallet in (key.wallet.address for key in keys):
+            sent = read_number("eth_getTransactionCount", await endpoint.request("eth_getTransactionCount", wallet, "latest"))
+            moved_wei = (view.paid_wei or {}).get(wallet, 0) - evidence.ticket.rules.deposit_wei
+            accounts[wallet] = _Account(sent, evidence.funded_wei + moved_wei - await chain.balance_wei(wallet))
     if view.stage not in (Stage.RELEASED, Stage.REFUNDED):
         raise DemoError(f"the session is in stage {view.stage.value}, although all its nodes have ended")
-    return view
+    return view, accounts
 
 
 def _find_adoptions(peers: list[_Peer], began_s: float) -> list[Adoption]:

@@ -88,6 +88,7 @@ def _run(plan: DemoPlan) -> int:
             began_s=began_s,
             restarted_at_s=stage.restarted_at_s,
             password_file=stage.password_file,
+            funded_wei=ETHER * 10**18,
         )
         print("reading the chain back and measuring all models on the held-out test set ...", flush=True)
         assert stage.baselines is not None
@@ -96,6 +97,8 @@ def _run(plan: DemoPlan) -> int:
         stop_all(actors)
     page = write_report(report, plan.out)
     print(format_table(report))
+    own = ", ".join(f"{peer.name} {peer.transactions}" for peer in report.peers)
+    print(f"own transactions: {own}; proof of identity and deposit are two, the founder's contract is one; the rest was for all")
     print(f"\nreport: {page}\n        {plan.out / 'summary.json'}")
     return 0
 
@@ -248,6 +251,9 @@ def _show_line(stage: Stage, view: LiveView, actor: Actor, line: dict[str, Any])
         case "reported":
             counts["received"] += line["credits"]
             view.update(actor.name, help_received=counts["received"])
+        case "call" if "members" in line:
+            kind = "claim" if line["call"] == "ClaimBatch" else "ballot"
+            view.event(f"{line['members']} {kind}{'s are' if line['members'] > 1 else ' is'} relayed by {actor.name}, in one transaction")
         case "call":
             view.event(f"{actor.name} sends {line['call']}")
         case _ if line["topic"] == "trouble":

@@ -325,6 +325,12 @@ class Node:
                 "help_received": ledger.received(peer.me),
                 "deposit_wei": str(peer.rules.deposit_wei),
                 "payout_wei": str((view.paid_wei or {}).get(self._parts.chain.wallet, 0) if view else 0),
+                "relayed": {
+                    "claims": dao.relay.claims_sent,
+                    "ballots": dao.relay.ballots_sent,
+                    "gas": dao.relay.gas_spent,
+                    "gas_max": dao.relay.gas_max,
+                },
                 "stored_bytes": self._parts.blocks.used_bytes,
                 "ends_s": {"training": peer.rules.training_ends_s, "voting": peer.rules.voting_ends_s},
             },

@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from learnae.ids import Address, PeerId, Wei
+
+RELAY_GAS_MAX: Final = 20_000_000
+"""Gas that a node spends on others' claims and ballots, if its owner says nothing else: 0.02 ether where a unit costs one gwei."""
 
 _NO_WEI = Wei(0)
 

@@ -224,7 +224,7 @@ class DaoMember:
         call = self._calls.pop(event.number)
         effects: list[ev.Effect] = []
         if isinstance(call, ClaimBatch | CastGrouped):
-            self.relay.answered(call, gas_used=event.gas_used)
+            self.relay.answered(call, gas_used=event.gas_used, done=isinstance(event, ev.TransactionConfirmed))
             effects.append(ev.SaveRecord(RECORD_RELAY, self.relay.encode()))
         if isinstance(event, ev.TransactionConfirmed):
             self.settlement.confirmed()

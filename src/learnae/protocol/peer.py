@@ -16,7 +16,7 @@ from typing import Final
 
 from learnae.ids import Cid, PeerId, Wei, peer_text, short_name
 from learnae.protocol import events as ev
-from learnae.protocol.calls import ChainView
+from learnae.protocol.calls import RELAY_GAS_MAX, ChainView
 from learnae.protocol.cycle import RECORD_LOCAL, Phase, Said, WorkCycle
 from learnae.protocol.dao import DaoMember
 from learnae.protocol.lane import ControlLane, ControlStore, Received
@@ -58,7 +58,7 @@ class PeerSettings:
     tips_budget_wei: int = 0  # tips mode: never more than this is paid
     pace_s: float = 0.0  # a work cycle begins at the earliest this long after the one before
     policy: str = ""  # another choice of remote models than the session's; empty: the session's
-    relay_gas_max: int = 20_000_000  # gas for sending others' claims and ballots, in the whole session; 0: this node sends only its own
+    relay_gas_max: int = RELAY_GAS_MAX  # gas for sending others' claims and ballots, in the whole session; 0: this node sends only its own
 
 
 class Peer:

@@ -20,29 +20,40 @@ from typing import Final
 
 from learnae.ids import PeerId
 from learnae.protocol.calls import CastGrouped, ChainView, ClaimBatch, SignedBallot, SignedClaim, Stage
+from learnae.protocol.fund import WORD_CLAIMS
 from learnae.protocol.identity import Membership
 from learnae.protocol.rules import SessionRules
 from learnae.protocol.signed import BallotSigned, ClaimSigned
 from learnae.tangle import cbor
 
-COLLECT_PERMILLE: Final = 30  # Of the stage: members look at the chain every second or so and sign almost together.
+COLLECT_PERMILLE: Final = 30  # Of the stage: members sign as soon as they see it, almost together.
+COLLECT_MIN_S: Final = 1.5  # They look at the chain every second; but never more than a tenth of the stage:
+COLLECT_MIN_PERMILLE: Final = 100
 PATIENCE_PERMILLE: Final = 50  # Of the stage: ten turns before members send their own.
 PATIENCE_MIN_S: Final = 3.0  # A block, and a look at the chain after it, where blocks come every second.
 TRIES_MAX: Final = 2  # Of one item by one node; a signature that does not hold is not offered for ever.
 
-# Gas of a group: what its items cost at most, so that a group stays below 2^24 (EIP-7825) and a budget is never passed.
-GROUP_GAS: Final = 150_000  # The transaction itself and the words and planes of the counters that it touches first.
-CLAIM_GAS: Final = 50_000
-BALLOT_GAS: Final = 30_000
-CLAIMS_PER_GROUP_MAX: Final = 250
-BALLOTS_PER_GROUP_MAX: Final = 400
+# Gas of a group: what its parts cost at most, so that a group stays below 2^24 (EIP-7825) and a budget is never passed. Measured on the
+# embedded chain: 17,700 a claim in a group of 250, 9,500 a ballot in one of 400 (`docs/contracts.md`); the rest is margin.
+GROUP_GAS: Final = 500_000  # The transaction, and words of 256 members that are written for the first time, 16 at most.
+CLAIM_GAS: Final = 25_000
+BALLOT_GAS: Final = 15_000
+NAY_WORD_GAS: Final = 300_000  # 13 planes of counters of 256 claims, each written for the first time.
+CLAIMS_PER_GROUP_MAX: Final = 400
+BALLOTS_PER_GROUP_MAX: Final = 600
 
 Group = ClaimBatch | CastGrouped
 
 
 def compute_group_gas(group: Group) -> int:
     """What a group costs at most."""
-    return GROUP_GAS + (CLAIM_GAS * len(group.claims) if isinstance(group, ClaimBatch) else BALLOT_GAS * len(group.ballots))
+    if isinstance(group, ClaimBatch):
+        return GROUP_GAS + CLAIM_GAS * len(group.claims)
+    return GROUP_GAS + BALLOT_GAS * len(group.ballots) + _compute_nay_gas(group.nays)
+
+
+def _compute_nay_gas(nays: tuple[int, ...]) -> int:
+    return NAY_WORD_GAS * len({index // WORD_CLAIMS for index in nays})
 
 
 @dataclass(slots=True)
@@ -63,6 +74,8 @@ class Relay:
     me: PeerId
     gas_max: int  # never more is spent on others, own items in the same groups included; 0: this node does not relay
     gas_spent: int = 0
+    claims_sent: int = 0  # of others and its own, in groups that are in a block
+    ballots_sent: int = 0
     _claims: dict[PeerId, _Item] = field(default_factory=dict)
     _ballots: dict[PeerId, _Item] = field(default_factory=dict)
     _progress: tuple[Stage, int] = (Stage.FUNDING, 0)  # the stage, and how many of its items are on the chain
@@ -121,7 +134,8 @@ class Relay:
         rules = self.rules
         ends_s = rules.claiming_ends_s if stage is Stage.CLAIMING else rules.voting_ends_s
         length_s = ends_s - (rules.training_ends_s if stage is Stage.CLAIMING else rules.claiming_ends_s)
-        return length_s * COLLECT_PERMILLE / 1000, max(PATIENCE_MIN_S, length_s * PATIENCE_PERMILLE / 1000)
+        collect_s = max(min(COLLECT_MIN_S, length_s * COLLECT_MIN_PERMILLE / 1000), length_s * COLLECT_PERMILLE / 1000)
+        return collect_s, max(PATIENCE_MIN_S, length_s * PATIENCE_PERMILLE / 1000)
 
     def _compute_turn(self, membership: Membership) -> int:
         """How many members come before this one, in an order that all nodes with this view of the chain share."""
@@ -133,7 +147,6 @@ class Relay:
     def _build(self, membership: Membership, waiting: Mapping[PeerId, _Item]) -> Group | None:
         """The largest group that can be counted at once and that the budget allows, members in the order of joining."""
         gas_left = self.gas_max - self.gas_spent - GROUP_GAS
-        claims_max, ballots_max = min(CLAIMS_PER_GROUP_MAX, gas_left // CLAIM_GAS), min(BALLOTS_PER_GROUP_MAX, gas_left // BALLOT_GAS)
         members = sorted((membership.by_peer[peer] for peer in waiting), key=lambda member: member.index)
         claims: list[SignedClaim] = []
         by_nays: dict[tuple[int, ...], list[SignedBallot]] = defaultdict(list)
@@ -144,8 +157,10 @@ class Relay:
             else:
                 by_nays[message.nays].append(SignedBallot(member.wallet, message.signature))
         if claims:
+            claims_max = min(CLAIMS_PER_GROUP_MAX, gas_left // CLAIM_GAS)
             return ClaimBatch(tuple(claims[:claims_max])) if claims_max > 0 else None
         nays = min(by_nays, key=lambda nays: (-len(by_nays[nays]), nays))
+        ballots_max = min(BALLOTS_PER_GROUP_MAX, (gas_left - _compute_nay_gas(nays)) // BALLOT_GAS)
         return CastGrouped(nays, tuple(by_nays[nays][:ballots_max])) if ballots_max > 0 else None
 
     # --- what became of it --------------------------------------------------------------------------------------
@@ -162,16 +177,20 @@ class Relay:
                 item.tries += 1
                 item.retry_at_s = now_s + 2 * patience_s
 
-    def answered(self, group: Group, *, gas_used: int) -> None:
+    def answered(self, group: Group, *, gas_used: int, done: bool) -> None:
         """The transaction is in a block, or never will be: what it really cost is known."""
         self.gas_spent += gas_used - compute_group_gas(group)
+        if done and isinstance(group, ClaimBatch):
+            self.claims_sent += len(group.claims)
+        elif done and isinstance(group, CastGrouped):
+            self.ballots_sent += len(group.ballots)
 
     def encode(self) -> bytes:
-        """What survives a restart: the gas spent. Items are in the log."""
-        return cbor.encode([self.gas_spent])
+        """What survives a restart: the gas spent and what for. Items are in the log."""
+        return cbor.encode([self.gas_spent, self.claims_sent, self.ballots_sent])
 
     def restore(self, record: bytes) -> None:
-        (self.gas_spent,) = cbor.decode(record)
+        self.gas_spent, self.claims_sent, self.ballots_sent = cbor.decode(record)
 
 
 def _is_countable(nays: tuple[int, ...], own: int, claimed: set[int], members: int) -> bool:

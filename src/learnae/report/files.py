@@ -45,6 +45,8 @@ def compute_summary(report: SessionReport) -> Json:
                 "deposit_wei": str(peer.deposit_wei),
                 "payout_wei": str(peer.payout_wei),
                 "tips_balance_wei": str(peer.tips_balance_wei),
+                "transactions": peer.transactions,
+                "fees_wei": str(peer.fees_wei),
             }
             for peer in report.peers
         ],

@@ -47,6 +47,8 @@ class PeerReport:
     deposit_wei: int
     payout_wei: int
     tips_balance_wei: int  # what its deposit would have become under direct tips (Eq. 1)
+    transactions: int = 0  # that it sent itself, by its wallet's count on the chain
+    fees_wei: int = 0  # what it paid for gas
     adoptions: int = 0
     restarted_at_s: float | None = None
 
