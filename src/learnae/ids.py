@@ -25,6 +25,8 @@ Credits = NewType("Credits", int)
 
 Wei = NewType("Wei", int)
 
+WEI_PER_ETHER: Final = 10**18
+
 CODEC_RAW: Final = 0x55
 CODEC_DAG_PB: Final = 0x70
 CODEC_DAG_CBOR: Final = 0x71
@@ -115,6 +117,12 @@ def parse_peer(text: str) -> PeerId:
     if not key.startswith(_ED25519_MULTIHASH) or peer_text(PeerId(key[6:])) != text:
         raise ValueError(f"not an Ed25519 peer id: {text[:80]!r}")
     return PeerId(key[6:])
+
+
+def wei_text(wei: int) -> str:
+    """An amount exactly, in both units: `0.01 ETH (10000000000000000 wei)`."""
+    ether = f"{wei // WEI_PER_ETHER}.{wei % WEI_PER_ETHER:018d}".rstrip("0").rstrip(".")
+    return f"{ether} ETH ({wei} wei)"
 
 
 def short_name(peer_id: PeerId) -> str:

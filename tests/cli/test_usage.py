@@ -13,9 +13,9 @@ from learnae import __version__
 from learnae.backends.keystore import open_keystore
 from learnae.backends.memory_journal import MemoryJournal
 from learnae.cli import main
+from learnae.cli.amounts import parse_duration, parse_ether
 from learnae.cli.compose import make_peer
 from learnae.cli.folder import NodeSettings
-from learnae.cli.sessions import parse_duration, parse_ether
 from learnae.cli.status import _describe_relayed
 from learnae.errors import UsageError
 from tests.cli.conftest import PASSWORD, World, snapshot, start

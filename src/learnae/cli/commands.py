@@ -12,14 +12,17 @@ from functools import partial
 from pathlib import Path
 
 from learnae.cli import INTERRUPTED, INTERRUPTED_TEXT, loading
-from learnae.cli.folder import NodeFolder, NodeSettings
+from learnae.cli.amounts import parse_duration, parse_ether, parse_gwei
+from learnae.cli.consent import agree
+from learnae.cli.dao.runs import DAO_RUNS
+from learnae.cli.folder import NodeFolder, NodeSettings, read_ticket_text
 from learnae.cli.parser import Run, build_parser
 from learnae.cli.sensor_commands import SENSOR_RUNS
 from learnae.cli.signals import run_interruptible
 from learnae.errors import FolderError, LearnaeError, MachineError, MissingExtraError, UsageError
-from learnae.ids import Address
+from learnae.ids import Address, wei_text
 from learnae.protocol.events import Tell, Topic
-from learnae.protocol.rules import TICKET_BYTES_MAX, decode_ticket
+from learnae.protocol.rules import decode_ticket
 
 PACE_S_MAX = 86_400.0  # A work cycle a day is a strange wish, but one.
 STATUS_OLD_S = 10.0  # A running node writes every two seconds.
@@ -34,8 +37,7 @@ def run_command(words: Sequence[str]) -> int:
         run: Run = options.run
         return run(options)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return _end_quietly()
     except BaseExceptionGroup as group:
         return _explain_group(group)
     except LearnaeError as error:
@@ -44,6 +46,12 @@ def run_command(words: Sequence[str]) -> int:
         return _explain(_find_missing(error))
     except OSError as error:
         return _explain(MachineError(error))
+
+
+def _end_quietly() -> int:
+    """Whoever read the output has seen enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
 
 
 def _explain(error: LearnaeError) -> int:
@@ -60,6 +68,8 @@ def _explain_group(group: BaseExceptionGroup[BaseException]) -> int:
                 raise KeyboardInterrupt
             case LearnaeError():
                 errors.setdefault(str(error), error)
+            case BrokenPipeError():
+                return _end_quietly()
             case ModuleNotFoundError():
                 missing = _find_missing(error)
                 errors.setdefault(str(missing), missing)
@@ -94,12 +104,12 @@ def _session_new(options: argparse.Namespace) -> int:
 
     plan = sessions.SessionPlan(
         name=options.name,
-        deposit_wei=sessions.parse_ether(options.deposit),
-        funding_s=sessions.parse_duration(options.funding),
-        training_s=sessions.parse_duration(options.training),
-        final_s=min(sessions.parse_duration(options.final), sessions.parse_duration(options.training) // 2),
-        claiming_s=sessions.parse_duration(options.claiming),
-        voting_s=sessions.parse_duration(options.voting),
+        deposit_wei=parse_ether(options.deposit),
+        funding_s=parse_duration(options.funding),
+        training_s=parse_duration(options.training),
+        final_s=min(parse_duration(options.final), parse_duration(options.training) // 2),
+        claiming_s=parse_duration(options.claiming),
+        voting_s=parse_duration(options.voting),
         members_min=options.members_min,
         members_max=options.members_max,
         overuse_threshold=options.overuse,
@@ -126,7 +136,7 @@ def _session_show(options: argparse.Namespace) -> int:
     with loading():
         from learnae.cli.sessions import describe_ticket
 
-    print(describe_ticket(decode_ticket(_read_ticket(options.ticket))))
+    print(describe_ticket(decode_ticket(read_ticket_text(options.ticket))))
     return 0
 
 
@@ -135,7 +145,7 @@ def _join(options: argparse.Namespace) -> int:
         from learnae.cli import sessions
         from learnae.cli.compose import check_task
 
-    ticket = decode_ticket(_read_ticket(options.ticket))
+    ticket = decode_ticket(read_ticket_text(options.ticket))
     folder, settings = NodeFolder(Path(options.folder)), _read_settings(options)
     print(sessions.describe_ticket(ticket), flush=True)
     folder.check_free(ticket)
@@ -144,23 +154,18 @@ def _join(options: argparse.Namespace) -> int:
     password = _read_password(options, is_new=not folder.keystore.exists())
     keys = sessions.open_or_create_keys(folder.keystore, password)
     print(f"your wallet is {keys.wallet.address}", flush=True)
-    run_interruptible(partial(sessions.check_before_joining, ticket, settings, keys))
+    spending = run_interruptible(partial(sessions.check_before_joining, ticket, settings, keys))
     if options.only_check:
+        print(spending)
         print("everything fits; nothing was paid")
         return 0
-    if not options.yes and not _agree(f"Pay the deposit of {ticket.rules.deposit_wei / 10**18:g} ETH and join? [y/N] "):
+    if not options.yes and not agree(
+        f"Pay the deposit of {wei_text(ticket.rules.deposit_wei)} and join? [y/N] ", otherwise="--yes to pay the deposit and join"
+    ):
         print("nothing was paid")
         return 1
     folder.write(ticket, settings)
     return _run(folder, password)
-
-
-def _agree(question: str) -> bool:
-    """Raises: UsageError: there is nobody to ask."""
-    try:
-        return input(question).strip().lower() in ("y", "yes")
-    except EOFError:
-        raise UsageError("there is no terminal to ask for your consent; give --yes to pay the deposit and join") from None
 
 
 def _node(options: argparse.Namespace) -> int:
@@ -215,7 +220,8 @@ def _status(options: argparse.Namespace) -> int:
 
 def _read_settings(options: argparse.Namespace) -> NodeSettings:
     with loading():
-        from learnae.cli.sessions import choose_listen, parse_ether
+        from learnae.cli.dao.endpoints import check_confirmations, choose_endpoints
+        from learnae.cli.sessions import choose_listen
         from learnae.learning.config import BUILT_IN
 
     if not 0.0 <= options.share <= 1.0:
@@ -224,12 +230,16 @@ def _read_settings(options: argparse.Namespace) -> NodeSettings:
         raise UsageError(f"--pace is {options.pace}, expected 0 to {PACE_S_MAX:.0f} seconds")
     if options.relay_gas_max < 0:
         raise UsageError(f"--relay-gas-max is {options.relay_gas_max}, expected 0 (this node sends only its own) or more gas")
+    rpc, rpc_second = choose_endpoints(options.rpc)
     listen, announce = choose_listen(options)
     task = options.task
     return NodeSettings(
         task=task if task in BUILT_IN or not task else str(Path(task).resolve()),
         data=options.data,
-        rpc=options.rpc,
+        rpc=rpc,
+        rpc_second=rpc_second,
+        fee_cap_wei=parse_gwei(options.fee_cap),
+        confirmations=check_confirmations(options.confirmations),
         listen=listen,
         announce=announce,
         share_permille=round(options.share * 1000),
@@ -240,15 +250,6 @@ def _read_settings(options: argparse.Namespace) -> NodeSettings:
         relay=not options.no_relay,
         relay_gas_max=options.relay_gas_max,
     )
-
-
-def _read_ticket(text: str) -> str:
-    """The ticket itself, or the content of the file that holds it."""
-    path = Path(text)
-    if len(text) < 256 and path.is_file():
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return file.read(TICKET_BYTES_MAX + 1)
-    return text
 
 
 def _read_password(options: argparse.Namespace, *, is_new: bool) -> str:
@@ -273,21 +274,19 @@ def _faucet(options: argparse.Namespace) -> int:
         from eth_utils.address import to_checksum_address
 
         from learnae.backends.ethereum import ask_faucet
-        from learnae.cli.sessions import parse_ether
 
     try:
-        wallet = to_checksum_address(options.wallet)
+        wallet = Address(to_checksum_address(options.wallet))
     except ValueError as error:
         raise UsageError(f"{options.wallet[:80]!r} is not the address of a wallet: 0x and 40 hex digits") from error
     amount = parse_ether(options.amount)
-    run_interruptible(partial(ask_faucet, options.rpc, Address(wallet), amount))
-    print(f"{wallet} got {amount / 10**18:g} ETH of play money")
+    run_interruptible(partial(ask_faucet, options.rpc, wallet, amount))
+    print(f"{wallet} got {wei_text(amount)} of play money")
     return 0
 
 
 def _demo(options: argparse.Namespace) -> int:
     with loading():
-        from learnae.cli.sessions import parse_duration
         from learnae.demo import DemoPlan, run_demo
 
     plan = DemoPlan(
@@ -357,4 +356,5 @@ _RUNS: dict[str, Callable[[argparse.Namespace], int]] = {
     "paper": _paper,
     "task check": _task_check,
     **SENSOR_RUNS,
+    **DAO_RUNS,
 }

@@ -12,24 +12,26 @@ import trio
 
 from learnae.backends.disk_blocks import DiskBlocks
 from learnae.backends.disk_journal import DiskJournal
+from learnae.cli.checks import check_contract
 from learnae.cli.folder import NodeFolder, NodeSettings
-from learnae.errors import ForeignRulesError, ForeignTaskError, LearnaeError, NotEnoughMoneyError, SessionLostError
+from learnae.cli.spending import check_spending, compute_spending
+from learnae.errors import ForeignTaskError, LearnaeError, SessionLostError
 from learnae.ids import PeerId, peer_text
 from learnae.learning.config import LearnerConfig, compute_task_digest
 from learnae.learning.process import ProcessLearner
 from learnae.node import Node, NodeParts
 from learnae.node.runtime import RECORD_TRANSACTION
-from learnae.protocol.calls import DeployPoid, Stage
+from learnae.protocol.calls import Stage
 from learnae.protocol.events import Tell, Topic
 from learnae.protocol.lane import ControlStore
 from learnae.protocol.peer import Peer, PeerSettings
 from learnae.protocol.rules import SessionRules, Ticket
 
 if TYPE_CHECKING:
-    from learnae.backends.ethereum import EthereumChain
+    from learnae.backends.ethereum import ChainOptions, EthereumChain
     from learnae.backends.keystore import Keys
 
-FEES_IN_DEPLOYMENTS: Final = 4  # Joining, claim, ballot, tally and release cost less than three more proofs of identity.
+DEV_POLL_S: Final = 0.5  # A node that looks at its chain more often than this also looks for receipts so often.
 PASSES_EVERY_S: Final = 5.0  # A user who sees nothing for longer wonders.
 
 OnTell = Callable[[Tell], None]
@@ -42,29 +44,31 @@ def check_task(task: str, rules: SessionRules) -> None:
         raise ForeignTaskError(task, digest, rules.task_digest)
 
 
-async def check_contract(chain: EthereumChain, ticket: Ticket) -> None:
-    """Compare what the ticket says with what the contract holds, before anybody deposits.
-
-    Raises: NotASessionError, ForeignRulesError.
-    """
-    terms, expected = await chain.read_terms(ticket.contract), ticket.rules.compute_terms()
-    for name in expected.__dataclass_fields__:
-        mine, theirs = getattr(expected, name), getattr(terms, name)
-        if mine != theirs:
-            texts = [value.hex()[:16] if isinstance(value, bytes) else value for value in (mine, theirs)]
-            raise ForeignRulesError(name, *texts)
-
-
 async def check_money(chain: EthereumChain, ticket: Ticket, peer_id: PeerId) -> None:
     """Whether the wallet can pay the deposit and its fees, if it has not paid yet. Raises: NotEnoughMoneyError."""
     view = await chain.read(ticket.contract)
     if view.stage is not Stage.FUNDING or any(member.poid.peer_id == peer_id for member in view.members):
         return
-    cost = await chain.estimate(ticket.contract, DeployPoid())
-    needed = ticket.rules.deposit_wei + FEES_IN_DEPLOYMENTS * cost.fee_wei
-    balance = await chain.balance_wei(chain.wallet)
-    if balance < needed:
-        raise NotEnoughMoneyError("joining the session", chain.wallet, balance, needed)
+    await check_spending(chain, await compute_spending(chain, ticket.rules.deposit_wei))
+
+
+def make_chain_options(
+    settings: NodeSettings,
+    *,
+    save_pending: Callable[[bytes | None], None] | None = None,
+    on_progress: Callable[[str], None] = lambda sentence: None,
+) -> ChainOptions:
+    """How this node's wallet pays and waits."""
+    from learnae.backends.ethereum import ChainOptions
+
+    return ChainOptions(
+        fee_cap_wei=settings.fee_cap_wei,
+        confirmations=settings.confirmations or None,
+        poll_s=settings.poll_s if settings.poll_s < DEV_POLL_S else None,
+        witness_url=settings.rpc_second,
+        save_pending=save_pending,
+        on_progress=on_progress,
+    )
 
 
 def make_peer(ticket: Ticket, settings: NodeSettings, keys: Keys, journal: DiskJournal) -> Peer:
@@ -138,7 +142,7 @@ class NodeStarter:
             raise SessionLostError(fault)
 
     async def _run_with(self, ticket: Ticket, settings: NodeSettings, journal: DiskJournal, learner: ProcessLearner | None) -> str:
-        from learnae.backends.ethereum import ChainOptions, open_ethereum_chain
+        from learnae.backends.ethereum import open_ethereum_chain
         from learnae.backends.keystore import open_keystore
         from learnae.backends.libp2p import open_libp2p_network
 
@@ -155,7 +159,7 @@ class NodeStarter:
             sign_identity=keys.identity.sign,
             chain_id=ticket.rules.chain_id,
             on_trouble=self._tell_trouble,
-            options=ChainOptions(poll_s=min(0.5, settings.poll_s), save_pending=keep_transaction),
+            options=make_chain_options(settings, save_pending=keep_transaction),
         )
         bootstrap = tuple(address for address in ticket.addresses if not address.endswith(peer_text(keys.identity.peer_id)))
         network_opened = open_libp2p_network(
@@ -176,7 +180,7 @@ class NodeStarter:
                 folder=self._folder.path,
                 addresses=_compute_addresses(settings, network.addresses, keys.identity.peer_id),
                 bootstrap=bootstrap,
-                poll_s=settings.poll_s,
+                poll_s=max(settings.poll_s, chain.poll_s),
             )
             self._node = Node(parts, on_tell=self._on_tell)
             return await self._node.run()

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from learnae.errors import FolderError
 from learnae.protocol.calls import RELAY_GAS_MAX
-from learnae.protocol.rules import Ticket, decode_ticket
+from learnae.protocol.rules import TICKET_BYTES_MAX, Ticket, decode_ticket
 
 SETTINGS_BYTES_MAX: Final = 64 * 1024
 
@@ -22,6 +22,9 @@ class NodeSettings:
     task: str  # built-in name or path of the task file; empty for a member who only votes
     data: str  # what the task's `load_data` gets
     rpc: str  # URL of an Ethereum endpoint
+    rpc_second: str = ""  # URL of another one; both must agree before anything is sent
+    fee_cap_wei: int = 200 * 10**9  # most that is paid for a unit of gas; above it transactions wait
+    confirmations: int = 0  # blocks that must hold a transaction before it counts; 0: what fits the chain
     listen: tuple[str, ...] = ()  # multiaddrs
     announce: tuple[str, ...] = ()  # multiaddrs that others are told instead of those listened on
     share_permille: int = 0  # how much of the own training data is opened to others
@@ -111,6 +114,15 @@ class NodeFolder:
             ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise FolderError(str(self.path), f"its {name} cannot be read: {error}") from error
+
+
+def read_ticket_text(text: str) -> str:
+    """The ticket itself, or the content of the file that holds it."""
+    path = Path(text)
+    if len(text) < 256 and path.is_file():
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(TICKET_BYTES_MAX + 1)
+    return text
 
 
 _TYPES: Final = {field.name: field.type for field in fields(NodeSettings)}

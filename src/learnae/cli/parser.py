@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from learnae import __version__
+from learnae.cli.dao.parser import DEFAULT_RPC, add_dao_commands, add_endpoint_options
 from learnae.cli.sensor_parser import add_sensor_commands
 from learnae.protocol.calls import RELAY_GAS_MAX
 
-DEFAULT_RPC: Final = "http://127.0.0.1:8545"
 ABOUT: Final = """\
 Train one neural network together with others: no server, no owner, no global model.
 Each peer keeps its own data and its own model, averages with models that others announce, and
@@ -63,6 +63,7 @@ def build_parser(runs: dict[str, Run]) -> argparse.ArgumentParser:
     faucet.add_argument("--rpc", default=DEFAULT_RPC, metavar="URL", help=f"Ethereum endpoint (default {DEFAULT_RPC})")
     _add_sim(commands, add)
     _add_paper(add("paper", "Do the paper's experiments (section 7) again and compare with what it published."))
+    add_dao_commands(commands, add)
     add_sensor_commands(commands, add)
     task = commands.add_parser("task", help="Check a task file.")
     tasks = task.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
@@ -109,7 +110,8 @@ def _add_join(command: argparse.ArgumentParser) -> None:
     command.add_argument("ticket", help="the ticket, or a file that holds it")
     _add_own(command, votes_only=True)
     command.add_argument("--yes", action="store_true", help="pay the deposit without asking")
-    command.add_argument("--only-check", action="store_true", help="check ticket, contract, task and money; do not join")
+    about = "check ticket, contract, task and money, and tell what it would cost; do not join"
+    command.add_argument("--only-check", "--dry-run", action="store_true", help=about)
 
 
 def _add_own(command: argparse.ArgumentParser, *, votes_only: bool = False) -> None:
@@ -122,7 +124,7 @@ def _add_own(command: argparse.ArgumentParser, *, votes_only: bool = False) -> N
     about = "part of the own training data opened to all, 0 to 1 (default 0)"
     command.add_argument("--share", type=float, default=0.0, metavar="PART", help=about)
     command.add_argument("--folder", default="learnae-node", help="folder of this node (default learnae-node)")
-    command.add_argument("--rpc", default=DEFAULT_RPC, metavar="URL", help=f"Ethereum endpoint (default {DEFAULT_RPC})")
+    add_endpoint_options(command)
     about = "where to listen, for example /ip4/0.0.0.0/tcp/4001; repeatable"
     command.add_argument("--listen", action="append", metavar="MULTIADDR", help=about)
     about = "how others reach this node, if it is behind a router; repeatable"

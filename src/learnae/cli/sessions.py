@@ -14,14 +14,16 @@ from learnae.backends.disk_blocks import DiskBlocks
 from learnae.backends.ethereum import EthereumChain, open_ethereum_chain
 from learnae.backends.keystore import Keys, create_keystore, open_keystore
 from learnae.cli import compose
+from learnae.cli.checks import check_contract
+from learnae.cli.consent import tell
 from learnae.cli.folder import NodeFolder, NodeSettings
+from learnae.cli.spending import compute_spending, format_spending
 from learnae.errors import UsageError
 from learnae.ids import Cid, Wei, cid_text, compute_cid, peer_text
 from learnae.learning.config import LearnerConfig, compute_task_digest
 from learnae.learning.process import ProcessLearner
 from learnae.protocol.rules import SessionRules, Ticket
 
-UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MARGIN_S: Final = 5  # Between now and the first second of a session, so that clocks may differ a little.
 _DEBATING_S: Final = 3 * 86400  # Least time to vote on a proposal; a tenth of the training if that is shorter.
 
@@ -46,25 +48,6 @@ class SessionPlan:
     policy: str = "paired"
     audit_permille: int = 0  # of a thousand receipts
     seed: int = 0  # of the initial model
-
-
-def parse_duration(text: str) -> int:
-    """Seconds of a text such as 90s, 15m, 2h, 1d, or 1h30m. Raises: UsageError."""
-    parts = re.findall(r"([0-9]{1,9})([smhd])", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise UsageError(f"{text!r} is not a duration; write for example 90s, 15m, 2h or 1h30m")
-    return sum(int(number) * UNITS[unit] for number, unit in parts)
-
-
-def parse_ether(text: str) -> Wei:
-    """An amount in ether, or in wei with the unit: 0.01, 5wei. Raises: UsageError."""
-    wei = re.fullmatch(r"([0-9]{1,40})wei", text)
-    if wei:
-        return Wei(int(wei[1]))
-    ether = re.fullmatch(r"([0-9]{1,20})(?:\.([0-9]{1,18}))?", text)
-    if not ether:
-        raise UsageError(f"{text!r} is not an amount; write ether such as 0.01, or wei such as 10000wei")
-    return Wei(int(ether[1]) * 10**18 + int((ether[2] or "0").ljust(18, "0")))
 
 
 def compute_rules(plan: SessionPlan, *, task_digest: bytes, initial: tuple[Cid, int], chain_id: int, now_s: int) -> SessionRules:
@@ -122,7 +105,12 @@ async def make_session(plan: SessionPlan, folder: NodeFolder, settings: NodeSett
     task_digest = compute_task_digest(settings.task)
     learner = ProcessLearner(LearnerConfig(task=settings.task, source=settings.data, slice_bytes=plan.slice_bytes, device=settings.device))
     opened = open_ethereum_chain(
-        settings.rpc, wallet=keys.wallet, peer_id=keys.identity.peer_id, sign_identity=keys.identity.sign
+        settings.rpc,
+        wallet=keys.wallet,
+        peer_id=keys.identity.peer_id,
+        sign_identity=keys.identity.sign,
+        on_trouble=tell,
+        options=compose.make_chain_options(settings, on_progress=tell),
     )
     async with opened as chain:
         try:
@@ -143,8 +131,11 @@ async def make_session(plan: SessionPlan, folder: NodeFolder, settings: NodeSett
     return ticket
 
 
-async def check_before_joining(ticket: Ticket, settings: NodeSettings, keys: Keys) -> None:
-    """Everything that can be known before a deposit: task, rules, contract, money. Raises: LearnaeError."""
+async def check_before_joining(ticket: Ticket, settings: NodeSettings, keys: Keys) -> str:
+    """Everything that can be known before a deposit: task, rules, contract, money; returns what it will cost, in words.
+
+    Raises: LearnaeError.
+    """
     if settings.task:
         compose.check_task(settings.task, ticket.rules)
     opened = open_ethereum_chain(
@@ -153,14 +144,17 @@ async def check_before_joining(ticket: Ticket, settings: NodeSettings, keys: Key
         peer_id=keys.identity.peer_id,
         sign_identity=keys.identity.sign,
         chain_id=ticket.rules.chain_id,
+        on_trouble=tell,
+        options=compose.make_chain_options(settings),
     )
     async with opened as chain:
-        await _check_chain(chain, ticket, keys)
+        return await _check_chain(chain, ticket, keys)
 
 
-async def _check_chain(chain: EthereumChain, ticket: Ticket, keys: Keys) -> None:
-    await compose.check_contract(chain, ticket)
+async def _check_chain(chain: EthereumChain, ticket: Ticket, keys: Keys) -> str:
+    await check_contract(chain, ticket)
     await compose.check_money(chain, ticket, keys.identity.peer_id)
+    return format_spending(await compute_spending(chain, ticket.rules.deposit_wei))
 
 
 def open_or_create_keys(path: Path, password: str) -> Keys:

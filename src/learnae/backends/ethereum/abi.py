@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -16,6 +17,8 @@ from learnae.errors import ChainAnswerError
 from learnae.ids import Address
 from learnae.protocol.calls import Stage
 
+_TIMED = ("VoteIsOver", "VoteIsRunning", "StillExecutable")  # Errors whose value is a time.
+_TIME_MAX = 1 << 36  # The year 4147; a hostile contract may name any number.
 WORD_CLAIMS = 256  # Claims in one word of a ballot.
 STAGES = (Stage.FUNDING, Stage.TRAINING, Stage.CLAIMING, Stage.VOTING, Stage.SETTLING, Stage.RELEASED, Stage.REFUNDED)
 _SENTENCES = {
@@ -93,9 +96,10 @@ class ContractAbi:
         """Init code with the constructor's arguments."""
         return self.artefact.bytecode + encode(self._inputs.get("", []), values)
 
-    def decode(self, function: str, output: bytes) -> tuple[Any, ...]:
-        """What a view returned. Raises: ChainAnswerError: the bytes are not that."""
-        return _decode(function, self._outputs[function], output)
+    def decode(self, function: str, output: bytes, *, text_as_bytes: bool = False) -> tuple[Any, ...]:
+        """What a view returned; `text_as_bytes` for text of strangers, which need not be UTF-8. Raises: ChainAnswerError."""
+        types = self._outputs[function]
+        return _decode(function, [one.replace("string", "bytes") for one in types] if text_as_bytes else types, output)
 
     def decode_log(self, topics: Sequence[bytes], log_data: bytes) -> tuple[str, dict[str, Any]] | None:
         """The event's name and its fields; None if it is none of this contract's."""
@@ -121,8 +125,17 @@ class ContractAbi:
             values = decode(types, revert[4:])
         except DecodingError:
             return "", "the contract refused it with a reason that cannot be read"
-        shown = [STAGES[value].value if name == "WrongStage" and value < len(STAGES) else value for value in values]
+        shown = [_show(name, value) for value in values]
         return name, _SENTENCES.get(name, name).format(*shown)
+
+
+def _show(name: str, value: Any) -> Any:
+    """A value of a contract's error as people read it: stages by their names, times as dates."""
+    if name == "WrongStage" and value < len(STAGES):
+        return STAGES[value].value
+    if name in _TIMED and value < _TIME_MAX:
+        return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(value))
+    return value
 
 
 def _decode(what: str, types: list[str], output: bytes) -> tuple[Any, ...]:

@@ -12,8 +12,9 @@ import trio
 from learnae.backends.ethereum.fees import Price
 from learnae.backends.ethereum.intents import Author, Intent, make_intent
 from learnae.backends.ethereum.options import ChainOptions
+from learnae.backends.ethereum.poid import judge_poid
 from learnae.backends.ethereum.reader import SessionFacts, SessionReader, encode_session_creation, read_facts
-from learnae.backends.ethereum.rpc import Endpoint, read_bytes, read_number
+from learnae.backends.ethereum.rpc import Endpoint, Fields, read_bytes, read_number
 from learnae.backends.ethereum.sender import Sender
 from learnae.backends.ethereum.signed_calls import sign_call
 from learnae.backends.ethereum.wallet import WalletKey
@@ -21,7 +22,7 @@ from learnae.backends.ethereum.witness import Witness
 from learnae.errors import TransactionError, WrongChainError
 from learnae.ids import Address, PeerId, Wei
 from learnae.ports import Receipt
-from learnae.protocol.calls import Call, ChainView, Join, Leave, SessionTerms, Signable
+from learnae.protocol.calls import Call, ChainView, Join, Leave, PoidRecord, SessionTerms, Signable
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class EthereumChain:
     ) -> None:
         self.endpoint = endpoint
         self.confirmations = options.choose_confirmations(author.chain_id)
+        self.poll_s = options.choose_poll_s(author.chain_id)
         self._author, self._witness = author, witness
         others = () if witness is None else (witness.endpoint,)
         self._sender = Sender(endpoint, author, options, on_trouble=on_trouble, others=others)
@@ -129,6 +131,17 @@ class EthereumChain:
     async def balance_wei(self, wallet: Address) -> Wei:
         return Wei(await self._number("eth_getBalance", wallet, "latest"))
 
+    async def read_time(self) -> int:
+        """The newest block's time, Unix seconds."""
+        asked = partial(self.endpoint.request, "eth_getBlockByNumber", "latest", False)
+        return Fields("eth_getBlockByNumber", await self.endpoint.surely(asked)).number("timestamp")
+
+    async def read_poid(self, contract: Address) -> PoidRecord:
+        """A proof of identity by itself, without its place in the order."""
+        asked = partial(self.endpoint.request, "eth_getCode", contract, "latest")
+        code = read_bytes("eth_getCode", await self.endpoint.surely(asked))
+        return judge_poid(contract, code, self.chain_id, (0, 0))
+
     async def read_price(self) -> Price:
         """What a unit of gas costs now."""
         return await self._sender.fees.read()
@@ -155,7 +168,7 @@ class EthereumChain:
 
     async def submit(self, session: Address, call: Call) -> Receipt:
         """Send a call and wait until it counts. Raises: TransactionError, NotEnoughMoneyError, EndpointsDisagreeError."""
-        return await self.submit_intent(session, await self._intend(session, call))
+        return await self.submit_intent(session, await self.make_intent(session, call))
 
     async def submit_intent(self, session: Address | None, intent: Intent) -> Receipt:
         """Send any transaction that belongs to a session. Raises as `submit`."""
@@ -169,7 +182,7 @@ class EthereumChain:
 
     async def estimate(self, session: Address, call: Call) -> Cost:
         """What a call would cost now, without sending it. Raises as `submit`."""
-        return await self.estimate_intent(await self._intend(session, call))
+        return await self.estimate_intent(await self.make_intent(session, call))
 
     async def estimate_intent(self, intent: Intent) -> Cost:
         """What a transaction would cost now, without sending it. Raises as `submit`."""
@@ -181,7 +194,8 @@ class EthereumChain:
         """Go on with the transaction that `save_pending` kept before a restart. Raises as `submit`."""
         return await self._sender.resume(record)
 
-    async def _intend(self, session: Address, call: Call) -> Intent:
+    async def make_intent(self, session: Address, call: Call) -> Intent:
+        """What a call says to a session, as a transaction. Raises: NotASessionError, TransactionError."""
         last = self.wallet
         if isinstance(call, Leave):  # Who leaves names the member that takes over its seat.
             members = (await self.read(session)).members

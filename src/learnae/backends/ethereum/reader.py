@@ -11,19 +11,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 import trio
 
 from learnae.backends.ethereum.abi import STAGES, ContractAbi, checksum, poid_abi, session_abi
 from learnae.backends.ethereum.poid import judge_poid, read_created_block
-from learnae.backends.ethereum.rpc import Endpoint, Fields, RpcError, read_bytes
+from learnae.backends.ethereum.queries import call_view, make_view_call, read_logs, read_topics
+from learnae.backends.ethereum.rpc import Endpoint, Fields, read_bytes
 from learnae.errors import ChainAnswerError, NotASessionError
 from learnae.ids import Address, Wei
 from learnae.protocol.audits import compute_beacon_s
 from learnae.protocol.calls import ChainView, Claim, Member, PoidRecord, SessionTerms, Stage
 
-_LOG_BLOCKS: Final = 5000  # Blocks in one log query; halved when a node finds it too many.
 _PAGE: Final = 250  # Members in one view call: 3 to 4 million gas, below every node's limit for calls.
 _ADDRESS_BYTES: Final = 20
 _BLOCK_MAX: Final = 1 << 48  # A hostile record may name any block; nodes refuse numbers above 64 bits.
@@ -222,26 +223,10 @@ class SessionReader:
     # --- events -------------------------------------------------------------------------------------------------
 
     async def _follow_events(self, scan: _Scan, last: int) -> None:
-        span, first = _LOG_BLOCKS, scan.block + 1
-        while first <= last:
-            upto = min(first + span - 1, last)
-            asked = {"address": self._session, "fromBlock": hex(first), "toBlock": hex(upto)}
-            try:
-                logs = await self._endpoint.request("eth_getLogs", asked)
-            except RpcError:
-                if span == 1:
-                    raise
-                span = max(1, span // 4)
-                continue
-            if not isinstance(logs, list):
-                raise ChainAnswerError("eth_getLogs", "it is no list")
-            for log in logs:
-                self._apply(scan, Fields("eth_getLogs", log))
-            first = upto + 1
+        await read_logs(self._endpoint, self._session, (scan.block + 1, last), partial(self._apply, scan))
 
     def _apply(self, scan: _Scan, log: Fields) -> None:
-        topics = [read_bytes("eth_getLogs", topic) for topic in log.items("topics")]
-        decoded = session_abi().decode_log(topics, log.data("data"))
+        decoded = session_abi().decode_log(read_topics(log), log.data("data"))
         if decoded is None:
             return
         event, values = decoded
@@ -342,7 +327,7 @@ class SessionReader:
 
     async def _read_summary(self, number: int, block_hash: bytes) -> tuple[Any, ...]:
         """The contract's counters at a block, which must still be the block that the events were read up to."""
-        message = {"to": self._session, "data": "0x" + session_abi().encode("summary").hex()}
+        message = make_view_call(session_abi(), self._session, "summary")
         asked = [("eth_call", (message, hex(number))), ("eth_getBlockByNumber", (hex(number), False))]
         output, header = await self._endpoint.batch(asked)
         if header is None or Fields("eth_getBlockByNumber", header).data("hash") != block_hash:
@@ -359,12 +344,8 @@ class SessionReader:
         rows: list[tuple[Any, ...]] = []
         for first in range(0, len(wallets), _PAGE):
             asked = wallets[first : first + _PAGE]
-            (page,) = await self._call("readMembers", number, asked)
+            (page,) = await call_view(self._endpoint, session_abi(), self._session, number, "readMembers", asked)
             if len(page) != len(asked):
                 raise ChainAnswerError("eth_call", "members are missing")
             rows += page
         return rows
-
-    async def _call(self, function: str, block: int, *values: object) -> tuple[Any, ...]:
-        message = {"to": self._session, "data": "0x" + session_abi().encode(function, *values).hex()}
-        return session_abi().decode(function, read_bytes("eth_call", await self._endpoint.request("eth_call", message, hex(block))))
