@@ -26,6 +26,7 @@ from eth_utils.exceptions import ValidationError
 from rlp.exceptions import RLPException  # type: ignore[import-untyped]
 
 GAS_LIMIT: Final = 30_000_000  # Of a block, as on the real chains when the contracts were written.
+CALL_STIPEND_GAS: Final = 2300  # Ethereum yellow paper, appendix G.
 FAUCET_WEI: Final = 10**27
 TRANSACTIONS_MAX: Final = 256  # In one block; a caller with more waits for the next.
 TRANSACTION_BYTES_MAX: Final = 1 << 17  # As geth; a deployment has 12 kB.
@@ -216,7 +217,8 @@ class LocalChain:
         header = self._next_header().copy(base_fee_per_gas=0)
         _, used = self._execute(header, message, GAS_LIMIT)
         low, high = used - 1, GAS_LIMIT
-        attempt = used + used // 32 + 1
+        # As geth: a call passes on 63 of 64 parts of what is left, and one that sends money needs its stipend on top.
+        attempt = (used + CALL_STIPEND_GAS) * 64 // 63 + 1
         while high - low > max(low // 50, 100):
             if self._suffices(header, message, min(attempt, GAS_LIMIT)):
                 high = min(attempt, GAS_LIMIT)
