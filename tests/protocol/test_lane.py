@@ -8,7 +8,8 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learnae.protocol.lane import ANCESTRY_MAX, ORPHAN_AGE_MAX_MS, ControlLane, Known
+from learnae.protocol.committed import Known, compute_rows_at
+from learnae.protocol.lane import ANCESTRY_MAX, ORPHAN_AGE_MAX_MS, ControlLane
 from learnae.protocol.messages import Checkpoint, Departed, ForkProved, Joined
 from learnae.protocol.sync import SYNC_VERTICES_MAX, SYNC_WANT_MAX, SyncMessage, decode_sync
 from learnae.protocol.validation import VERTEX_BURST
@@ -472,23 +473,23 @@ def test_evidence__gives_the_ledger_of_the_claim_back() -> None:
     """6, attack flood before the deadline: a row that goes on after the others claimed must not make their claims wrong."""
     lane, _, _, seal = make_sealed()
 
-    assert lane.compute_rows_at(seal.cid, DAVE, Known()) == {BOB: {CAROL: 10}}
-    assert lane.compute_rows_at(seal.cid, DAVE, Known({BOB: 1, CAROL: 2})) == {BOB: {CAROL: 10}}
+    assert compute_rows_at(lane, seal.cid, DAVE, Known()) == {BOB: {CAROL: 10}}
+    assert compute_rows_at(lane, seal.cid, DAVE, Known({BOB: 1, CAROL: 2})) == {BOB: {CAROL: 10}}
 
 
 def test_evidence__must_be_the_claimants_and_hold_what_was_known() -> None:
     """A claimant cannot leave out what it must have heard, nor hide behind another's checkpoint or an unknown one."""
     lane, bob, dave, seal = make_sealed()
 
-    assert lane.compute_rows_at(seal.cid, DAVE, Known({BOB: 2})) is None
-    assert lane.compute_rows_at(seal.cid, ALICE, Known()) is None
-    assert lane.compute_rows_at(bob.log[0].cid, BOB, Known()) is None
-    assert lane.compute_rows_at(make_cid("nothing"), DAVE, Known()) is None
+    assert compute_rows_at(lane, seal.cid, DAVE, Known({BOB: 2})) is None
+    assert compute_rows_at(lane, seal.cid, ALICE, Known()) is None
+    assert compute_rows_at(lane, bob.log[0].cid, BOB, Known()) is None
+    assert compute_rows_at(lane, make_cid("nothing"), DAVE, Known()) is None
     empty = dave.write(Checkpoint(closing=False, heads=()))
     unknown = dave.write(Checkpoint(closing=False, heads=((BOB, 1, make_cid("nothing")),)))
     feed(lane, [empty, unknown])
-    assert lane.compute_rows_at(empty.cid, DAVE, Known({BOB: 1})) is None
-    assert lane.compute_rows_at(unknown.cid, DAVE, Known()) is None
+    assert compute_rows_at(lane, empty.cid, DAVE, Known({BOB: 1})) is None
+    assert compute_rows_at(lane, unknown.cid, DAVE, Known()) is None
 
 
 def test_evidence__of_a_fork_counts_only_if_the_fork_came_later_and_its_receipts_are_right() -> None:
@@ -505,6 +506,6 @@ def test_evidence__of_a_fork_counts_only_if_the_fork_came_later_and_its_receipts
         feed(lane, [model, first, right, wrong, *seals])
     assert lane.dag.fork(MALLORY) is not None and lane.ledger.rows() == {}
 
-    assert lane.compute_rows_at(seals[0].cid, DAVE, Known()) == {MALLORY: {CAROL: 10}}
-    assert lane.compute_rows_at(seals[0].cid, DAVE, Known(forked=frozenset({MALLORY}))) == {}
-    assert lane.compute_rows_at(seals[1].cid, DAVE, Known()) is None
+    assert compute_rows_at(lane, seals[0].cid, DAVE, Known()) == {MALLORY: {CAROL: 10}}
+    assert compute_rows_at(lane, seals[0].cid, DAVE, Known(forked=frozenset({MALLORY}))) == {}
+    assert compute_rows_at(lane, seals[1].cid, DAVE, Known()) is None

@@ -6,7 +6,7 @@ publishes an `AuditVerdict`. If a juror accuses, every member looks. A row is fr
 reporter and the helper, accuse the same receipt; a frozen row counts as a silent one.
 
 Pure functions of what is in the lane, so that the same vertices freeze the same rows on every peer.
-Source: docs/audits.md; paper 6 and 8 (what one gains by false reports); deviation D20.
+Source: docs/audits.md; paper 6 and 8 (what one gains by false reports); deviation D14.
 """
 
 from __future__ import annotations

@@ -83,6 +83,7 @@ class WorkCycle:
         self._task: _Task | None = None
         self._connected: frozenset[PeerId] = frozenset()
         self._pinned: deque[Cid] = deque()
+        self.kept: set[Cid] = set()  # models that stay pinned until the session ends: receipts of this peer name them
         self._tested_as_is: set[Cid] = set()
         self._fallbacks: list[Cid] = []  # earlier own models, the newest last, should the local one be lost
 
@@ -330,7 +331,7 @@ class WorkCycle:
         self._pinned.append(model)
         while len(self._pinned) > ANNOUNCED_PINNED:
             old = self._pinned.popleft()
-            if old not in self._pinned and old != self._rules.initial_model:
+            if old not in self._pinned and old not in self.kept and old != self._rules.initial_model:
                 said.append(ev.UnpinFile(old))
         local = self.local
         self._best_correct = max(self._best_correct, local.correct)

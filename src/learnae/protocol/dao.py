@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping
 
 from learnae.ids import Address, PeerId
 from learnae.protocol import events as ev
+from learnae.protocol.audits import SETTLED_BY_PERMILLE
 from learnae.protocol.calls import Call, CastBallot, CastGrouped, ChainView, Claim, ClaimBatch, Signable, Stage, SubmitClaim
+from learnae.protocol.committed import Known, compute_known, compute_rows, compute_rows_at
 from learnae.protocol.cycle import Phase
 from learnae.protocol.identity import Membership, judge_members
-from learnae.protocol.lane import ControlLane, Known
+from learnae.protocol.lane import ControlLane
 from learnae.protocol.relay import Group, Relay
 from learnae.protocol.rewards import Rows
 from learnae.protocol.rules import SessionRules
@@ -41,6 +43,7 @@ class DaoMember:
         self._calls: dict[int, Call] = {}
         self._signing: dict[int, Signable] = {}
         self._phase = Phase.WAITING
+        self.are_audits_over: Callable[[], bool] = lambda: True
         self._least: Known | None = None  # when all rows were closed, or a part of the claiming stage was over
 
     def restore(self, records: Mapping[str, bytes]) -> None:
@@ -119,16 +122,17 @@ class DaoMember:
         if self.view is None or books is None:
             return False
         time_s = self.compute_chain_time(now_s)
-        known_by_s = compute_part(self._rules.training_ends_s, self._rules.claiming_ends_s, KNOWN_BY_PERMILLE)
+        known_by = SETTLED_BY_PERMILLE if self._rules.audit_permille else KNOWN_BY_PERMILLE
+        known_by_s = compute_part(self._rules.training_ends_s, self._rules.claiming_ends_s, known_by)
         if self._least is None and (books.closed or time_s >= known_by_s):
-            self._least = self._lane.compute_known()
+            self._least = compute_known(self._lane)
         return self.settlement.needs_seal(self.view, self.membership, books, now_s=time_s)
 
     def _read_claimed(self, claim: Claim) -> Rows | None:
         claimant = next((peer for peer, member in self.membership.by_peer.items() if member.index == claim.index), None)
         if claimant is None:
             return None
-        return self._lane.compute_rows_at(to_vertex_cid(claim.evidence), claimant, self._least or Known())
+        return compute_rows_at(self._lane, to_vertex_cid(claim.evidence), claimant, self._least or Known())
 
     def settle(self, now_s: float) -> list[ev.Effect]:
         """The next call that this member owes the session, and the end when nothing is left to do."""
@@ -162,8 +166,8 @@ class DaoMember:
         closed = all(ledger.row(peer).closed or dag.fork(peer) for peer in self.membership.peers)
         own = self._lane.seal or self._lane.closing
         return Books(
-            rows=ledger.rows(),
-            closed=closed and not len(dag.orphans),
+            rows=compute_rows(self._lane),
+            closed=closed and not len(dag.orphans) and self.are_audits_over(),
             evidence=own[4:] if own else bytes(32),
             missing_evidence=any(to_vertex_cid(claim.evidence) not in dag for claim in view.claims),
             read_claimed=self._read_claimed,

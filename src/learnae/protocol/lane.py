@@ -8,16 +8,26 @@ Pure. Source: docs/protocol.md (Sync, Limits); paper 2.1 (PubSub), 6 (Shared Con
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import takewhile
 from random import Random
 from typing import Final
 
-from learnae.ids import Cid, Credits, PeerId
+from learnae.ids import Cid, PeerId
 from learnae.protocol import validation
-from learnae.protocol.contribution import ContributionLedger, ReceiptBook, ReceiptFold
-from learnae.protocol.messages import HEADS_MAX, KIND_OF, Checkpoint, ForkProved, HelpReported, Message
-from learnae.protocol.rewards import Rows
+from learnae.protocol.audits import AuditBook, AuditedReceipt
+from learnae.protocol.contribution import ContributionLedger, ReceiptBook
+from learnae.protocol.messages import (
+    HEADS_MAX,
+    KIND_OF,
+    AuditVerdict,
+    Checkpoint,
+    ForkProved,
+    HelpReported,
+    Message,
+    ModelAnnounced,
+    ValidationCommitted,
+)
 from learnae.protocol.rules import SessionRules
 from learnae.protocol.signed import BallotSigned, ClaimSigned
 from learnae.protocol.sync import SYNC_BYTES_MAX, SYNC_VERTICES_MAX, SYNC_WANT_MAX, SyncMessage
@@ -34,14 +44,6 @@ ORPHAN_AGE_MAX_MS: Final = 600_000  # A partition of ten minutes; what is older 
 
 
 _WAITS = ignore("waits for what it names")  # Not judged yet: whoever forwarded it would answer for it.
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What of the ledger was known at some time: up to which number every row counted, and who had forked."""
-
-    counted: Mapping[PeerId, int] = field(default_factory=dict)
-    forked: frozenset[PeerId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class ControlLane:
         self.net = rules.compute_net("control")
         self.dag = TangleDag(self.net, store)
         self.ledger = ContributionLedger(self.dag, store.book)
+        self.audits: AuditBook | None = AuditBook() if rules.audit_permille else None
         self.members: frozenset[PeerId] = frozenset()
         self.closing: Cid | None = None  # this peer's own closing checkpoint
         self.seal: Cid | None = None  # its newest other one: what its claim was computed from
@@ -132,9 +135,13 @@ class ControlLane:
             owed = self.ledger.value(vertex.issuer, message.helper)
             credited = self.ledger.has_credited(vertex.issuer, message.announcement)
             ruling = validation.validate_help(vertex, message, get=self.dag.get, owed=owed, credited=credited)
+            if ruling is ACCEPTED and self.audits is not None:
+                ruling = validation.validate_measured(message, self.audits.find_commitment(vertex.issuer))
         elif ruling is ACCEPTED and isinstance(message, ClaimSigned | BallotSigned) and not on_branch:
             signed = self.ledger.has_signed(vertex.issuer, type(message))
             ruling = validation.validate_signed(vertex, message, get=self.dag.get, signed=signed)
+        elif ruling is ACCEPTED and isinstance(message, AuditVerdict):
+            ruling = validation.validate_verdict(vertex, message, get=self.dag.get)
         if ruling is not ACCEPTED:
             return ruling
         if isinstance(message, ForkProved):
@@ -149,6 +156,8 @@ class ControlLane:
         entered.append(inserted.entry)
         if not on_branch:
             self.ledger.fold(vertex.issuer, vertex.sequence, message)
+            if self.audits is not None:
+                self._note_audit(self.audits, vertex, message)
         if isinstance(message, ForkProved):
             self._learn_fork(message, forked)
         elif isinstance(message, Checkpoint):
@@ -158,6 +167,21 @@ class ControlLane:
             elif vertex.issuer == self._me:
                 self.seal = vertex.cid
         return ACCEPTED
+
+    def _note_audit(self, book: AuditBook, vertex: Vertex, message: Message) -> None:
+        """Keep what audits need: commitments, receipts that can be drawn, verdicts."""
+        match message:
+            case ValidationCommitted():
+                book.add_commitment(vertex.issuer, message)
+            case HelpReported() if not self.ledger.is_closed(vertex.issuer):
+                announced = self.dag.find(message.announcement)
+                assert announced is not None and isinstance(announced.message, ModelAnnounced), "rule 11a"
+                book.add_receipt(AuditedReceipt(vertex.cid, vertex.issuer, message, announced.message.model))
+            case AuditVerdict():
+                subject = self.dag.find(message.subject)
+                assert subject is not None and isinstance(subject.message, HelpReported | Checkpoint), "rule 14"
+                issuer = subject.vertex.issuer
+                book.add_verdict(vertex.issuer, vertex.sequence, message, issuer=issuer, subject=subject.message)
 
     def _learn_fork(self, proof: ForkProved, forked: list[PeerId]) -> None:
         issuer, sequence = proof.issuer, proof.sequence
@@ -232,59 +256,6 @@ class ControlLane:
             if head is not None:
                 heads.append((issuer, head.sequence, head.cid))
         return Checkpoint(closing=closing, heads=tuple(heads[:HEADS_MAX]))
-
-    def compute_known(self) -> Known:
-        counted = {issuer: row.counted for issuer, row in self.ledger.vectors().items()}
-        return Known(counted, frozenset(self.dag.forks))
-
-    def compute_rows_at(self, evidence: Cid, claimant: PeerId, least: Known) -> Rows | None:
-        """The ledger that a claim was computed from, rebuilt from the checkpoint that it commits (section 6).
-
-        None if that checkpoint is not the claimant's or not complete here, leaves out what it must have known (`least`), or
-        names a branch with a receipt that breaks a rule: branches are not judged when they enter.
-        """
-        seal = self.dag.find(evidence)
-        sealed = None if seal is None else seal.message
-        if seal is None or seal.vertex.issuer != claimant or not isinstance(sealed, Checkpoint):
-            return None
-        heads = {issuer: (sequence, cid) for issuer, sequence, cid in sealed.heads}
-        rows = dict(self.ledger.rows())
-        for issuer, row in self.ledger.vectors().items():
-            sequence, cid = heads.get(issuer, (0, self.dag.genesis))
-            if len(heads) == HEADS_MAX and issuer not in heads:
-                continue  # It did not fit.
-            if sequence < least.counted.get(issuer, 0) or (sequence and cid not in self.dag):
-                return None
-            if sequence >= row.counted and (issuer in least.forked or issuer not in self.dag.forks):
-                continue
-            credits = self._read_row(issuer, cid, sequence)
-            if credits is None:
-                return None
-            rows[issuer] = credits
-        return {issuer: row for issuer, row in rows.items() if row}
-
-    def _read_row(self, issuer: PeerId, head: Cid, sequence: int) -> Mapping[PeerId, Credits] | None:
-        """The row of an issuer along the branch that ends in `head`; None if a receipt in it breaks rule 11, or it ends elsewhere."""
-        if sequence == 0:
-            return {}
-        found = self.dag.find(head)
-        if found is None or (found.vertex.issuer, found.sequence) != (issuer, sequence):
-            return None
-        row = self.ledger.row_before(found)
-        if row is not None:
-            return row.credits
-        fold = ReceiptFold(issuer)
-        for entry in reversed(list(self.dag.ancestry(head, vertices_max=sequence))):
-            number = 0
-            if isinstance(entry.message, HelpReported):
-                announcement = self.dag.find(entry.message.announcement)
-                number = 0 if announcement is None else announcement.number
-                owed, credited = fold.credits.get(entry.message.helper, 0), fold.has_credited(number, entry.sequence)
-                ruling = validation.validate_help(entry.vertex, entry.message, get=self.dag.get, owed=owed, credited=credited)
-                if ruling is not ACCEPTED:
-                    return None
-            fold.fold(entry.sequence, entry.message, number)
-        return fold.credits
 
     # --- sync -----------------------------------------------------------------------------------------------
 

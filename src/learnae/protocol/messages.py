@@ -194,7 +194,7 @@ class ValidationCommitted:
     total: int
 
     def to_body(self) -> list[object]:
-        return [self.slice, self.total]
+        return [self.total, self.slice]  # Not in the order of a hashlist: no body fits two kinds.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,7 +350,7 @@ def _parse_checkpoint(body: Any) -> Message | None:
 
 def _parse_commitment(body: Any) -> Message | None:
     match body:
-        case [slice_cid, total] if is_cid(slice_cid) and _is_count(total, least=1):
+        case [total, slice_cid] if is_cid(slice_cid) and _is_count(total, least=1):
             return ValidationCommitted(slice=slice_cid, total=total)
     return None
 

@@ -16,12 +16,15 @@ from typing import Final
 
 from learnae.ids import Cid, PeerId, Wei, peer_text, short_name
 from learnae.protocol import events as ev
-from learnae.protocol.calls import RELAY_GAS_MAX, ChainView
+from learnae.protocol.auditor import Auditor
+from learnae.protocol.calls import RELAY_GAS_MAX, ChainView, Stage
 from learnae.protocol.cycle import RECORD_LOCAL, Phase, Said, WorkCycle
 from learnae.protocol.dao import DaoMember
 from learnae.protocol.lane import ControlLane, ControlStore, Received
 from learnae.protocol.messages import (
     REASON_CHARS_MAX,
+    AuditVerdict,
+    Checkpoint,
     DatasliceConsumed,
     Departed,
     HashlistPublished,
@@ -96,6 +99,8 @@ class Peer:
         self.tips = TipJar(
             rules=rules, budget_wei=Wei(settings.tips_budget_wei), next_number=self._next_number, wallet_of=self.dao.find_wallet
         )
+        self.auditor = Auditor(rules=rules, me=me, lane=self.lane, rng=rng, next_number=self._next_number)
+        self.dao.are_audits_over = self.auditor.is_settled
         self.connected: set[PeerId] = set()
         self._addresses: tuple[str, ...] = ()
         self._sync_at_s = 0.0
@@ -154,7 +159,7 @@ class Peer:
         for issuer in self.lane.dag.forks:
             self.cycle.market.drop_issuer(issuer)
         self.cycle.start(event.facts, event.records.get(RECORD_LOCAL))
-        effects = self._say(said, now_s)
+        effects = self._say([*said, *self.auditor.start(event.facts)], now_s)
         return [*effects, ev.SetTimer(ev.Timer.CYCLE, now_s), *self._set_sync(now_s + SYNC_EVERY_S, now_s, again=True)]
 
     def _stop(self, reason: str, now_s: float) -> list[ev.Effect]:
@@ -197,7 +202,7 @@ class Peer:
 
     def _compute_ms(self, now_s: float) -> int:
         """The time of vertices: the chain's, so that a peer with a wrong clock is heard like the others."""
-        return _to_ms(self.dao.compute_chain_time(now_s))
+        return int(1000 * self.dao.compute_chain_time(now_s))
 
     def _take_in(self, results: Sequence[Received], now_s: float) -> list[ev.Effect]:
         """Save what entered, then act on it."""
@@ -247,6 +252,12 @@ class Peer:
             case ClaimSigned() | BallotSigned() as signed:
                 self.dao.hear(issuer, signed, now_s)
                 return []
+            case HelpReported() if mine:
+                return self.auditor.keep_models(self.cycle.kept)
+            case Checkpoint(closing=True):
+                return self.auditor.on_row_closed(issuer, entry.vertex.cid)
+            case AuditVerdict(subject=subject):
+                return self.auditor.on_verdict(subject)
             case HelpReported(helper=helper, credits=credits, owed=owed) if helper == self.me:
                 values = {"event": "helped", "to": issuer, "credits": credits, "owed": owed}
                 return [ev.Tell(ev.Topic.HELP, f"helped {short_name(issuer)}: {credits} credits", values)]
@@ -276,7 +287,7 @@ class Peer:
             case HelpReported() as help:
                 values = {"event": "reported", "to": help.helper, "credits": help.credits, "owed": help.owed}
                 told = ev.Tell(ev.Topic.HELP, f"was helped by {short_name(help.helper)}: {help.credits} credits", values)
-                return [told, *self.tips.on_reported(help, entry.vertex.cid)]
+                return [told, *self.tips.on_reported(help, entry.vertex.cid), *self.auditor.keep_models(self.cycle.kept)]
             case DatasliceConsumed(slices=slices):
                 self.cycle.shelf.count_use(slices)
                 return self.sharing.fetch_more()
@@ -326,9 +337,10 @@ class Peer:
 
     def _answered(self, event: ev.Event, now_s: float) -> list[ev.Effect]:
         """An answer to something that the work cycle or the sharing of slices asked for."""
-        said = self.sharing.handle(event)
-        if said is not None:
-            return self._say(said, now_s)
+        for part in (self.sharing, self.auditor):
+            said = part.handle(event)
+            if said is not None:
+                return self._say(said, now_s)
         if self.dao.compute_phase(now_s) is Phase.CLOSED:
             self.cycle.abandon()
             return []
@@ -337,6 +349,7 @@ class Peer:
             return []
         if not self.dao.may_speak:
             said = [item for item in said if not isinstance(item, Message)]
+        said = [item for item in said if not self.auditor.forbids(item)]
         effects = self._say(said, now_s)
         if not self.cycle.is_busy:
             pause_s = IDLE_S if isinstance(event, ev.FetchFailed | ev.LearningFailed | ev.FileLost) else 0.0
@@ -356,6 +369,9 @@ class Peer:
         effects = self.dao.read(view, now_s)
         effects += self._say(self._introduce(), now_s)
         effects += self._say(self._close(now_s), now_s)
+        if view.stage is Stage.CLAIMING and self.dao.may_speak:
+            time_s = self.dao.compute_chain_time(now_s)
+            effects += self._say(self.auditor.step(view.beacon, connected=self.connected, time_s=time_s), now_s)
         if self.dao.may_speak and self.dao.needs_seal(now_s):
             effects += self._say([self.lane.compute_checkpoint(closing=False)], now_s)
         return effects + self.dao.settle(now_s)
@@ -368,7 +384,7 @@ class Peer:
         message = Joined(poid=bytes.fromhex(member.poid.contract[2:]), addresses=self._addresses)
         joined: list[Said] = [] if self._introduced == message else [message]
         proof = self.lane.find_unproved_fork()
-        return [*joined, *self.sharing.introduce(), *([] if proof is None else [proof])]
+        return [*joined, *self.sharing.introduce(), *self.auditor.introduce(), *([] if proof is None else [proof])]
 
     def _close(self, now_s: float) -> list[Said]:
         """End the own row when training is over: nothing after the closing checkpoint counts (section 6)."""
@@ -382,7 +398,3 @@ class Peer:
         if self.tips.owns(event.number):
             return self._say(self.tips.handle(event), now_s)
         return self.dao.answered(event, now_s)
-
-
-def _to_ms(now_s: float) -> int:
-    return int(now_s * 1000)

@@ -13,13 +13,16 @@ from typing import Final
 
 from learnae.ids import Cid, PeerId
 from learnae.protocol.messages import (
+    AuditVerdict,
     Checkpoint,
     DatasliceConsumed,
+    Finding,
     ForkProved,
     HashlistPublished,
     HelpReported,
     Message,
     ModelAnnounced,
+    ValidationCommitted,
     parse_message,
 )
 from learnae.protocol.rewards import compute_credits
@@ -72,7 +75,12 @@ def validate_alone(vertex: Vertex, message: Message | None, rules: SessionRules,
 
 def compute_dependencies(message: Message) -> tuple[Cid, ...]:
     """Vertices that a message refers to and that must be known before it can be judged."""
-    return (message.announcement,) if isinstance(message, HelpReported) else ()
+    match message:
+        case HelpReported(announcement=announcement):
+            return (announcement,)
+        case AuditVerdict(subject=subject):
+            return (subject,)
+    return ()
 
 
 def validate_place(vertex: Vertex, *, get: Callable[[Cid], Vertex | None], first_ms: int | None) -> Ruling:
@@ -140,6 +148,9 @@ def _find_impossible(message: Message, vertex: Vertex, rules: SessionRules) -> s
         case Checkpoint():
             if len(message.heads) > rules.members_max:
                 return f"a checkpoint of {len(message.heads)} logs, the session has at most {rules.members_max} members"
+        case ValidationCommitted() | AuditVerdict():
+            if not rules.audit_permille:
+                return "receipts are not audited in this session"
         case DatasliceConsumed():
             if len(message.slices) > rules.slices_per_cycle:
                 return f"{len(message.slices)} slices in one cycle, the session allows {rules.slices_per_cycle}"
@@ -188,6 +199,27 @@ def validate_help(
     if message.owed != owed + message.credits:
         return reject("the running total does not add up")
     return ACCEPTED
+
+
+def validate_measured(message: HelpReported, commitment: ValidationCommitted | None) -> Ruling:
+    """Rule 11d: where receipts are audited, a receipt was measured on what its issuer committed before it."""
+    if commitment is None or commitment.total != message.total:
+        return reject("not measured on what its issuer committed for audits")
+    return ACCEPTED
+
+
+def validate_verdict(vertex: Vertex, message: AuditVerdict, *, get: Callable[[Cid], Vertex | None]) -> Ruling:
+    """Rule 14: a verdict names a receipt in which its issuer has no part, or, if it says late, the end of another's row."""
+    subject = get(message.subject)
+    said = None if subject is None else parse_message(subject.kind, subject.body)
+    if subject is None or subject.issuer == vertex.issuer:
+        return reject("a verdict in an own cause")
+    match said:
+        case HelpReported(helper=helper) if message.finding is not Finding.LATE:
+            return reject("a verdict in an own cause") if helper == vertex.issuer else ACCEPTED
+        case Checkpoint(closing=True) if message.finding is Finding.LATE:
+            return ACCEPTED
+    return reject("a verdict on what cannot be audited")
 
 
 def validate_signed(

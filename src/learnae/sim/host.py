@@ -30,6 +30,7 @@ class Host:
     records: dict[str, bytes] = field(default_factory=dict)
     files: dict[Cid, bytes] = field(default_factory=dict)
     pins: set[Cid] = field(default_factory=set)
+    opened: dict[Cid, set[PeerId]] = field(default_factory=dict)  # files that are not public, and who may have them
     timers: dict[Timer, float] = field(default_factory=dict)
     finished: bool = False
     fault: str = ""
@@ -41,6 +42,10 @@ class Host:
             oldest = next((known for known in self.files if known not in self.pins and known != cid), None)
             if oldest is not None:
                 del self.files[oldest]
+
+    def gives(self, cid: Cid, peer: PeerId) -> bool:
+        """Whether this machine has a file and gives it to that peer."""
+        return cid in self.files and (cid not in self.opened or peer in self.opened[cid])
 
     def crash(self) -> None:
         """Stop at once: memory, timers and answers under way are gone."""

@@ -65,6 +65,7 @@ class Scenario:
     policy: str = "paired"
     reward_rule: str = "budgeted"
     reward_mode: str = "dao"
+    audit_permille: int = 0  # of a thousand receipts (docs/audits.md)
 
     @property
     def training_s(self) -> int:
@@ -100,6 +101,7 @@ class Scenario:
             voting_ends_s=training_ends_s + CLAIMING_S + VOTING_S,
             final_s=self.final_s,
             reject_quorum_permille=200,
+            audit_permille=self.audit_permille,
         )
 
 
@@ -113,6 +115,7 @@ _ALL = (
     Scenario(name="churn", about="half of the peers crash once and come back", churn=0.5),
     Scenario(name="storm", about="loss, a partition, churn and a silent peer at once",
              link=Link(loss=0.3, delay_max_s=0.6), partitions=(Partition(from_s=12, to_s=22),), churn=0.3, silent=1),
+    Scenario(name="audited", about="one receipt in ten is measured again by others", audit_permille=100, link=Link(loss=0.1)),
     Scenario(name="tips", about="direct micropayments instead of the DAO (4.3)", reward_mode="tips", silent=1),
 )  # fmt: skip
 

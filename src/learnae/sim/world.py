@@ -256,6 +256,10 @@ class World:
                 host.pins.discard(cid)
             case ev.ShareSlices() | ev.ReadHashlist():
                 self._share(host, effect)
+            case ev.StoreValidation() | ev.RecountReceipt():
+                self._audit(host, effect)
+            case ev.OpenFile(cid=cid, peers=peers):
+                host.opened.setdefault(cid, set()).update(peers)
             case ev.TrainModel() | ev.AverageModels() | ev.EvaluateModel():
                 self._learn(host, effect)
             case ev.SignCall(number=number, call=call):
@@ -287,19 +291,23 @@ class World:
 
     def _fetch(self, host: Host, fetch: ev.FetchFile) -> None:
         content = host.files.get(fetch.cid)
-        delay_s = 0.0
+        delay_s, failed_after_s = 0.0, 0.0
         for provider in () if content is not None else fetch.providers:
             other = self.hosts[self.index_of[provider]]
-            if other.peer is not None and self._reaches(host, other) and fetch.cid in other.files:
+            if other.peer is not None and self._reaches(host, other) and other.gives(fetch.cid, host.name):
                 content = other.files[fetch.cid]
                 delay_s = 2 * self._draw_delay_s() + len(content) / self.scenario.link.bandwidth_bytes_s
                 break
+            asked = other.peer is not None and self._reaches(host, other)
+            failed_after_s = max(failed_after_s, 2 * self.scenario.link.delay_max_s if asked else FETCH_TIMEOUT_S)
         if content is None:
-            self._push(host, FETCH_TIMEOUT_S, ev.FetchFailed(fetch.number, "none of its providers could be reached"))
+            self._push(host, failed_after_s, ev.FetchFailed(fetch.number, "none of its providers could give it"))
         elif len(content) > fetch.bytes_max:
             self._push(host, delay_s, ev.FetchFailed(fetch.number, "larger than announced"))
         else:
             host.store(fetch.cid, content)
+            if not fetch.public:
+                host.opened.setdefault(fetch.cid, set())
             self._push(host, delay_s, ev.FileFetched(fetch.number))
 
     def _share(self, host: Host, effect: ev.ShareSlices | ev.ReadHashlist) -> None:
@@ -340,6 +348,23 @@ class World:
                 evaluation = learner.evaluate(files[effect.model], reference=reference)
                 event = ev.ModelEvaluated(effect.number, len(files[effect.model]), evaluation)
         self._push(host, step_s, event)
+
+    def _audit(self, host: Host, effect: ev.StoreValidation | ev.RecountReceipt) -> None:
+        learner, files = host.learner, host.files
+        event: ev.Event
+        if isinstance(effect, ev.StoreValidation):
+            content, total = learner.read_validation(effect.salt)
+            cid = self._keep(host, content)
+            host.opened[cid] = set()
+            event = ev.ValidationStored(effect.number, cid, total)
+        else:
+            names = (effect.before, effect.after, effect.remote, effect.validation)
+            missing = next((cid for cid in names if cid not in files), None)
+            if missing is not None:
+                event = ev.FileLost(effect.number, missing)
+            else:
+                event = ev.ReceiptRecounted(effect.number, learner.recount(*(files[cid] for cid in names)))
+        self._push(host, 2 * EVALUATE_SHARE * self.scenario.cycle_s, event)
 
     def _store(self, host: Host, model: bytes) -> Cid:
         cid = compute_cid(model)
