@@ -113,14 +113,14 @@ class Machine:
 class Bed:
     """A session over a memory network and a memory chain. Make it inside of trio."""
 
-    def __init__(self, folder: Path, *, training_s: int = 5, learner: PlainLearner | None = None, seed: int = 1) -> None:
+    def __init__(self, folder: Path, *, training_s: int = 5, learner: PlainLearner | None = None, seed: int = 1, audit_permille: int = 0) -> None:
         self.clock = Clock()
         self.folder = folder
         self.ledger = MemoryLedger(lambda: int(self.clock()))
         self.hub = MemoryHub()
         self.machines: dict[str, Machine] = {}
         self.initial = (learner or SyntheticLearner(0)).initial_model(seed)
-        self.rules = _make_rules(self.initial, training_s=training_s)
+        self.rules = _make_rules(self.initial, training_s=training_s, audit_permille=audit_permille)
         self.session = Address("")
 
     async def open(self) -> None:
@@ -210,9 +210,10 @@ def run_fast(job: Callable[[], Awaitable[None]], *, rate: float = 16.0) -> None:
     trio.run(job, clock=MockClock(rate=rate))
 
 
-def _make_rules(initial: bytes, *, training_s: int) -> SessionRules:
+def _make_rules(initial: bytes, *, training_s: int, audit_permille: int) -> SessionRules:
     funding_ends_s = EPOCH_S + 2
     training_ends_s = funding_ends_s + training_s
+    claiming_ends_s = training_ends_s + (20 if audit_permille else 2)
     return SessionRules(
         name="three in one process",
         codename="three",
@@ -236,8 +237,9 @@ def _make_rules(initial: bytes, *, training_s: int) -> SessionRules:
         starts_s=EPOCH_S - 60,
         funding_ends_s=funding_ends_s,
         training_ends_s=training_ends_s,
-        claiming_ends_s=training_ends_s + 2,
-        voting_ends_s=training_ends_s + 4,
+        claiming_ends_s=claiming_ends_s,
+        voting_ends_s=claiming_ends_s + 2,
         final_s=1,
         reject_quorum_permille=200,
+        audit_permille=audit_permille,
     )

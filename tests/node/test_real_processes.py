@@ -19,7 +19,7 @@ from learnae.tangle.vertex import Vertex
 from tests.node.bed import fold_ledger, read_vertices
 
 NAMES = ("ada", "ben", "cleo")
-STAGES = {"funding": 16, "training": 13, "final": 4, "claiming": 6, "voting": 6}
+STAGES = {"funding": 16, "training": 16, "final": 4, "claiming": 10, "voting": 6}
 PASSWORD_FILE = "password"
 ETHER = 10**18
 
@@ -78,7 +78,7 @@ def test_three_processes__train_settle_and_survive_a_kill(tmp_path: Path, actors
         return [*data, *place, *([] if name == "ada" else ["--listen", "/ip4/127.0.0.1/tcp/0"])]
 
     stages = [part for stage, seconds in STAGES.items() for part in (f"--{stage}", f"{seconds}s")]
-    run_command(["session", "new", "--name", "three", "--members-max", "3", *own("ada"), *stages])
+    run_command(["session", "new", "--name", "three", "--members-max", "3", "--audit", "0.2", *own("ada"), *stages])
     ticket = decode_ticket((folders["ada"] / "ticket.txt").read_text())
     peers = {name: Actor(name, folder) for name, folder in folders.items()}
     actors.extend(peers.values())
@@ -108,6 +108,8 @@ def test_three_processes__train_settle_and_survive_a_kill(tmp_path: Path, actors
     calls = [json.loads(line) for folder in folders.values() for line in (folder / "progress.jsonl").read_text().splitlines()]
     relayed = [line["members"] for line in calls if line.get("call") in ("ClaimBatch", "CastGrouped") and line["event"] == "call"]
     assert relayed and max(relayed) >= 2, "one node sent what several had signed"
+    findings = [line["finding"] for line in calls if line.get("event") == "audited"]
+    assert findings and set(findings) == {"upheld"}, "honest receipts hold when real models are measured again elsewhere"
     for name, folder in folders.items():
         check_canaries(folder, find_secrets(keys[name], password))
     assert json.loads((folders["cleo"] / "status.json").read_text())["state"] == "stopped"
