@@ -40,12 +40,6 @@ contract SessionMembersTest is Bed {
         session.join{value: DEPOSIT + 1}(address(this));
     }
 
-    function test_join__asks_for_a_proof_that_exists() public {
-        vm.deal(address(this), DEPOSIT);
-        vm.expectRevert(abi.encodeWithSelector(Session.NotAContract.selector, _wallet(9)));
-        session.join{value: DEPOSIT}(_wallet(9));
-    }
-
     function test_join__twice_is_refused() public {
         _join(0);
         vm.deal(_wallet(0), DEPOSIT);
