@@ -55,9 +55,14 @@ def look(relay: Relay, view: ChainView, now_s: float, *, expected: int = len(PEE
 def make_relays(view: ChainView, *, gas_max: int = GAS) -> dict[PeerId, Relay]:
     """One relayer of each member, all with the same view, in the order of their turns."""
     relays = {member.poid.peer_id: Relay(RULES, member.poid.peer_id, gas_max) for member in view.members}
+    membership = judge_members(view.members)
     for relay in relays.values():
         look(relay, view, T0)
-    return dict(sorted(relays.items(), key=lambda entry: entry[1]._turn))
+    return dict(sorted(relays.items(), key=lambda entry: entry[1]._compute_turn(membership)))
+
+
+def turn_of(peer: PeerId, view: ChainView) -> int:
+    return list(make_relays(view)).index(peer)
 
 
 def hear_claims(relays: dict[PeerId, Relay], peers: Sequence[PeerId] = PEERS, *, at_s: float = T0) -> None:
@@ -88,7 +93,6 @@ def test_turns__usually_one_node_sends_and_the_next_takes_over_after_a_while() -
     hear_claims(relays)
 
     for turn, relay in enumerate(relays.values()):
-        assert relay._turn == turn
         if turn:
             assert look(relay, CLAIMING, T0 + turn * PATIENCE_S - 0.01) is None
         assert wallets(look(relay, CLAIMING, T0 + turn * PATIENCE_S)) == wallets_of(*PEERS)
@@ -106,13 +110,13 @@ def test_turns__go_around_with_each_group_that_got_on_the_chain() -> None:
 def test_turns__begin_anew_when_the_chain_moved() -> None:
     """What others brought there meanwhile is not paid for twice, and who was waiting waits for the new first one."""
     moved = replace(CLAIMING, claims=(make_claim(0, 7), make_claim(1, 7)))
-    peer = next(peer for peer in PEERS if make_relays(CLAIMING)[peer]._turn and make_relays(moved)[peer]._turn)
+    peer = next(peer for peer in PEERS if turn_of(peer, CLAIMING) and turn_of(peer, moved))
     relay = make_relays(CLAIMING)[peer]
     hear_claims({peer: relay})
-    moved_s = T0 + relay._turn * PATIENCE_S
+    moved_s = T0 + turn_of(peer, CLAIMING) * PATIENCE_S
     assert look(relay, moved, moved_s) is None, "it would have been its turn"
 
-    turn_s = moved_s + relay._turn * PATIENCE_S
+    turn_s = moved_s + turn_of(peer, moved) * PATIENCE_S
     assert look(relay, moved, turn_s - 0.01) is None
     assert wallets(look(relay, moved, turn_s)) == wallets_of(*PEERS[2:])
 
@@ -194,6 +198,8 @@ def test_junk__is_offered_twice_and_not_again_at_once() -> None:
         now_s += 0.5
 
     assert len(offered) == relaying.TRIES_MAX and offered[1] - offered[0] >= 2 * PATIENCE_S
+    first.hear(PEERS[3], claim(), now_s=now_s)
+    assert wallets(look(first, CLAIMING, now_s + COLLECT_S)) == wallets_of(PEERS[3])
 
 
 # --- gas ------------------------------------------------------------------------------------------------------------
@@ -244,3 +250,14 @@ def test_budget__counts_before_the_transaction_goes_out_and_survives_a_restart()
     assert back.gas_spent == first.gas_spent == compute_group_gas(group)
     first.answered(group, gas_used=123_456, done=True)
     assert first.gas_spent == 123_456 and (first.claims_sent, first.ballots_sent) == (6, 0)
+
+
+def test_relay__looks_again_when_something_new_was_heard() -> None:
+    """When all that was heard is on the chain it rests, until there is more."""
+    view = replace(CLAIMING, claims=(make_claim(0, 7),))
+    first = next(iter(make_relays(view).values()))
+    first.hear(PEERS[0], claim(), now_s=T0)
+    assert look(first, view, T0 + 10) is None
+
+    first.hear(PEERS[3], claim(), now_s=T0 + 20)
+    assert wallets(look(first, view, T0 + 20 + COLLECT_S)) == wallets_of(PEERS[3])

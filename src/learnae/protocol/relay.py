@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -80,7 +80,8 @@ class Relay:
     _ballots: dict[PeerId, _Item] = field(default_factory=dict)
     _progress: tuple[Stage, int] = (Stage.FUNDING, 0)  # the stage, and how many of its items are on the chain
     _moved_at_s: float = 0.0  # when that changed
-    _turn: int = 0  # this node's place in the order since then
+    _turn: int | None = None  # this node's place in the order since then, once it was needed
+    _done: tuple[Stage, int, int] | None = None  # progress and number of items heard when nothing was left to send
 
     def hear(self, peer: PeerId, message: ClaimSigned | BallotSigned, *, now_s: float) -> None:
         """Take what a member signed; the first of each kind counts. `now_s`: this node's clock, of which only differences count."""
@@ -101,20 +102,28 @@ class Relay:
         """
         if view.stage not in (Stage.CLAIMING, Stage.VOTING):
             return None
-        on_chain = {claim.index for claim in view.claims} if view.stage is Stage.CLAIMING else view.ballots
-        if self._progress != (view.stage, len(on_chain)):
-            self._progress, self._moved_at_s = (view.stage, len(on_chain)), now_s
-            self._turn = self._compute_turn(membership)
-        waiting = self._find_waiting(view, membership, on_chain, now_s)
-        if not waiting or now_s < self._compute_turn_s(view.stage, waiting, missing=expected - len(on_chain)):
+        heard = self._claims if view.stage is Stage.CLAIMING else self._ballots
+        there = len(view.claims) if view.stage is Stage.CLAIMING else len(view.ballots)
+        if self._progress != (view.stage, there):
+            self._progress, self._moved_at_s, self._turn = (view.stage, there), now_s, None
+        if self._done == (*self._progress, len(heard)):
+            return None  # All that was heard is there: nothing to look through again until something changes.
+        waiting = self._find_waiting(view, membership, heard, now_s)
+        if not waiting:
+            paused = any(now_s < item.retry_at_s and item.tries < TRIES_MAX for item in heard.values())
+            self._done = None if paused else (*self._progress, len(heard))
+            return None
+        if now_s < self._compute_turn_s(membership, waiting, missing=expected - there):
             return None
         return self._build(membership, waiting)
 
-    def _find_waiting(self, view: ChainView, membership: Membership, on_chain: Set[int], now_s: float) -> dict[PeerId, _Item]:
+    @staticmethod
+    def _find_waiting(view: ChainView, membership: Membership, heard: Mapping[PeerId, _Item], now_s: float) -> dict[PeerId, _Item]:
         """What was heard, could be counted and is not on the chain; not what this node offered a moment ago, or in vain."""
         claimed = {claim.index for claim in view.claims}
+        on_chain = claimed if view.stage is Stage.CLAIMING else view.ballots
         waiting = {}
-        for peer, item in (self._claims if view.stage is Stage.CLAIMING else self._ballots).items():
+        for peer, item in heard.items():
             member = membership.by_peer.get(peer)
             if member is None or member.index in on_chain or item.tries >= TRIES_MAX or now_s < item.retry_at_s:
                 continue
@@ -123,9 +132,12 @@ class Relay:
             waiting[peer] = item
         return waiting
 
-    def _compute_turn_s(self, stage: Stage, waiting: Mapping[PeerId, _Item], *, missing: int) -> float:
+    def _compute_turn_s(self, membership: Membership, waiting: Mapping[PeerId, _Item], *, missing: int) -> float:
         """When this node's turn comes: the first one's after a time of collecting, unless there is nothing left to wait for."""
+        stage, _ = self._progress
         collect_s, patience_s = self._compute_times(stage)
+        if self._turn is None:
+            self._turn = self._compute_turn(membership)
         heard_s = min(item.heard_s for item in waiting.values())
         full = len(waiting) >= min(missing, CLAIMS_PER_GROUP_MAX if stage is Stage.CLAIMING else BALLOTS_PER_GROUP_MAX)
         return max(self._moved_at_s, heard_s + (0.0 if full else collect_s)) + self._turn * patience_s
