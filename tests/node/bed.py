@@ -113,7 +113,9 @@ class Machine:
 class Bed:
     """A session over a memory network and a memory chain. Make it inside of trio."""
 
-    def __init__(self, folder: Path, *, training_s: int = 5, learner: PlainLearner | None = None, seed: int = 1, audit_permille: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *, training_s: int = 5, learner: PlainLearner | None = None, seed: int = 1, audit_permille: int = 0
+    ) -> None:
         self.clock = Clock()
         self.folder = folder
         self.ledger = MemoryLedger(lambda: int(self.clock()))

@@ -56,7 +56,7 @@ def check_privacy(bed: Bed) -> None:
         assert commitment is not None
         assert machine.blocks.get_block(commitment.slice) is not None, "its owner keeps it"
         holders = [other.blocks for other in bed.machines.values() if other.blocks.has_block(commitment.slice)]
-        assert 2 <= len(holders) and all(is_hidden(blocks, commitment.slice) for blocks in holders)
+        assert len(holders) >= 2 and all(is_hidden(blocks, commitment.slice) for blocks in holders)
 
 
 def is_hidden(blocks: MemoryBlocks, cid: bytes) -> bool:

@@ -20,7 +20,6 @@ from learnae.protocol.lane import ControlLane
 from learnae.protocol.measures import TaskFacts
 from learnae.protocol.messages import AuditVerdict, Finding, HelpReported, Message, ValidationCommitted
 from learnae.protocol.rules import SessionRules
-from learnae.protocol.settlement import compute_part
 from learnae.protocol.validation import compute_model_bytes_max
 
 TRIES_MAX: Final = 4  # About a second apart: the reporter may see the beacon a little later than its jurors.
@@ -103,8 +102,12 @@ class Auditor:
 
     # --- once the beacon is known ---------------------------------------------------------------------------
 
-    def step(self, beacon: bytes | None, *, connected: Collection[PeerId], time_s: float) -> list[Said]:
-        """Draw from rows that are closed, open the own file to who must see it, and go on with the next duty. `time_s`: the chain's."""
+    def step(self, beacon: bytes | None, *, connected: Collection[PeerId], is_late: bool) -> list[Said]:
+        """Draw from rows that are closed, open the own file to who must see it, and go on with the next duty.
+
+        Args:
+            is_late: `TRIES_BY_PERMILLE` of the claiming stage are over.
+        """
         book = self._lane.audits
         if book is None:
             return []
@@ -113,7 +116,7 @@ class Auditor:
             return []
         self._beacon = beacon
         self._connected = tuple(sorted(connected))
-        self._is_late = time_s >= compute_part(self._rules.training_ends_s, self._rules.claiming_ends_s, TRIES_BY_PERMILLE)
+        self._is_late = is_late
         said: list[Said] = []
         for reporter in sorted(self._lane.members):
             if self._lane.ledger.is_closed(reporter):

@@ -14,12 +14,13 @@ from learnae.protocol.audits import SETTLED_BY_PERMILLE
 from learnae.protocol.calls import Call, CastBallot, CastGrouped, ChainView, Claim, ClaimBatch, Signable, Stage, SubmitClaim
 from learnae.protocol.committed import Known, compute_known, compute_rows, compute_rows_at
 from learnae.protocol.cycle import Phase
+from learnae.protocol.deadlines import compute_deadlines
 from learnae.protocol.identity import Membership, judge_members
 from learnae.protocol.lane import ControlLane
 from learnae.protocol.relay import Group, Relay
 from learnae.protocol.rewards import Rows
 from learnae.protocol.rules import SessionRules
-from learnae.protocol.settlement import KNOWN_BY_PERMILLE, Books, Settlement, compute_part
+from learnae.protocol.settlement import KNOWN_BY_PERMILLE, Books, Settlement
 from learnae.protocol.signed import BallotSigned, ClaimSigned, to_vertex_cid
 
 RECORD_SETTLEMENT = "settlement"
@@ -74,13 +75,13 @@ class DaoMember:
 
     def compute_phase(self, now_s: float) -> Phase:
         """What the work cycle may do now."""
-        rules, view = self._rules, self.view
+        rules, view, ends_s = self._rules, self.view, self.settlement.deadlines.training_ends_s
         time_s = self.compute_chain_time(now_s)
         if view is None or time_s < rules.funding_ends_s:
             return Phase.WAITING
-        if time_s >= rules.training_ends_s or view.stage in (Stage.REFUNDED, Stage.RELEASED):
+        if time_s >= ends_s or view.stage in (Stage.REFUNDED, Stage.RELEASED):
             return Phase.CLOSED
-        return Phase.TRAINING if time_s < rules.training_ends_s - rules.final_s else Phase.FINAL
+        return Phase.TRAINING if time_s < ends_s - rules.final_s else Phase.FINAL
 
     # --- views of the chain ---------------------------------------------------------------------------------
 
@@ -89,6 +90,7 @@ class DaoMember:
         if self.view is None or view.time_s != self.view.time_s:
             self._view_at_s = now_s
         before, self.view = self.view, view
+        self.settlement.deadlines = compute_deadlines(self._rules, view)
         effects: list[ev.Effect] = []
         if before is None or before.members != view.members:
             effects += self._members_changed(view)
@@ -123,7 +125,7 @@ class DaoMember:
             return False
         time_s = self.compute_chain_time(now_s)
         known_by = SETTLED_BY_PERMILLE if self._rules.audit_permille else KNOWN_BY_PERMILLE
-        known_by_s = compute_part(self._rules.training_ends_s, self._rules.claiming_ends_s, known_by)
+        known_by_s = self.settlement.deadlines.compute_part_s(Stage.CLAIMING, known_by)
         if self._least is None and (books.closed or time_s >= known_by_s):
             self._least = compute_known(self._lane)
         return self.settlement.needs_seal(self.view, self.membership, books, now_s=time_s)

@@ -16,7 +16,7 @@ from typing import Final
 
 from learnae.ids import Cid, PeerId, Wei, peer_text, short_name
 from learnae.protocol import events as ev
-from learnae.protocol.auditor import Auditor
+from learnae.protocol.auditor import TRIES_BY_PERMILLE, Auditor
 from learnae.protocol.calls import RELAY_GAS_MAX, ChainView, Stage
 from learnae.protocol.cycle import RECORD_LOCAL, Phase, Said, WorkCycle
 from learnae.protocol.dao import DaoMember
@@ -370,8 +370,8 @@ class Peer:
         effects += self._say(self._introduce(), now_s)
         effects += self._say(self._close(now_s), now_s)
         if view.stage is Stage.CLAIMING and self.dao.may_speak:
-            time_s = self.dao.compute_chain_time(now_s)
-            effects += self._say(self.auditor.step(view.beacon, connected=self.connected, time_s=time_s), now_s)
+            is_late = self.dao.compute_chain_time(now_s) >= self.dao.settlement.deadlines.compute_part_s(view.stage, TRIES_BY_PERMILLE)
+            effects += self._say(self.auditor.step(view.beacon, connected=self.connected, is_late=is_late), now_s)
         if self.dao.may_speak and self.dao.needs_seal(now_s):
             effects += self._say([self.lane.compute_checkpoint(closing=False)], now_s)
         return effects + self.dao.settle(now_s)

@@ -27,6 +27,7 @@ from learnae.protocol.calls import (
     Tally,
     Withdraw,
 )
+from learnae.protocol.deadlines import Deadlines, compute_deadlines
 from learnae.protocol.identity import Membership
 from learnae.protocol.rewards import REWARD_RULES, Rows
 from learnae.protocol.rules import SessionRules
@@ -56,11 +57,6 @@ class Books:
     evidence: bytes  # 32 bytes: the digest of this peer's newest checkpoint, from which its claim follows
     missing_evidence: bool  # some claim commits a checkpoint that is not here yet
     read_claimed: Callable[[Claim], Rows | None] = lambda claim: None  # the ledger that a claim commits; None: not acceptable
-
-
-def compute_part(from_s: int, to_s: int, permille: int) -> float:
-    """The time when so much of a stage is over."""
-    return from_s + (to_s - from_s) * permille / 1000
 
 
 def compute_expected_points(rules: SessionRules, rows: Rows, membership: Membership) -> dict[PeerId, int]:
@@ -111,7 +107,11 @@ class Settlement:
     pending: bool = False
     failures: int = 0
     retry_at_s: float = 0.0
+    deadlines: Deadlines = field(init=False)  # as the chain had them when it was read last
     _stage_since: dict[Stage, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.deadlines = compute_deadlines(self.rules, None)
 
     def step(self, view: ChainView, membership: Membership, books: Books | None, *, now_s: float) -> Call | None:
         """The next call, or None. `books` are needed while claiming and voting; `now_s` estimates the chain's time."""
@@ -144,11 +144,9 @@ class Settlement:
 
     def _is_late(self, stage: Stage, permille: int, now_s: float) -> bool:
         """Whether so much of a stage is over, and this peer has followed the chain for a part of it."""
-        rules = self.rules
-        ends_s = (rules.training_ends_s, rules.claiming_ends_s, rules.voting_ends_s)
-        from_s, to_s = ends_s[:2] if stage is Stage.CLAIMING else ends_s[1:]
+        from_s, to_s = self.deadlines.compute_span(stage)
         heard_s = self._stage_since.get(stage, now_s) + (to_s - from_s) * CATCH_UP_PERMILLE / 1000
-        return now_s >= max(heard_s, compute_part(from_s, to_s, permille))
+        return now_s >= max(heard_s, self.deadlines.compute_part_s(stage, permille))
 
     def needs_seal(self, view: ChainView, membership: Membership, books: Books, *, now_s: float) -> bool:
         """Whether the checkpoint that the claim will commit must be said now, right before the claim is computed."""
@@ -187,10 +185,8 @@ class Settlement:
 
     def is_own_due(self, call: Signable, *, now_s: float) -> bool:
         """Whether this member must send its claim or ballot itself, because relayers did not."""
-        rules = self.rules
-        ends_s = (rules.training_ends_s, rules.claiming_ends_s, rules.voting_ends_s)
-        from_s, to_s = ends_s[:2] if isinstance(call, SubmitClaim) else ends_s[1:]
-        return now_s >= compute_part(from_s, to_s, OWN_BY_PERMILLE)
+        stage = Stage.CLAIMING if isinstance(call, SubmitClaim) else Stage.VOTING
+        return now_s >= self.deadlines.compute_part_s(stage, OWN_BY_PERMILLE)
 
     def _collect(self, view: ChainView, member: Member, *, waited_s: float) -> Call | None:
         due = {wallet for wallet, amount in (view.due_wei or {}).items() if amount > 0}
