@@ -27,6 +27,7 @@ KEEPERS = {
     "eth_tester": ("backends",),
     "eth": ("backends",),
     "sqlite3": ("backends",),
+    "distributed": ("lab",),
 }
 
 

@@ -367,9 +367,9 @@ class MissingExtraError(LearnaeError):
     """A part of learnae that was not installed is needed."""
 
     def __init__(self, module: str) -> None:
-        super().__init__(
-            f"the Python package {module!r} is not installed, but this command needs it; install learnae[demo] to have everything"
-        )
+        root = module.partition(".")[0]
+        extra = "learnae[cluster]" if root in ("dask", "distributed") else "learnae[demo] to have everything"
+        super().__init__(f"the Python package {module!r} is not installed, but this command needs it; install {extra}")
 
 
 class DemoError(LearnaeError):

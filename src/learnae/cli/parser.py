@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from learnae import __version__
 from learnae.cli.dao.parser import DEFAULT_RPC, add_dao_commands, add_endpoint_options
+from learnae.cli.lab_commands import add_lab
 from learnae.cli.sensor_parser import add_sensor_commands
 from learnae.protocol.calls import RELAY_GAS_MAX
 
@@ -63,6 +64,7 @@ def build_parser(runs: dict[str, Run]) -> argparse.ArgumentParser:
     faucet.add_argument("--rpc", default=DEFAULT_RPC, metavar="URL", help=f"Ethereum endpoint (default {DEFAULT_RPC})")
     _add_sim(commands, add)
     _add_paper(add("paper", "Do the paper's experiments (section 7) again and compare with what it published."))
+    add_lab(commands, add)
     add_dao_commands(commands, add)
     add_sensor_commands(commands, add)
     task = commands.add_parser("task", help="Check a task file.")

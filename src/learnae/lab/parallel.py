@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import active_children, get_context
 from typing import Final, TypeVar
 
@@ -39,11 +40,18 @@ def map_parallel(
         yield from map(function, arguments)
         return
     size = chunk or max(1, len(arguments) // (processes * CHUNKS_PER_PROCESS))
+    with open_pool(processes) as pool:
+        yield from pool.map(function, arguments, chunksize=size)
+
+
+@contextmanager
+def open_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """New processes for the length of a block; if it is left by an exception, their work is broken off."""
     others = set(active_children())
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_ignore_interrupts)
     is_complete = False
     try:
-        yield from pool.map(function, arguments, chunksize=size)
+        yield pool
         is_complete = True
     finally:
         if not is_complete:

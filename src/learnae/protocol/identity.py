@@ -10,9 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
-from learnae.ids import PeerId, peer_text
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
+
+from learnae.ids import Address, PeerId, peer_text
 from learnae.protocol.calls import Member
+
+PEER_DOMAIN: Final = b"learnae/poid/1\n"
+
+
+def compute_peer_message(wallet: Address, chain_id: int) -> bytes:
+    """What the peer's Ed25519 key signs: domain, chain id (32 bytes), wallet (20 bytes)."""
+    return PEER_DOMAIN + chain_id.to_bytes(32, "big") + bytes.fromhex(wallet[2:])
+
+
+def is_signed_by_peer(peer_id: PeerId, wallet: Address, chain_id: int, signature: bytes) -> bool:
+    """Whether the peer itself bound its id to this wallet; without that anybody could front-run its record (4.4)."""
+    try:
+        VerifyKey(bytes(peer_id)).verify(compute_peer_message(wallet, chain_id), signature)
+    except (BadSignatureError, ValueError):
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

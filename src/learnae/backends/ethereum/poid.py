@@ -17,21 +17,14 @@ from eth_keys.datatypes import Signature
 from eth_keys.exceptions import BadSignature
 from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
-from nacl.exceptions import BadSignatureError
-from nacl.signing import VerifyKey
 
 from learnae.backends.ethereum.abi import checksum, poid_abi
 from learnae.backends.ethereum.wallet import WalletKey
 from learnae.ids import Address, PeerId, peer_text
 from learnae.protocol.calls import PoidRecord
+from learnae.protocol.identity import compute_peer_message, is_signed_by_peer
 
-PEER_DOMAIN: Final = b"learnae/poid/1\n"
 _ADDRESS_BYTES: Final = 20
-
-
-def compute_peer_message(wallet: Address, chain_id: int) -> bytes:
-    """What the peer's Ed25519 key signs: domain, chain id (32 bytes), wallet (20 bytes)."""
-    return PEER_DOMAIN + chain_id.to_bytes(32, "big") + bytes.fromhex(wallet[2:])
 
 
 def compute_wallet_text(peer_id: PeerId, chain_id: int) -> str:
@@ -91,11 +84,7 @@ def _find_fault(fields: Mapping[str, bytes], peer_id: PeerId, wallet: Address, c
         return "its fields are out of range"
     if keccak(public_key)[-_ADDRESS_BYTES:] != bytes.fromhex(wallet[2:]):
         return "its public key is not the wallet's"
-    try:
-        VerifyKey(bytes(peer_id)).verify(
-            compute_peer_message(wallet, chain_id), fields["peerSignatureR"] + fields["peerSignatureS"]
-        )
-    except (BadSignatureError, ValueError):
+    if not is_signed_by_peer(peer_id, wallet, chain_id, fields["peerSignatureR"] + fields["peerSignatureS"]):
         return "the peer did not sign it"
     parity = fields["walletSignatureV"][-1] - 27
     message = encode_defunct(text=compute_wallet_text(peer_id, chain_id))
