@@ -9,6 +9,7 @@ import pytest
 
 from learnae.protocol import events as ev
 from learnae.protocol.calls import CastBallot, ChainView, Signable, Stage, SubmitClaim
+from learnae.protocol.cycle import Phase
 from learnae.protocol.peer import PeerSettings
 from learnae.protocol.relay import compute_group_gas
 from learnae.protocol.settlement import OWN_BY_PERMILLE
@@ -208,3 +209,16 @@ def test_strangers__are_not_relayed() -> None:
     hear_ballots(player, "nobody")
 
     assert not player.peer.dao.relay.has_signed(make_peer_id("nobody"), Stage.VOTING)
+
+
+def test_training__goes_on_while_its_end_is_put_off() -> None:
+    """5.2: a proposal that passed moves the end of training, and the row is closed at the new end only."""
+    player, moved = make_player(), TRAINING_ENDS_S + 500
+    assert find_all(look(player, Stage.TRAINING, TRAINING_ENDS_S + 1, training_ends_s=moved), ev.PublishVertex) == []
+    assert player.peer.dao.compute_phase(player.now_s) is Phase.TRAINING
+    assert player.peer.dao.compute_phase(moved - 99) is Phase.FINAL
+
+    closing = look(player, Stage.CLAIMING, moved + 1, training_ends_s=moved, claiming_ends_s=CLAIMING_ENDS_S + 500)
+
+    assert len(find_all(closing, ev.PublishVertex)) == 1
+    assert player.peer.dao.compute_phase(player.now_s) is Phase.CLOSED

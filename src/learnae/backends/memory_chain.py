@@ -128,6 +128,8 @@ class MemoryChain:
             paid_wei={seat.wallet: Wei(ledger.paid.get((session, seat.wallet), 0)) for seat in fund.seats},
             due_wei={seat.wallet: fund.compute_due(seat.wallet, now_s) for seat in fund.seats} if closed else None,
             beacon=self._ledger.read_beacon(session),
+            training_ends_s=fund.training_ends_s,
+            claiming_ends_s=fund.claiming_ends_s,
             voting_ends_s=fund.voting_ends_s,
         )
 

@@ -332,6 +332,6 @@ class Node:
                     "gas_max": dao.relay.gas_max,
                 },
                 "stored_bytes": self._parts.blocks.used_bytes,
-                "ends_s": {"training": peer.rules.training_ends_s, "voting": peer.rules.voting_ends_s},
+                "ends_s": {"training": dao.settlement.deadlines.training_ends_s, "voting": dao.settlement.deadlines.voting_ends_s},
             },
         )

@@ -98,6 +98,9 @@ class SimulatedChain:
                 fund_wei=fund.fund_wei,
                 paid_wei=dict(self.paid_wei),
                 beacon=self._compute_beacon(now_s),
+                training_ends_s=fund.training_ends_s,
+                claiming_ends_s=fund.claiming_ends_s,
+                voting_ends_s=fund.voting_ends_s,
                 due_wei={seat.wallet: fund.compute_due(seat.wallet, now_s) for seat in fund.seats},
             )
             self._view = (key, view)
