@@ -114,6 +114,7 @@ def test_transaction__that_reverts_in_its_block_gives_the_contracts_reason() -> 
             with pytest.raises(TransactionError, match="joining the session was refused: this wallet is a member already") as caught:
                 await bench.chain.submit(bench.session, Join(poid))
             assert caught.value.reason == "AlreadyMember" and bench.saved[-1] is None
+            assert caught.value.gas_used > 21_000, "it was paid for all the same"
 
     trio.run(run)
 

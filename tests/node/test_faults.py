@@ -349,7 +349,7 @@ def test_node__hostile_models_are_refused_counted_and_survived(tmp_path: Path, s
         config = make_config(tmp_path)
         learner = InlineLearner(config)
         learner.open()
-        bed = Bed(tmp_path, learner=learner)
+        bed = Bed(tmp_path, learner=learner, training_s=24)  # Three seconds by a real clock: torch needs some on a busy machine.
         await bed.open()
         poisoner = Poisoner(InlineLearner(config), spoil)
         poisoner.open()  # type: ignore[operator]

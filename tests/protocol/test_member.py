@@ -11,7 +11,7 @@ from learnae.protocol import events as ev
 from learnae.protocol.calls import CastBallot, ChainView, Signable, Stage, SubmitClaim
 from learnae.protocol.cycle import Phase
 from learnae.protocol.peer import PeerSettings
-from learnae.protocol.relay import compute_group_gas
+from learnae.protocol.relay import compute_group_gas, compute_patience_s
 from learnae.protocol.settlement import OWN_BY_PERMILLE
 from learnae.protocol.signed import BallotSigned, ClaimSigned
 from tests.protocol import builders
@@ -173,6 +173,27 @@ def test_relaying__is_saved_then_sent_and_told() -> None:
     done = player.handle(ev.TransactionConfirmed(transaction.number, None, 99_000))
     assert player.peer.dao.relay.gas_spent == 99_000
     assert [effect.text for effect in done if isinstance(effect, ev.Tell)] == ["CastGrouped is in a block: 99,000 gas"]
+
+
+def test_relaying__pauses_while_members_send_their_own() -> None:
+    """Otherwise the same ballot would be paid for twice; afterwards those who are offline are still helped."""
+    player = make_player("carol")
+    look(player, Stage.VOTING, CLAIMING_ENDS_S + 1, claims=(make_claim(0, 5),))
+    player.now_s = OWN_BALLOT_S - 1
+    hear_ballots(player, "dave", "erin")
+    _, effects = vote(player, OWN_BALLOT_S)
+    (own,) = find_all(effects, ev.SubmitTransaction)
+    assert isinstance(own, ev.SubmitTransaction) and own.call == CastBallot((0,))
+    player.handle(ev.TransactionConfirmed(own.number, None, 50_000))
+
+    quiet_s = OWN_BALLOT_S + compute_patience_s(VOTING_ENDS_S - CLAIMING_ENDS_S)
+    view = make_view(Stage.VOTING, claims=(make_claim(0, 5),), ballots=frozenset({2}))
+    relayed_at_s = []
+    for at_s in range(int(OWN_BALLOT_S) + 1, VOTING_ENDS_S + 60):
+        player.now_s = at_s
+        if not relayed_at_s and sent(player.handle(ev.ChainRead(replace(view, time_s=at_s)))):
+            relayed_at_s.append(at_s)
+    assert relayed_at_s and relayed_at_s[0] >= quiet_s
 
 
 def test_relaying__that_fails_delays_no_own_call() -> None:

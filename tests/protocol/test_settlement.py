@@ -203,12 +203,9 @@ def test_vote__is_decided_once() -> None:
         assert step(same, replace(view, claims=(make_claim(1, 0),)), books=make_books(rows=honest)) == CastBallot((1,))
 
 
-@pytest.mark.parametrize(("call", "from_s"), [(SubmitClaim(1, EVIDENCE), TRAINING_ENDS_S), (CastBallot(()), CLAIMING_ENDS_S)])
-def test_own_transaction__is_due_when_four_fifths_of_the_stage_are_over(call: SubmitClaim | CastBallot, from_s: int) -> None:
-    settlement = Settlement(RULES, ALICE)
-
-    assert not settlement.is_own_due(call, now_s=from_s + 79.9)
-    assert settlement.is_own_due(call, now_s=from_s + 80)
+@pytest.mark.parametrize(("stage", "from_s"), [(Stage.CLAIMING, TRAINING_ENDS_S), (Stage.VOTING, CLAIMING_ENDS_S)])
+def test_own_transaction__is_due_when_four_fifths_of_the_stage_are_over(stage: Stage, from_s: int) -> None:
+    assert Settlement(RULES, ALICE).compute_own_due_s(stage) == from_s + 80
 
 
 def test_vote__is_not_cast_twice_nor_without_claims() -> None:

@@ -17,7 +17,7 @@ from learnae.protocol.cycle import Phase
 from learnae.protocol.deadlines import compute_deadlines
 from learnae.protocol.identity import Membership, judge_members
 from learnae.protocol.lane import ControlLane
-from learnae.protocol.relay import Group, Relay
+from learnae.protocol.relay import Group, Relay, compute_patience_s
 from learnae.protocol.rewards import Rows
 from learnae.protocol.rules import SessionRules
 from learnae.protocol.settlement import KNOWN_BY_PERMILLE, Books, Settlement
@@ -148,7 +148,7 @@ class DaoMember:
         effects: list[ev.Effect] = []
         if (settlement.snapshot, settlement.ballot) != before:
             effects.append(ev.SaveRecord(RECORD_SETTLEMENT, settlement.encode()))  # Before it is signed: nothing else ever will be.
-        if isinstance(call, SubmitClaim | CastBallot) and not settlement.is_own_due(call, now_s=time_s):
+        if isinstance(call, SubmitClaim | CastBallot) and time_s < settlement.compute_own_due_s(view.stage):
             effects += self._sign(call, view.stage)
             call = None
         if call is not None:
@@ -210,6 +210,12 @@ class DaoMember:
 
     def _relay(self, view: ChainView, now_s: float) -> list[ev.Effect]:
         """Send a group, if it is this node's turn; a group of nobody but itself is an ordinary transaction."""
+        if view.stage not in (Stage.CLAIMING, Stage.VOTING):
+            return []
+        from_s, to_s = self.settlement.deadlines.compute_span(view.stage)
+        own_due_s = self.settlement.compute_own_due_s(view.stage)
+        if own_due_s <= self.compute_chain_time(now_s) < own_due_s + compute_patience_s(to_s - from_s):
+            return []  # Members are sending their own now: relaying the same would be paid for twice.
         points = self.settlement.snapshot
         claimants = len(self.membership.by_peer) if points is None else sum(value > 0 for value in points.values())
         expected = claimants if view.stage is Stage.CLAIMING else len(self.membership.by_peer)

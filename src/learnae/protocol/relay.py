@@ -20,6 +20,7 @@ from typing import Final
 
 from learnae.ids import PeerId
 from learnae.protocol.calls import CastGrouped, ChainView, ClaimBatch, SignedBallot, SignedClaim, Stage
+from learnae.protocol.deadlines import compute_deadlines
 from learnae.protocol.fund import WORD_CLAIMS
 from learnae.protocol.identity import Membership
 from learnae.protocol.rules import SessionRules
@@ -52,6 +53,15 @@ def compute_group_gas(group: Group) -> int:
     return GROUP_GAS + BALLOT_GAS * len(group.ballots) + _compute_nay_gas(group.nays)
 
 
+def compute_patience_s(length_s: float) -> float:
+    """How long each next relayer waits for the one before, in a stage of this length."""
+    return max(PATIENCE_MIN_S, length_s * PATIENCE_PERMILLE / 1000)
+
+
+def _compute_collect_s(length_s: float) -> float:
+    return max(min(COLLECT_MIN_S, length_s * COLLECT_MIN_PERMILLE / 1000), length_s * COLLECT_PERMILLE / 1000)
+
+
 def _compute_nay_gas(nays: tuple[int, ...]) -> int:
     return NAY_WORD_GAS * len({index // WORD_CLAIMS for index in nays})
 
@@ -79,7 +89,8 @@ class Relay:
     _claims: dict[PeerId, _Item] = field(default_factory=dict)
     _ballots: dict[PeerId, _Item] = field(default_factory=dict)
     _progress: tuple[Stage, int] = (Stage.FUNDING, 0)  # the stage, and how many of its items are on the chain
-    _moved_at_s: float = 0.0  # when that changed
+    _length_s: float = 0.0  # of the stage
+    _moved_at_s: float = 0.0  # when the progress changed
     _turn: int | None = None  # this node's place in the order since then, once it was needed
     _done: tuple[Stage, int, int] | None = None  # progress and number of items heard when nothing was left to send
 
@@ -102,6 +113,8 @@ class Relay:
         """
         if view.stage not in (Stage.CLAIMING, Stage.VOTING):
             return None
+        from_s, to_s = compute_deadlines(self.rules, view).compute_span(view.stage)
+        self._length_s = to_s - from_s
         heard = self._claims if view.stage is Stage.CLAIMING else self._ballots
         there = len(view.claims) if view.stage is Stage.CLAIMING else len(view.ballots)
         if self._progress != (view.stage, there):
@@ -135,19 +148,12 @@ class Relay:
     def _compute_turn_s(self, membership: Membership, waiting: Mapping[PeerId, _Item], *, missing: int) -> float:
         """When this node's turn comes: the first one's after a time of collecting, unless there is nothing left to wait for."""
         stage, _ = self._progress
-        collect_s, patience_s = self._compute_times(stage)
         if self._turn is None:
             self._turn = self._compute_turn(membership)
         heard_s = min(item.heard_s for item in waiting.values())
         full = len(waiting) >= min(missing, CLAIMS_PER_GROUP_MAX if stage is Stage.CLAIMING else BALLOTS_PER_GROUP_MAX)
-        return max(self._moved_at_s, heard_s + (0.0 if full else collect_s)) + self._turn * patience_s
-
-    def _compute_times(self, stage: Stage) -> tuple[float, float]:
-        rules = self.rules
-        ends_s = rules.claiming_ends_s if stage is Stage.CLAIMING else rules.voting_ends_s
-        length_s = ends_s - (rules.training_ends_s if stage is Stage.CLAIMING else rules.claiming_ends_s)
-        collect_s = max(min(COLLECT_MIN_S, length_s * COLLECT_MIN_PERMILLE / 1000), length_s * COLLECT_PERMILLE / 1000)
-        return collect_s, max(PATIENCE_MIN_S, length_s * PATIENCE_PERMILLE / 1000)
+        collect_s = 0.0 if full else _compute_collect_s(self._length_s)
+        return max(self._moved_at_s, heard_s + collect_s) + self._turn * compute_patience_s(self._length_s)
 
     def _compute_turn(self, membership: Membership) -> int:
         """How many members come before this one, in an order that all nodes with this view of the chain share."""
@@ -181,13 +187,11 @@ class Relay:
         """The group goes out now: its gas counts from here on, and its items are not sent again before others had their turn."""
         self.gas_spent += compute_group_gas(group)
         sent = {item.member for item in (group.claims if isinstance(group, ClaimBatch) else group.ballots)}
-        stage = Stage.CLAIMING if isinstance(group, ClaimBatch) else Stage.VOTING
-        _, patience_s = self._compute_times(stage)
-        for peer, item in (self._claims if stage is Stage.CLAIMING else self._ballots).items():
+        for peer, item in (self._claims if isinstance(group, ClaimBatch) else self._ballots).items():
             member = membership.by_peer.get(peer)
             if member is not None and member.wallet in sent:
                 item.tries += 1
-                item.retry_at_s = now_s + 2 * patience_s
+                item.retry_at_s = now_s + 2 * compute_patience_s(self._length_s)
 
     def answered(self, group: Group, *, gas_used: int, done: bool) -> None:
         """The transaction is in a block, or never will be: what it really cost is known."""

@@ -21,7 +21,6 @@ from learnae.protocol.calls import (
     Join,
     Member,
     Release,
-    Signable,
     Stage,
     SubmitClaim,
     Tally,
@@ -183,10 +182,9 @@ class Settlement:
         self.ballot = compute_nays(view.claims, membership, accepted, committed, me=member.index, members=len(view.members))
         return CastBallot(self.ballot)
 
-    def is_own_due(self, call: Signable, *, now_s: float) -> bool:
-        """Whether this member must send its claim or ballot itself, because relayers did not."""
-        stage = Stage.CLAIMING if isinstance(call, SubmitClaim) else Stage.VOTING
-        return now_s >= self.deadlines.compute_part_s(stage, OWN_BY_PERMILLE)
+    def compute_own_due_s(self, stage: Stage) -> float:
+        """When a member sends its claim or ballot itself, because relayers did not."""
+        return self.deadlines.compute_part_s(stage, OWN_BY_PERMILLE)
 
     def _collect(self, view: ChainView, member: Member, *, waited_s: float) -> Call | None:
         due = {wallet for wallet, amount in (view.due_wei or {}).items() if amount > 0}
