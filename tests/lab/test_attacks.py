@@ -16,6 +16,7 @@ from learnae.lab.bed import ProtocolAttack
 from learnae.lab.books import INVENTED, Receipt, draw_truth
 from learnae.lab.errors import LabFileError, UnknownLabNameError
 from learnae.lab.registry import find_attack, find_rule, list_attacks, list_rules
+from tests.lab.jobs import A_RULE, AN_ATTACK
 
 PEERS, CYCLES = 30, 20
 RING = (0, 1, 2)
@@ -26,39 +27,6 @@ CATALOGUE = {
     "equivocation", "replay", "flood", "voting-cartel", "plagiarism", "poisoned-model", "on-and-off", "free-rider", "false-accusations",
     "identity-hijack",
 }  # fmt: skip
-
-AN_ATTACK = '''
-"""Loud ring: every receipt of the ring is doubled."""
-
-from learnae.lab.attack import Conduct, LedgerAttack, Situation
-
-
-class LoudRing(LedgerAttack):
-    """Says everything twice as loud."""
-
-    name = "loud-ring"
-    about = "doubles what it reports"
-
-    def act(self, situation: Situation) -> Conduct:
-        ring = set(situation.ring)
-        return Conduct([r._replace(credits=2 * r.credits) if r.reporter in ring else r for r in situation.truth])
-'''
-
-A_RULE = '''
-"""Equal shares: nobody's report counts."""
-
-from learnae.lab.rule import Rule, Settled
-
-
-class EqualShares(Rule):
-    """The fund divided by heads."""
-
-    name = "equal"
-    about = "everybody gets its deposit back"
-
-    def settle(self, books, *, audits, rng):
-        return Settled(books.pay_by_points(dict.fromkeys(books.members, 1)))
-'''
 
 
 def act(name: str, seed: int = 1) -> tuple[tuple[Receipt, ...], Conduct]:

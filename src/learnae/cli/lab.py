@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from learnae.lab.registry import find_attack, list_attacks, list_rules
 from learnae.lab.table import ADAPTIVE, Plan, run_plan
 from learnae.lab.trial import PERMILLE, Setting
 from learnae.lab.words import format_csv, format_details, format_gains, format_json, format_promises
+from learnae.report.files import replace_file
 
 SHARE_MAX: Final = 0.5  # The vote assumes that most members are honest.
 PEERS_MAX: Final = 1000
@@ -89,9 +89,7 @@ def _write(folder: Path, measures: Sequence[Measure], promises: str) -> None:
     for share in dict.fromkeys(measure.share for measure in measures):
         texts[f"gain-{round(100 * share)}.svg"] = compose_svg([measure for measure in measures if measure.share == share])
     for name, text in texts.items():
-        draft = folder / f"{name}.part"
-        draft.write_text(text, encoding="utf-8")
-        os.replace(draft, folder / name)
+        replace_file(folder / name, text)
     print(f"written to {folder}: {', '.join(texts)}", file=sys.stderr)
 
 

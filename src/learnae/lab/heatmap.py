@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Final
 
 from learnae.lab.measure import Measure
 from learnae.lab.words import MARK
-from learnae.report.markup import Markup, join, label, svg, tag
+from learnae.report.document import compose_document, compose_drawing, header, legend
+from learnae.report.markup import Markup, label, svg, tag
 
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 LEFT: Final = 190.0
 CELL_WIDTH: Final = 76.0
 CELL_HEIGHT: Final = 27.0
@@ -92,37 +91,29 @@ def compute_strength(gain: float) -> float:
 
 
 def compose_svg(measures: Sequence[Measure]) -> str:
-    """One share of attackers as a file of its own, with its style inside."""
-    drawing = draw_heatmap(measures)
-    head, rest = drawing.split(">", 1)
-    return f'{head} xmlns="http://www.w3.org/2000/svg">{tag("style", _read_style())}{rest}\n'
+    """One share of attackers as a file of its own."""
+    title = f"Malicious gain of attacks under reward rules, {measures[0].share:.0%} attackers"
+    return compose_drawing(draw_heatmap(measures), title, style=_STYLE)
 
 
 def compose_page(measures: Sequence[Measure], promises: str) -> str:
-    """All shares on one page."""
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", "LEARNAE – attacks and reward rules"),
-        tag("style", _read_style()),
-    )
+    """All shares on one page, each with its best responses, and the promises that are broken."""
     lead = (
-        "Each number is the malicious gain: what a ring is paid with the attack, over what it would be paid if it were honest. "
-        "Orange pays, blue costs; at 1.00 the attack is idle."
+        "What a ring of attackers is paid, over what it would be paid if it were honest: at 1.00 the attack is idle, above it pays. "
+        "Point at a cell for its error and the loss of the honest."
     )
     sections = [_compose_share([m for m in measures if m.share == share]) for share in dict.fromkeys(m.share for m in measures)]
-    notes = tag("section", tag("h2", "Promises"), *(tag("p", line) for line in promises.splitlines())) if promises else Markup("")
-    body = tag("main", tag("h1", "Attacks and reward rules"), tag("p", lead, class_="lead-in"), *sections, notes)
-    return "<!doctype html>\n" + tag("html", head, tag("body", body), lang="en") + "\n"
+    if promises:
+        sections.append(tag("section", tag("h2", "Promises"), *(tag("p", line) for line in promises.splitlines())))
+    return compose_document(
+        "Attacks and reward rules", header("LEARNAE laboratory", "Attacks and reward rules", lead), *sections, style=_STYLE
+    )
 
 
 def _compose_share(measures: Sequence[Measure]) -> Markup:
-    title = tag("h2", f"{measures[0].share:.0%} attackers")
-    notes = [tag("p", f"Best response to {m.rule}: {m.note}", class_="reading") for m in measures if m.note]
-    return tag("section", title, tag("div", draw_heatmap(measures), class_="wide"), *notes)
-
-
-def _read_style() -> Markup:
-    return join([Markup(files("learnae.report").joinpath("style.css").read_text(encoding="utf-8")), _STYLE])
+    key = legend(
+        ("alone", "the attack pays"), ("line", "idle"), ("swarm", "the attack costs"), ("silent", f"framed and {MARK}: breaks a promise")
+    )
+    found = [tag("li", tag("b", m.rule), f": {m.note}") for m in measures if m.note]
+    notes = tag("div", tag("p", "Best response of the adaptive attacker to"), tag("ul", *found), class_="reading") if found else Markup("")
+    return tag("section", tag("h2", f"{measures[0].share:.0%} attackers"), key, tag("div", draw_heatmap(measures), class_="wide"), notes)

@@ -113,7 +113,8 @@ class SearchJob:
     @property
     def command(self) -> str:
         share = self.setting.share_permille / PERMILLE
-        return f"learnae lab run adaptive --rule {self.rule} --share {share:g} --first-seed {self.seed} --seeds {self.seeds}"
+        seeds = f"--first-seed {self.seed} --seeds {self.seeds}"
+        return f"learnae lab run adaptive --rule {self.rule} --share {share:g} {seeds} {self.setting.words}"
 
     def run(self) -> Response:
         rule = find_rule(self.rule)

@@ -19,9 +19,9 @@ from learnae.lab.paper_summary import (
 )
 from learnae.lab.plots import draw_corrections, draw_discrepancies, draw_distribution, draw_factor_key, draw_progress
 from learnae.lab.swarm import draw_swarm
-from learnae.report.document import compose_document, footer, header, legend, read_style, section, tile
+from learnae.report.document import compose_document, compose_drawing, footer, header, legend, section, tile
 from learnae.report.files import replace_file
-from learnae.report.markup import Markup, join, tag
+from learnae.report.markup import Markup, tag
 from learnae.report.words import format_count, format_duration
 
 _PROGRESS = (
@@ -153,16 +153,6 @@ def _list_colours(name: str) -> tuple[tuple[str, str], ...]:
 def _compose_key(*, is_silent: bool) -> Markup:
     dashes = tag("span", tag("i", class_="dashes"), "malicious")
     return tag("div", draw_factor_key(), *([dashes] if is_silent else []), class_="legend")
-
-
-def compose_drawing(drawing: Markup, title: str) -> str:
-    """One drawing as an SVG file that needs nothing else; it follows the reader's light or dark scheme."""
-    start, rest = drawing.split(">", 1)
-    style = tag("style", read_style())
-    back = tag("rect", width="100%", height="100%", style="fill:var(--card)")
-    space = '<svg xmlns="http://www.w3.org/2000/svg" font-family="system-ui, DejaVu Sans, sans-serif" '
-    head = Markup(start.replace("<svg ", space, 1) + ">")
-    return join([head, tag("title", title), style, back, Markup(rest)]) + "\n"
 
 
 def write_paper_report(result: Reproduction, folder: Path, *, through: str, seconds: float) -> Path:

@@ -91,8 +91,8 @@ def _play(attack: ProtocolAttack | None, bed: Bed, setting: Setting, seed: int) 
             world.checker.check_end()
         witness = _find_witness(scene)
     except InvariantBrokenError as error:
-        name, size = attack.name if attack else "replay", f"--peers {setting.peers} --cycles {setting.cycles}"
-        command = f"learnae lab run {name} --share {setting.share_permille / PERMILLE:g} --first-seed {seed} --seeds 1 {size}"
+        name, share = attack.name if attack else "replay", setting.share_permille / PERMILLE
+        command = f"learnae lab run {name} --share {share:g} --first-seed {seed} --seeds 1 {setting.words}"
         raise InvariantBrokenError(error.what, command) from error
     admitted = {member.wallet for member in witness.dao.membership.by_peer.values()}
     seats = {seat.wallet: seat for seat in world.chain.fund.seats}

@@ -38,8 +38,7 @@ class TrialJob:
     def command(self) -> str:
         share = self.setting.share_permille / PERMILLE
         rules = " ".join(f"--rule {rule}" for rule in self.rules)
-        size = f"--peers {self.setting.peers} --cycles {self.setting.cycles} --audits {self.setting.audits.rate_permille / PERMILLE:g}"
-        return f"learnae lab run {self.attack} {rules} --share {share:g} --first-seed {self.seed} --seeds {self.seeds} {size}"
+        return f"learnae lab run {self.attack} {rules} --share {share:g} --first-seed {self.seed} --seeds {self.seeds} {self.setting.words}"
 
     def run(self) -> list[Trial]:
         attack, rules = find_attack(self.attack), {name: find_rule(name) for name in self.rules}

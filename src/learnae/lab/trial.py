@@ -32,6 +32,11 @@ class Setting:
         """The first so many members; which ones plays no part, because the draws treat all alike."""
         return tuple(range(max(1, (self.peers * self.share_permille + PERMILLE // 2) // PERMILLE)))
 
+    @property
+    def words(self) -> str:
+        """These arguments on the command line, share apart."""
+        return f"--peers {self.peers} --cycles {self.cycles} --audits {self.audits.rate_permille / PERMILLE:g}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:

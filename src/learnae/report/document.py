@@ -30,6 +30,16 @@ def compose_document(title: str, *parts: Markup, style: Markup | None = None) ->
     return "<!doctype html>\n" + tag("html", head, tag("body", tag("main", *parts)), lang="en") + "\n"
 
 
+def compose_drawing(drawing: Markup, title: str, *, style: Markup | None = None) -> str:
+    """One drawing as an SVG file that needs nothing else; it follows the reader's light or dark scheme. `style` adds rules."""
+    start, rest = drawing.split(">", 1)
+    sheet = tag("style", join([read_style(), style or Markup("")]))
+    back = tag("rect", width="100%", height="100%", style="fill:var(--card)")
+    space = '<svg xmlns="http://www.w3.org/2000/svg" font-family="system-ui, DejaVu Sans, sans-serif" '
+    head = Markup(start.replace("<svg ", space, 1) + ">")
+    return join([head, tag("title", title), sheet, back, Markup(rest)]) + "\n"
+
+
 def header(eyebrow: str, title: str, lead: str) -> Markup:
     return tag("header", tag("p", eyebrow, class_="eyebrow"), tag("h1", clean_text(title)), tag("p", lead, class_="lead-in"))
 
