@@ -207,6 +207,27 @@ class ReadingError(LearnaeError):
         super().__init__(f"a reading cannot be sent: {why}; {remedy}")
 
 
+class SourceError(LearnaeError):
+    """Where readings come from gives something that cannot be used."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what}: {remedy}")
+
+
+class AdmissionError(LearnaeError):
+    """A member's countersignature for a sensor cannot be used."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"this admission cannot be used: {why}; ask a member for a new one (`learnae sensor admit FOLDER ID`)")
+
+
+class LinkError(LearnaeError):
+    """A node's line for sensors cannot be used."""
+
+    def __init__(self, address: str, why: str) -> None:
+        super().__init__(f"no node for sensors at {address}: {why}; check --node, and `listen` in the node's sensors.toml")
+
+
 class MamError(LearnaeError):
     """A MAM v0 message cannot be made or read."""
 

@@ -240,3 +240,19 @@ class Journal(Protocol):
     def records(self) -> dict[str, bytes]: ...
 
     def close(self) -> None: ...
+
+
+class SensorStore(Protocol):
+    """The journal of the sensors lane: as `Journal`, but vertices are read one by one, and may be forgotten."""
+
+    def append(self, vertices: Sequence[tuple[Cid, bytes]], records: Iterable[tuple[str, bytes | None]] = ()) -> None: ...
+
+    def vertices(self) -> Iterable[bytes]: ...
+
+    def records(self) -> dict[str, bytes]: ...
+
+    def read(self, cid: Cid) -> bytes | None:
+        """The bytes of one vertex; None if it is not here any more."""
+
+    def drop(self, cids: Iterable[Cid]) -> None:
+        """Forget vertices; losing this on a kill does no harm."""

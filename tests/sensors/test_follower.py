@@ -316,7 +316,7 @@ def test_equivocation__is_proved_on_all_nodes_within_ten_seconds() -> None:
     for publisher, node in ((liar, world.nodes[0]), (double, world.nodes[1])):
         message = liar._channels["sensor 0"].writer.create(b"x")
         attached = ChannelMessages(channel=next(iter(liar.lane.streams)), messages=(message,))
-        world._deliver(node, node.key.peer, publisher.lane.issue(attached, now_ms=now_ms).vertex.encoded)
+        world.deliver(node, publisher.lane.issue(attached, now_ms=now_ms).vertex.encoded)
     world.advance(10)
 
     assert all(issuer in node.follower.lane.tangle.forks for node in world.nodes)

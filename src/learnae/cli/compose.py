@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING, Final
@@ -14,6 +15,7 @@ from learnae.backends.disk_blocks import DiskBlocks
 from learnae.backends.disk_journal import DiskJournal
 from learnae.cli.checks import check_contract
 from learnae.cli.folder import NodeFolder, NodeSettings
+from learnae.cli.sensor_config import make_sensor_parts, read_sensor_settings
 from learnae.cli.spending import check_spending, compute_spending
 from learnae.errors import ForeignTaskError, LearnaeError, SessionLostError
 from learnae.ids import PeerId, peer_text
@@ -165,7 +167,13 @@ class NodeStarter:
         network_opened = open_libp2p_network(
             seed=keys.identity.export_seed(), listen=settings.listen, blocks=blocks, bootstrap=bootstrap
         )
-        async with chain_opened as chain, network_opened as network:
+        chosen = read_sensor_settings(self._folder.path)
+        sensors, sensor_journal = (None, None) if chosen is None else make_sensor_parts(ticket.rules, keys, self._folder.path, chosen)
+        async with AsyncExitStack() as stack:
+            if sensor_journal is not None:
+                stack.callback(sensor_journal.close)
+            chain = await stack.enter_async_context(chain_opened)
+            network = await stack.enter_async_context(network_opened)
             await check_contract(chain, ticket)
             await check_money(chain, ticket, keys.identity.peer_id)
             await _resume(chain, journal, self._tell_trouble)
@@ -181,6 +189,8 @@ class NodeStarter:
                 addresses=_compute_addresses(settings, network.addresses, keys.identity.peer_id),
                 bootstrap=bootstrap,
                 poll_s=max(settings.poll_s, chain.poll_s),
+                sensors=sensors,
+                only_streams=chosen is not None and chosen.only_streams,
             )
             self._node = Node(parts, on_tell=self._on_tell)
             return await self._node.run()

@@ -4,14 +4,58 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 Add = Callable[..., argparse.ArgumentParser]
+DEFAULT_NODE: Final = "127.0.0.1:4480"
+NODE_HELP: Final = f"a node that listens for sensors (default {DEFAULT_NODE})"
 
 
 def add_sensor_commands(commands: Any, add: Add) -> None:
-    """Add `learnae mam`."""
+    """Add `learnae sensor` and `learnae mam`."""
+    sensor = commands.add_parser("sensor", help="Publish readings to a session, watch its sensors, admit new ones.")
+    sensors = sensor.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
+    _add_publish(add("publish", "Stream readings as a signed, encrypted channel.", sensors, "sensor publish"))
+    _add_watch(add("watch", "Show live what a session's sensors say.", sensors, "sensor watch"))
+    _add_admit(add("admit", "As a member, admit a sensor or gateway to the session.", sensors, "sensor admit"))
     _add_mam(commands, add)
+
+
+def _add_publish(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--name", required=True, help="the sensor's name, for people")
+    command.add_argument("--folder", default="learnae-sensor", help="folder of its keys and journal (default learnae-sensor)")
+    command.add_argument("--node", default=DEFAULT_NODE, metavar="HOST:PORT", help=NODE_HELP)
+    about = "what a member's `learnae sensor admit` printed, or a file with it; needed once"
+    command.add_argument("--admission", default="", metavar="TEXT", help=about)
+    about = "where readings come from: - (standard input, a sample a line), a .csv file, a serial device, or self (this machine)"
+    command.add_argument("--from", dest="source", default="-", metavar="SOURCE", help=f"{about}; default -")
+    about = "what a sample holds, in order: NAME:UNIT:DECIMALS,... (unit and decimals may be left out)"
+    command.add_argument("--fields", default="", metavar="FIELDS", help=about)
+    command.add_argument("--label", default="", metavar="COLUMN", help="CSV column with the class to learn")
+    command.add_argument("--mode", choices=("public", "private", "restricted"), default="public", help="who can read it (default public)")
+    command.add_argument("--side-key", default="", metavar="HEX", help="of mode restricted: 64 hex digits")
+    command.add_argument("--new-key", action="store_true", help="hand the channel over to a new key before anything else")
+    command.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="pace of a CSV file and of self (default 1)")
+    command.add_argument("--batch", type=int, default=1, metavar="N", help="samples in one message (default 1)")
+    command.add_argument("--linger", type=float, default=1.0, metavar="SECONDS", help="longest wait for a full batch (default 1)")
+    command.add_argument("--baud", type=int, default=9600, help="speed of a serial device (default 9600)")
+
+
+def _add_watch(command: argparse.ArgumentParser) -> None:
+    command.add_argument("codename", help="the session's codename, which heads of sensors carry as their tag")
+    command.add_argument("--node", default=DEFAULT_NODE, metavar="HOST:PORT", help=NODE_HELP)
+    command.add_argument("--opening", action="append", default=[], metavar="SENSOR=OPENING", help="key of a private sensor; repeatable")
+    command.add_argument("--side-key", action="append", default=[], metavar="HEX", help="of restricted sensors; repeatable, newest first")
+    command.add_argument("--count", type=int, default=0, metavar="N", help="end after so many messages (default: never)")
+    command.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _add_admit(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", help="the folder of the member's node")
+    command.add_argument("id", help="the sensor's id, 12D3Koo..., which `learnae sensor publish` prints")
+    command.add_argument("--rate", type=int, default=10, metavar="N", help="most vertices a second (default 10)")
+    command.add_argument("--channels", type=int, default=1, metavar="N", help="most sensors that it speaks for (default 1)")
+    command.add_argument("--password-file", metavar="FILE", help="file with the keystore's password (mode 600); otherwise you are asked")
 
 
 def _add_mam(commands: Any, add: Add) -> None:

@@ -11,20 +11,22 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import trio
 
-from learnae.ids import Address, PeerId, cid_text, peer_text
+from learnae.ids import Address, Cid, PeerId, cid_text, peer_text
 from learnae.node import work
 from learnae.node.progress import ProgressLog, write_status
+from learnae.node.station import SensorParts, SensorStation, StationParts
 from learnae.ports import BlockStore, Chain, Connected, DirectMessage, Disconnected, Journal, Learner, Network
 from learnae.protocol import events as ev
 from learnae.protocol.measures import TaskFacts
 from learnae.protocol.peer import Peer
 from learnae.protocol.validation import compute_model_bytes_max
+from learnae.sensors.follower import is_lane_sync
 from learnae.tangle.verdict import Verdict
 
 STATUS_EVERY_S: Final = 2.0
@@ -51,6 +53,8 @@ class NodeParts:
     addresses: tuple[str, ...]  # multiaddrs that others are told
     bootstrap: tuple[str, ...] = ()  # multiaddrs of the ticket, which the network dials; named when nobody answers
     poll_s: float = 1.0  # between looks at the chain
+    sensors: SensorParts | None = None  # None: this node follows no sensors
+    only_streams: bool = False  # own data only validate; training takes dataslices that sensors filled
     now_s: Callable[[], float] = time.time  # Unix seconds
 
 
@@ -82,6 +86,7 @@ class Node:
         self._nursery: trio.Nursery | None = None
         self._started = False
         self._broken: Exception | None = None  # why this node cannot go on; nothing is done after it
+        self._station = None if parts.sensors is None else self._make_station(parts.sensors)
 
     async def run(self) -> str:
         """Run until the session is over or `stop` was called; what went wrong, in a sentence, or an empty string.
@@ -95,6 +100,8 @@ class Node:
                 self._nursery = nursery
                 if parts.learner is not None:
                     self._facts = await parts.learner.open()
+                    if parts.only_streams:
+                        self._facts = replace(self._facts, private_slices=0)
                 self._started = True
                 self._feed(
                     ev.Started(
@@ -105,6 +112,8 @@ class Node:
                     )
                 )
                 await parts.network.subscribe(topic, self._judge)
+                if self._station is not None:
+                    nursery.start_soon(self._station.run)
                 nursery.start_soon(self._publish_all)
                 nursery.start_soon(self._read_network)
                 nursery.start_soon(self._read_chain)
@@ -130,6 +139,24 @@ class Node:
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()  # It is still opening the task; nothing was said yet.
 
+    def _make_station(self, sensors: SensorParts) -> SensorStation:
+        parts = self._parts
+        return SensorStation(
+            StationParts(
+                sensors=sensors,
+                network=parts.network,
+                blocks=parts.blocks,
+                topic=self._peer.rules.compute_topic("sensors"),
+                now_s=parts.now_s,
+                on_tell=self._tell,
+                on_slice=self._on_stream_slice,
+                on_broken=self._break,
+            )
+        )
+
+    def _on_stream_slice(self, dataslice: Cid) -> None:
+        self._feed(ev.StreamSliceStored(dataslice))
+
     # --- events in ------------------------------------------------------------------------------------------
 
     def _feed(self, event: ev.Event) -> list[ev.Effect]:
@@ -143,9 +170,12 @@ class Node:
         try:
             return self._handle(event)
         except Exception as error:  # noqa: BLE001 - raised by `run`
-            self._broken = error
-            self._over.set()
+            self._break(error)
             return []
+
+    def _break(self, error: Exception) -> None:
+        self._broken = self._broken or error
+        self._over.set()
 
     def _handle(self, event: ev.Event) -> list[ev.Effect]:
         now_s = self._parts.now_s()
@@ -254,8 +284,15 @@ class Node:
             match event:
                 case Connected(peer=peer):
                     self._feed(ev.PeerConnected(peer))
+                    if self._station is not None:
+                        self._station.connect(peer)
                 case Disconnected(peer=peer):
                     self._feed(ev.PeerDisconnected(peer))
+                    if self._station is not None:
+                        self._station.disconnect(peer)
+                case DirectMessage(sender=sender, content=content) if is_lane_sync(content):
+                    if self._station is not None:
+                        self._station.receive_sync(sender, content)
                 case DirectMessage(sender=sender, content=content):
                     for effect in self._feed(ev.SyncReceived(sender, content)):
                         if isinstance(effect, ev.PassVerdict) and effect.ruling.verdict is Verdict.REJECT:
@@ -264,6 +301,8 @@ class Node:
     async def _read_chain(self) -> None:
         while True:
             self._feed(ev.ChainRead(await self._parts.chain.read(self._parts.session)))
+            if self._station is not None:
+                self._station.set_members(self._peer.lane.members)
             await trio.sleep(self._parts.poll_s)
 
     async def _keep_time(self) -> None:
@@ -321,6 +360,7 @@ class Node:
                 "maturity_cycles": local.maturity_cycles if local else 0,
                 "cycles": peer.cycle.cycles,
                 "vertices": len(peer.lane.dag),
+                "sensors": [] if self._station is None else self._station.describe(),
                 "help_given": ledger.profile(peer.me),
                 "help_received": ledger.received(peer.me),
                 "deposit_wei": str(peer.rules.deposit_wei),

@@ -87,6 +87,13 @@ class SlicesShared:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamSliceStored:
+    """A dataslice that a sensor's stream filled is in the block store (4.2)."""
+
+    dataslice: Cid
+
+
+@dataclass(frozen=True, slots=True)
 class HashlistRead:
     number: int
     slices: tuple[Cid, ...]
@@ -191,8 +198,8 @@ class StopAsked:
 
 Event = (
     Started | TimerFired | VertexReceived | SyncReceived | PeerConnected | PeerDisconnected | FileFetched | FetchFailed | SlicesShared
-    | HashlistRead | ModelTrained | ModelsAveraged | ModelEvaluated | LearningFailed | FileLost | ValidationStored | ReceiptRecounted
-    | ChainRead | CallSigned | TransactionConfirmed | TransactionFailed | StopAsked
+    | StreamSliceStored | HashlistRead | ModelTrained | ModelsAveraged | ModelEvaluated | LearningFailed | FileLost | ValidationStored
+    | ReceiptRecounted | ChainRead | CallSigned | TransactionConfirmed | TransactionFailed | StopAsked
 )  # fmt: skip
 
 

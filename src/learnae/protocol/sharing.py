@@ -94,6 +94,9 @@ class SliceSharing:
                 if hashlist not in self._published:
                     self._unpublished = HashlistPublished(hashlist=hashlist, slices=len(slices))
                 return []
+            case ev.StreamSliceStored(dataslice=dataslice):
+                self._shelf.add_shared(self._me, (dataslice,), uses=self._uses, here=True)
+                return []
             case ev.FileFetched(number=number) if number in self._fetches:
                 return self._fetched(self._fetches.pop(number))
             case ev.FetchFailed(number=number, reason=reason) if number in self._fetches:

@@ -8,7 +8,7 @@ Pure. Source: paper 4.2; docs/sensors.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
@@ -19,7 +19,7 @@ from learnae.protocol.sync import SYNC_VERTICES_MAX, SyncMessage, decode_sync
 from learnae.sensors.judge import Heard, LaneRules, SensorCodec, SensorEntry
 from learnae.sensors.lane import WAITS, SensorLane
 from learnae.sensors.messages import ChannelMessages, SensorHead, SensorMessage, SliceReceipt
-from learnae.sensors.readings import decode_readings
+from learnae.sensors.readings import Batch, decode_readings
 from learnae.sensors.slices import SensorBuffer, StreamSlice, compute_rows_per_slice
 from learnae.tangle import cbor
 from learnae.tangle.channel import ChannelMessage, ChannelReader, Opening, Refused, find_public_opening
@@ -56,6 +56,9 @@ class SliceReady:
 
     dataslice: Cid
 
+
+Observe = Callable[[SensorHead, SensorEntry, ChannelMessage, Batch], None]
+"""Hears of every message that was read: of which sensor, in which vertex."""
 
 FollowEffect = ev.Effect | StoreSlice | DropVertices | SliceReady
 
@@ -103,6 +106,7 @@ class SensorFollower:
         codec: SensorCodec | None = None,
     ) -> None:
         self.lane = SensorLane(rules=rules, me=me, sign=sign, rng=rng, read=read, codec=codec)
+        self.observe: Observe = lambda head, entry, message, batch: None
         self.connected: set[PeerId] = set()
         self.slices: dict[tuple[bytes, int], Cid] = {}  # (channel, number of its first message) -> dataslice
         self._me = me
@@ -257,6 +261,7 @@ class SensorFollower:
         batch = decode_readings(body, head.fields)
         if batch is None:
             return [*effects, _trouble(head, f"message {message.sequence} does not hold readings of its fields")]
+        self.observe(head, entry, message, batch)
         off_ms = max(abs(reading.time_ms - entry.vertex.time_ms) for reading in batch.readings)
         if off_ms > CLOCK_OFF_MS:
             effects.append(_trouble(head, f"its clock is off by up to {off_ms // 60_000} minutes"))

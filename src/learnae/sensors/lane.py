@@ -65,7 +65,7 @@ class SensorLane:
         self._me = me
         self._sign = sign
         self._rng = rng
-        self._codec = codec or SensorCodec()
+        self.codec = codec or SensorCodec()
         self.tangle = StreamTangle(rules.net, read=read)
         self.members: frozenset[PeerId] = frozenset()
         self.streams: dict[bytes, Stream] = {}
@@ -82,21 +82,21 @@ class SensorLane:
 
     def receive(self, encoded: bytes, *, now_ms: int) -> Heard:
         """Judge one vertex from outside and let it, and whatever waited for it, enter."""
-        vertex = self._codec.decode(encoded)
+        vertex = self.codec.decode(encoded)
         if not isinstance(vertex, Vertex):
             return Heard(vertex)
         if vertex.cid in self.tangle or vertex.cid in self.tangle.orphans:
             return Heard(ignore("known"))
         rules = self.rules
         message = judge.validate_alone(
-            vertex, self._codec.parse(vertex), net=rules.net, tag=rules.tag, starts_ms=rules.starts_ms, now_ms=now_ms
+            vertex, self.codec.parse(vertex), net=rules.net, tag=rules.tag, starts_ms=rules.starts_ms, now_ms=now_ms
         )
         if isinstance(message, Ruling):
             return Heard(message)
         ruling = self._judge_issuer(vertex, message)
         if ruling is not ACCEPTED:
             return Heard(ruling)
-        if not self._codec.verify(vertex):
+        if not self.codec.verify(vertex):
             return Heard(reject("wrong signature"))
         fork = self.tangle.find_fork(vertex)
         if fork is not None:
@@ -222,7 +222,7 @@ class SensorLane:
         return None
 
     def _read(self, vertex: Vertex) -> SensorMessage:
-        message = self._codec.parse(vertex)
+        message = self.codec.parse(vertex)
         assert message is not None, "only parsed vertices wait or enter"
         return message
 
@@ -230,7 +230,7 @@ class SensorLane:
         """Take back what was kept on disk, in its order. These bytes were judged before they were written."""
         entries: list[SensorEntry] = []
         for encoded in vertices:
-            vertex = self._codec.decode(encoded)
+            vertex = self.codec.decode(encoded)
             assert isinstance(vertex, Vertex), "the journal holds only vertices"
             message = self._read(vertex)
             if vertex.sequence > self.tangle.length(vertex.issuer) + 1:

@@ -18,8 +18,8 @@ from learnae.ids import Cid, PeerId
 from learnae.sensors.judge import LaneRules, SensorEntry
 from learnae.sensors.lane import SensorLane
 from learnae.sensors.messages import MESSAGES_MAX, Admission, ChannelMessages, SensorHead
-from learnae.sensors.readings import FIELDS_MAX, Reading, SensorField, encode_readings, find_fault
-from learnae.sensors.slices import compute_rows_per_slice
+from learnae.sensors.readings import Reading, SensorField, encode_readings, find_fault
+from learnae.sensors.slices import compute_rows_per_slice, split_rows
 from learnae.tangle import cbor
 from learnae.tangle.channel import (
     ChannelMessage,
@@ -36,7 +36,7 @@ from learnae.tangle.vertex import Sign
 
 VERTEX_ROOM_BYTES: Final = 56 * 1024  # Messages of one vertex, together with what stands around them.
 MESSAGE_ROOM_BYTES: Final = 160  # What a message adds to its body.
-MESSAGE_READINGS_MAX: Final = 512  # Then a new message begins with the next row: none grows beyond 1,024, which fit at any values.
+MESSAGE_READINGS_MAX: Final = 1024  # As many as a row may have; they fit at any values.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +178,7 @@ class SensorPublisher:
 
     def _create(self, channel: _Channel, readings: Sequence[Reading]) -> ChannelMessage:
         """The next message; a dataslice begins with it if the rows so far and these do not fit into one together."""
-        rows = len({reading.time_ms for reading in readings})
+        rows = sum(1 for _ in split_rows(readings))
         begins = channel.writer.state.sequence == channel.head.first or channel.rows_since + rows > channel.rows_max
         channel.rows_since = rows if begins else channel.rows_since + rows
         return channel.writer.create(encode_readings(readings, channel.plan.fields, begins=begins))
@@ -188,14 +188,15 @@ class SensorPublisher:
 
 
 def _cut(readings: Sequence[Reading]) -> Iterator[Sequence[Reading]]:
-    """Pieces that fit into a message each; readings of one time stay together."""
-    start = 0
-    for place in range(1, len(readings) + 1):
-        ends = place == len(readings) or readings[place].time_ms != readings[place - 1].time_ms
-        full = place - start >= MESSAGE_READINGS_MAX
-        if place == len(readings) or (full and ends) or place - start == FIELDS_MAX:
-            yield readings[start:place]
-            start = place
+    """Pieces that fit into a message each; rows stay together."""
+    piece: list[Reading] = []
+    for row in split_rows(readings):
+        if piece and len(piece) + len(row) > MESSAGE_READINGS_MAX:
+            yield piece
+            piece = []
+        piece += row
+    if piece:
+        yield piece
 
 
 def _fill_vertices(messages: Iterable[ChannelMessage]) -> Iterator[tuple[ChannelMessage, ...]]:

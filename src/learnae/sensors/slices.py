@@ -1,9 +1,9 @@
 """Dataslices from streams: a buffer that fills up with a sensor's readings until it is one dataslice (4.2, Fig. 1).
 
-All readings of one time in a message are a row, its label the class to learn; a row that lacks a field or its label trains nothing
-and is counted. Rows go into a slice in the order of the channel's messages, which is the same for everybody, and a slice begins
-where the sensor says (`Batch.begins`) or where the one before is full. So a follower gets the same bytes as every other, whatever
-came in which order, and also if it began to follow late.
+Consecutive readings of one time, each field once, are a row, its label the class to learn; a row that lacks a field or its label
+trains nothing and is counted. Rows go into a slice in the order of the channel's messages, which is the same for everybody, and a
+slice begins where the sensor says (`Batch.begins`) or where the one before is full. So a follower gets the same bytes as every
+other, whatever came in which order, and also if it began to follow late.
 Pure: safetensors written by hand, because what follows streams need not have torch. Source: paper 4.2.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -66,6 +66,20 @@ def compute_rows_per_slice(features: int, slice_bytes: int) -> int:
     return max(0, min(ROWS_MAX, (slice_bytes - widest) // row_bytes))
 
 
+def split_rows(readings: Iterable[Reading]) -> Iterator[list[Reading]]:
+    """Readings in groups: one time, each field once."""
+    row: list[Reading] = []
+    seen: set[int] = set()
+    for reading in readings:
+        if row and (reading.time_ms != row[0].time_ms or reading.field in seen):
+            yield row
+            row, seen = [], set()
+        row.append(reading)
+        seen.add(reading.field)
+    if row:
+        yield row
+
+
 @dataclass(slots=True)
 class SensorBuffer:
     """Rows of one channel that are not a dataslice yet. `dropped` counts those that cannot be learnt from."""
@@ -106,11 +120,8 @@ class SensorBuffer:
         return full
 
     def _read_rows(self, readings: Iterable[Reading]) -> list[tuple[bytes, int]]:
-        by_time: dict[int, list[Reading]] = {}
-        for reading in readings:
-            by_time.setdefault(reading.time_ms, []).append(reading)
         rows = []
-        for together in by_time.values():
+        for together in split_rows(readings):
             row = pack_row(together, self.features)
             self.dropped += row is None
             rows += [] if row is None else [row]

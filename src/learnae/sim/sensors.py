@@ -194,7 +194,9 @@ class SensorWorld:
             publisher.lane.tangle.note_tips(home.follower.lane.tangle.tips)
         self.tips_most = max(self.tips_most, len(home.follower.lane.tangle.tips))
         now_ms = self._now_ms()
-        readings = [Reading(now_ms + place // 2, place % 2, 20 + number + place / 4 + now_ms % 99_991 / 100, number % 3) for place in range(self.scenario.readings)]
+        warm = 20 + number + now_ms % 99_991 / 100
+        places = range(self.scenario.readings)
+        readings = [Reading(now_ms + place // 2, place % 2, warm + place / 4, number % 3) for place in places]
         self._attach(number, publisher.publish([(f"sensor {number}", readings)], now_ms=now_ms).vertices)
         self._at(self.now_s + interval_s, lambda: self._measure(number, interval_s, end_s))
 
@@ -208,6 +210,10 @@ class SensorWorld:
         for cid, encoded in vertices:
             self.said_s[cid] = self.now_s
             self._deliver(home, home.key.peer, encoded)
+
+    def deliver(self, node: SimNode, encoded: bytes) -> None:
+        """Hand a vertex to one node, as a publisher does."""
+        self._deliver(node, node.key.peer, encoded)
 
     def _deliver(self, node: SimNode, sender: PeerId, encoded: bytes) -> None:
         if not node.online:

@@ -1,0 +1,92 @@
+"""What a publisher has said and its node has not yet: on disk first, then over the line, in order, exactly once.
+
+`commit` is the moment from which a reading is safe: its vertex and its channel's state are in one transaction on disk. `carry` then
+brings the log to the node, whatever breaks in between: the node says where it stands, and the outbox goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from learnae.backends.disk_sensors import SensorJournal
+from learnae.backends.sensor_link import SensorLink
+from learnae.errors import LinkError
+from learnae.ids import PeerId
+from learnae.sensors.link import VERTICES_MAX, Attach, Attached, fill_pages
+from learnae.sensors.publisher import Commit, SensorPublisher
+
+PENDING_MAX: Final = 65_536  # Vertices that wait for a node; then whoever measures has to wait: an hour without a line at 18/s.
+KEEP_VERTICES: Final = 1024  # Of the own log behind what the node has.
+ASK_AGAIN_S: Final = 30.0  # Tips to name and a sign of life when there is nothing to send.
+REFUSED_PAUSE_S: Final = 5.0
+
+
+class SensorOutbox:
+    """The own log of one publisher on its way to a node."""
+
+    def __init__(
+        self, publisher: SensorPublisher, journal: SensorJournal, *, me: PeerId, on_trouble: Callable[[str], None]
+    ) -> None:
+        self._publisher, self._journal, self._me = publisher, journal, me
+        self._on_trouble = on_trouble
+        self._carried = 0
+        self._wake = trio.Event()
+        self._room = trio.Event()
+
+    @property
+    def pending(self) -> int:
+        """Vertices that the node does not have yet, as far as it said."""
+        return self._publisher.lane.tangle.length(self._me) - self._carried
+
+    def commit(self, commit: Commit) -> None:
+        """Put vertices and records on disk, and let them go. Raises: DiskFullError, JournalDamagedError."""
+        if commit.vertices or commit.records:
+            self._journal.append(commit.vertices, commit.records)
+            self._wake.set()
+
+    async def wait_for_room(self) -> None:
+        """Wait while too much is on its way: back-pressure for whoever measures."""
+        while self.pending >= PENDING_MAX:
+            self._room = trio.Event()
+            await self._room.wait()
+
+    async def carry(self, link: SensorLink) -> None:
+        """Bring everything to the node behind `link`, and what is committed later. Raises: LinkError."""
+        answer = await link.attach(Attach(issuer=self._me))
+        self._take(answer)
+        while True:
+            pages = self._find_page()
+            if not pages:
+                self._wake = trio.Event()
+                with trio.move_on_after(ASK_AGAIN_S):
+                    await self._wake.wait()
+                pages = self._find_page() or [()]
+            before = self._carried
+            answer = await link.attach(Attach(issuer=self._me, vertices=pages[0]))
+            self._take(answer)
+            if answer.why and self._carried == before:
+                self._on_trouble(f"the node refuses what this sensor says: {answer.why}")
+                await trio.sleep(REFUSED_PAUSE_S)
+
+    def _find_page(self) -> list[tuple[bytes, ...]]:
+        lane = self._publisher.lane
+        return fill_pages(lane.tangle.lacking({self._me: self._carried}, vertices_max=VERTICES_MAX))[:1]
+
+    def _take(self, answer: Attached) -> None:
+        tangle = self._publisher.lane.tangle
+        if answer.have > tangle.length(self._me):
+            raise LinkError(
+                "this address",
+                f"it has {answer.have} vertices of this sensor and the folder here only {tangle.length(self._me)}, so the folder "
+                "is an old copy, and going on would make two histories of one sensor; publish from the newest folder or from a new one",
+            )
+        self._carried = answer.have
+        tangle.note_tips({cid: tip for cid, tip in answer.tips.items() if tip[1] != self._me})
+        self._room.set()
+        dropped = tangle.prune(self._me, self._carried - KEEP_VERTICES)
+        heads = {stream.vertex for stream in self._publisher.lane.streams.values()}
+        if dropped:
+            self._journal.drop(cid for cid in dropped if cid not in heads)

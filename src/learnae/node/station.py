@@ -1,0 +1,212 @@
+"""The sensors of a node: runs a `SensorFollower` beside the peer, on the sensors lane, its journal and its line for light publishers.
+
+The same order as in the node: what is to be remembered is on disk before any other effect of the same event is carried out.
+Source: ARCHITECTURE.md; paper 4.2, Fig. 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+import trio
+
+from learnae.ids import Cid, PeerId, Topic
+from learnae.ports import BlockStore, Network, SensorStore
+from learnae.protocol import events as ev
+from learnae.sensors.follower import DropVertices, FollowEffect, SensorFollower, SliceReady, StoreSlice
+from learnae.sensors.link import VERTICES_MAX, Attach, Attached, Hello, Page, Watch
+from learnae.tangle.verdict import Verdict
+
+PUBLISH_QUEUE_MAX: Final = 4096  # Vertices that wait for the network; what does not fit comes to the others by sync.
+SYNCS_MAX: Final = 64  # Direct messages under way; more are dropped, the next sync repairs.
+TICK_S: Final = 0.5
+TIPS_AGE_MS: Final = 60_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SensorParts:
+    """What a node needs to follow sensors. `serve`: the listener for light publishers, if the user opened one."""
+
+    follower: SensorFollower
+    journal: SensorStore
+    hello: Hello
+    serve: Callable[[SensorStation], Awaitable[None]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StationParts:
+    """What a station is made of: the user's parts, and what its node gives."""
+
+    sensors: SensorParts
+    network: Network
+    blocks: BlockStore
+    topic: Topic
+    now_s: Callable[[], float]
+    on_tell: Callable[[ev.Tell, float], None]
+    on_slice: Callable[[Cid], None]
+    on_broken: Callable[[Exception], None]
+
+
+class SensorStation:
+    """Feeds the follower events and carries out what it answers."""
+
+    def __init__(self, parts: StationParts) -> None:
+        self._parts = parts
+        self._follower = parts.sensors.follower
+        self._send, self._receive = trio.open_memory_channel[bytes](PUBLISH_QUEUE_MAX)
+        self._nursery: trio.Nursery | None = None
+        self._syncs = 0
+        self._is_broken = False
+
+    async def run(self) -> None:
+        """Until cancelled. Takes back what the journal kept, joins the topic, then works."""
+        parts = self._parts
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self._do(lambda: self._follower.restore(parts.sensors.journal.vertices(), parts.sensors.journal.records()))
+            await parts.network.subscribe(parts.topic, self.judge)
+            nursery.start_soon(self._publish)
+            nursery.start_soon(self._keep_time)
+            if parts.sensors.serve is not None:
+                nursery.start_soon(parts.sensors.serve, self)
+            for peer in parts.network.connected():
+                self.connect(peer)
+
+    # --- events in ------------------------------------------------------------------------------------------
+
+    def set_members(self, members: frozenset[PeerId]) -> None:
+        self._follower.lane.members = members
+
+    def judge(self, sender: PeerId, content: bytes) -> Verdict:
+        """Gossip asks before it forwards; accepting is delivering."""
+        effects = self._do(lambda: self._follower.receive(sender, content, self._parts.now_s()))
+        return next((effect.ruling.verdict for effect in effects if isinstance(effect, ev.PassVerdict)), Verdict.IGNORE)
+
+    def connect(self, peer: PeerId) -> None:
+        self._do(lambda: self._follower.connect(peer))
+
+    def disconnect(self, peer: PeerId) -> None:
+        self._follower.disconnect(peer)
+
+    def receive_sync(self, sender: PeerId, content: bytes) -> None:
+        effects = self._do(lambda: self._follower.receive_sync(sender, content, self._parts.now_s()))
+        for effect in effects:
+            if isinstance(effect, ev.PassVerdict) and effect.ruling.verdict is Verdict.REJECT:
+                self._parts.network.blame(sender, effect.ruling.why)
+
+    # --- the line for light publishers and viewers (`LinkServer`) -------------------------------------------
+
+    def hello(self) -> Hello:
+        return replace(self._parts.sensors.hello, members=tuple(sorted(self._follower.lane.members)))
+
+    def attach(self, question: Attach) -> Attached:
+        """Judge what a light publisher brings, as if gossip had, and gossip it."""
+        why = ""
+        for encoded in question.vertices:
+            effects = self._do(partial(self._follower.receive, self._parts.network.peer_id, encoded, self._parts.now_s()))
+            ruling = next((effect.ruling for effect in effects if isinstance(effect, ev.PassVerdict)), None)
+            if ruling is not None and ruling.verdict is Verdict.ACCEPT:
+                self._gossip(encoded)
+            elif ruling is not None and ruling.why != "known":
+                why = why or ruling.why
+        tangle, now_ms = self._follower.lane.tangle, int(self._parts.now_s() * 1000)
+        tips = reversed(list(tangle.tips.items()))
+        recent = {cid: tip for cid, tip in tips if 0 <= now_ms - tip[0] <= TIPS_AGE_MS and tip[1] != question.issuer}
+        return Attached(have=tangle.length(question.issuer), why=why, tips=recent)
+
+    def page(self, question: Watch) -> Page:
+        vertices = self._follower.lane.tangle.lacking(question.have, vertices_max=VERTICES_MAX)
+        size = 0
+        for count, encoded in enumerate(vertices):
+            size += len(encoded)
+            if size > 1 << 19:
+                return Page(vertices=tuple(vertices[:count]), done=False)
+        return Page(vertices=tuple(vertices), done=len(vertices) < VERTICES_MAX)
+
+    def describe(self) -> list[dict[str, object]]:
+        """The streams in plain values, for the status file."""
+        return self._follower.describe()
+
+    # --- effects out ----------------------------------------------------------------------------------------
+
+    def _do(self, handle: Callable[[], list[FollowEffect]]) -> list[FollowEffect]:
+        """Carry out what the follower answers. What goes wrong here ends the node: its memory is then ahead of its disk."""
+        if self._is_broken:
+            return []
+        try:
+            effects = handle()
+            self._save(effects)
+            for effect in effects:
+                self._carry_out(effect)
+        except Exception as error:  # noqa: BLE001 - raised by the node
+            self._is_broken = True
+            self._parts.on_broken(error)
+            return []
+        return effects
+
+    def _save(self, effects: list[FollowEffect]) -> None:
+        vertices: list[tuple[Cid, bytes]] = []
+        records: list[tuple[str, bytes | None]] = []
+        for effect in effects:
+            match effect:
+                case ev.PublishVertex(cid=cid, encoded=encoded):
+                    vertices.append((cid, encoded))
+                case ev.SaveVertices(vertices=more):
+                    vertices.extend(more)
+                case ev.SaveRecord(name=name, content=content):
+                    records.append((name, content))
+        if vertices or records:
+            self._parts.sensors.journal.append(vertices, records)
+
+    def _carry_out(self, effect: FollowEffect) -> None:
+        match effect:
+            case ev.PublishVertex(encoded=encoded):
+                self._gossip(encoded)
+            case ev.SendSync(peer=peer, content=content):
+                self._start(self._sync, peer, content)
+            case ev.Tell():
+                self._parts.on_tell(effect, self._parts.now_s())
+            case StoreSlice(number=number, content=content):
+                assert self._nursery is not None
+                self._nursery.start_soon(self._store, number, content)
+            case SliceReady(dataslice=dataslice):
+                self._parts.on_slice(dataslice)
+            case DropVertices(cids=cids):
+                self._parts.sensors.journal.drop(cids)
+            case _:
+                pass  # Written before, or answered by `judge`.
+
+    def _gossip(self, encoded: bytes) -> None:
+        with suppress(trio.WouldBlock):
+            self._send.send_nowait(encoded)
+
+    def _start(self, work: Callable[[PeerId, bytes], Awaitable[None]], peer: PeerId, content: bytes) -> None:
+        if self._syncs < SYNCS_MAX:
+            assert self._nursery is not None
+            self._syncs += 1
+            self._nursery.start_soon(work, peer, content)
+
+    async def _sync(self, peer: PeerId, content: bytes) -> None:
+        try:
+            await self._parts.network.send(peer, content)
+        finally:
+            self._syncs -= 1
+
+    async def _store(self, number: int, content: bytes) -> None:
+        """Keep a dataslice, pinned: others may be told of it. Only this node's own training reads it."""
+        dataslice = await trio.to_thread.run_sync(lambda: self._parts.blocks.put_file(content, public=False))
+        self._parts.blocks.pin(dataslice)
+        self._do(lambda: self._follower.slice_stored(number, dataslice, self._parts.now_s()))
+
+    async def _publish(self) -> None:
+        async for encoded in self._receive:
+            await self._parts.network.publish(self._parts.topic, encoded)
+
+    async def _keep_time(self) -> None:
+        while True:
+            self._do(lambda: self._follower.tick(self._parts.now_s()))
+            await trio.sleep(TICK_S)

@@ -1,0 +1,251 @@
+"""Paper 4.2, over real lines and disks: light publishers, a node that follows them, a viewer; kills and outages in between."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from learnae.backends.disk_sensors import SensorJournal
+from learnae.cli import main
+from learnae.learning.header import TensorSpec
+from learnae.learning.slices import DataManifest, decode_slice
+from learnae.protocol import events as ev
+from learnae.sensors.judge import SensorCodec
+from learnae.sensors.messages import ChannelMessages
+from learnae.tangle.vertex import Vertex
+from tests.sensors.station_bed import Bed, admit, make_hello, open_bed, read_json, run_learnae, start_learnae, wait_until
+
+FIELDS = "temperature:Cel:2,humidity:%RH:1"
+
+
+def publish_arguments(folder: Path, bed: Bed, *more: str) -> list[str]:
+    return ["sensor", "publish", "--name", "s-01", "--folder", str(folder), "--node", bed.address, "--fields", FIELDS, *more]
+
+
+def count_messages(bed: Bed) -> list[int]:
+    """The channel's message numbers, in the order in which the node holds them."""
+    numbers = []
+    for encoded in bed.follower.lane.tangle.lacking({}, vertices_max=10**6):
+        vertex = SensorCodec().decode(encoded)
+        assert isinstance(vertex, Vertex)
+        message = SensorCodec().parse(vertex)
+        numbers += [part.sequence for part in message.messages] if isinstance(message, ChannelMessages) else []
+    return numbers
+
+
+def has_more(bed: Bed, count: int) -> bool:
+    return len(count_messages(bed)) > count
+
+
+def test_readings__go_from_standard_input_to_a_dataslice_and_to_a_viewer(tmp_path: Path) -> None:
+    """Issue: `sensor publish` streams lines, a node turns them into dataslices, `sensor watch` shows them."""
+
+    async def run() -> None:
+        hello = make_hello()
+        admit(tmp_path / "s", hello)
+        lines = "".join(f"{20 + n / 4}, {40 + n} {n % 3}\n" for n in range(80)) + "nonsense\n"
+        async with open_bed(tmp_path / "node", hello) as bed:
+            done = await run_learnae(*publish_arguments(tmp_path / "s", bed, "--batch", "4"), text=lines)
+            assert done.returncode == 0, done.stderr
+            assert "80 samples in 20 messages are on disk" in done.stdout
+            assert "a line of 1 values, 'nonsense': expected 2, and perhaps a label" in done.stderr
+            await wait_until(lambda: len(bed.slices) >= 1)
+
+            content = bed.blocks.get_file(bed.slices[0], bytes_max=1024)
+            assert content is not None
+            x, y = decode_slice(content, DataManifest(TensorSpec("F32", (2,)), TensorSpec("I64", ()), classes=3), 1024)
+            assert x[:3].tolist() == [[20, 40], [20.25, 41], [20.5, 42]]
+            assert y[:4].tolist() == [0, 1, 2, 0]
+            assert count_messages(bed) == list(range(1, 21))
+
+            watched = await run_learnae("sensor", "watch", "garden", "--node", bed.address, "--json", "--count", "20")
+            shown = read_json(watched.stdout)
+            readings = [line for line in shown if line["kind"] == "reading"]
+            assert len(readings) == 20 and watched.returncode == 0
+            assert readings[0]["sensor"] == "s-01"
+            first = readings[0]["readings"]
+            assert isinstance(first, list) and first[0][:4] == ["temperature", 20.0, "Cel", 0]
+            assert any(line["kind"] == "sensor" for line in shown) and any(line["kind"] == "slice" for line in shown)
+            wrong = await run_learnae("sensor", "watch", "forest", "--node", bed.address)
+            assert wrong.returncode == 2 and "follows sensors of 'garden', not of 'forest'" in wrong.stderr
+
+    trio.run(run)
+
+
+def test_csv_and_this_machine__are_published(tmp_path: Path) -> None:
+    async def run() -> None:
+        hello = make_hello()
+        admit(tmp_path / "s", hello)
+        admit(tmp_path / "self", hello)
+        (tmp_path / "data.csv").write_text("time,humidity,temperature,kind\n" + "".join(f"x,{n},{n / 2},{n % 2}\n" for n in range(12)))
+        async with open_bed(tmp_path / "node", hello) as bed:
+            arguments = publish_arguments(tmp_path / "s", bed, "--from", str(tmp_path / "data.csv"), "--every", "0", "--label", "kind")
+            done = await run_learnae(*arguments, "--batch", "5")
+            assert (done.returncode, done.stderr) == (0, "")
+            await wait_until(lambda: [stream["rows_waiting"] for stream in bed.follower.describe()] == [12])
+
+            wrong = await run_learnae(*arguments, "--label", "absent")
+            assert "has no column absent: it has time, humidity, temperature, kind" in wrong.stderr
+            every = ["--every", "0.1", "--folder", str(tmp_path / "self"), "--node", bed.address]
+            process = start_learnae("sensor", "publish", "--name", "me", "--from", "self", *every)
+            try:
+                await wait_until(lambda: any(s["sensor"] == "me" and int(str(s["messages"])) >= 3 for s in bed.follower.describe()))
+                process.send_signal(signal.SIGINT)
+                assert await trio.to_thread.run_sync(process.wait) == 130
+            finally:
+                process.kill()
+                process.communicate()
+
+    trio.run(run)
+
+
+def test_kill__loses_nothing_that_was_on_disk_and_repeats_nothing(tmp_path: Path) -> None:
+    """Issue: kill -9 in the middle loses and repeats nothing. Three kills, then a quiet end."""
+
+    async def run() -> None:
+        hello = make_hello()
+        folder = tmp_path / "s"
+        admit(folder, hello, rate_per_s=1000)
+        async with open_bed(tmp_path / "node", hello) as bed:
+            for _ in range(3):
+                seen = len(count_messages(bed))
+                process = start_learnae(*publish_arguments(folder, bed))
+                assert process.stdin is not None
+                process.stdin.write(b"".join(b"%d, %d, 1\n" % (n, n) for n in range(2000)))
+                process.stdin.flush()
+                await wait_until(partial(has_more, bed, seen + 5))
+                process.kill()
+                await trio.to_thread.run_sync(process.communicate)
+            journal = SensorJournal(folder)
+            on_disk = sum(1 for _ in journal.vertices())
+            journal.close()
+            done = await run_learnae(*publish_arguments(folder, bed), text="1, 2, 0\n")
+            assert done.returncode == 0, done.stderr
+            numbers = count_messages(bed)
+
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert len(numbers) == on_disk  # the head, and one message more than before
+        assert [tell.text for tell in bed.told if tell.topic is ev.Topic.TROUBLE] == []
+
+    trio.run(run)
+
+
+def test_outage_of_the_node__is_waited_out(tmp_path: Path) -> None:
+    async def run() -> None:
+        hello = make_hello()
+        admit(tmp_path / "s", hello)
+        async with open_bed(tmp_path / "node", hello) as bed:
+            address = bed.address
+            done = await run_learnae(*publish_arguments(tmp_path / "s", bed), text="1, 2, 0\n")
+            assert done.returncode == 0
+        port = int(address.rpartition(":")[2])
+        async with trio.open_nursery() as nursery:
+            results: list[subprocess.CompletedProcess[str]] = []
+
+            async def publish() -> None:
+                results.append(await run_learnae(*publish_arguments(tmp_path / "s", bed), text="3, 4, 0\n5, 6, 0\n"))
+
+            nursery.start_soon(publish)
+            journal = tmp_path / "s" / "journal.sqlite"
+            await wait_until(journal.exists)
+            async with open_bed(tmp_path / "node", hello, port=port) as again:
+                await wait_until(lambda: count_messages(again) == [1, 2, 3])
+                await wait_until(lambda: bool(results))
+        assert results[0].returncode == 0
+
+    trio.run(run)
+
+
+def test_old_copy_of_a_folder__does_not_make_a_second_history(tmp_path: Path) -> None:
+    async def run() -> None:
+        hello = make_hello()
+        admit(tmp_path / "s", hello)
+        async with open_bed(tmp_path / "node", hello) as bed:
+            await run_learnae(*publish_arguments(tmp_path / "s", bed), text="1, 2, 0\n")
+            shutil.copytree(tmp_path / "s", tmp_path / "copy")
+            await run_learnae(*publish_arguments(tmp_path / "s", bed), text="3, 4, 0\n5, 6, 0\n")
+            process = start_learnae(*publish_arguments(tmp_path / "copy", bed))
+            assert process.stderr is not None
+            said = await trio.to_thread.run_sync(process.stderr.readline)
+            process.kill()
+            await trio.to_thread.run_sync(process.communicate)
+            assert b"would make two histories of one sensor" in said
+            assert not bed.follower.lane.tangle.forks
+
+    trio.run(run)
+
+
+def test_rotated_key__goes_on_under_the_same_name(tmp_path: Path) -> None:
+    async def run() -> None:
+        hello = make_hello()
+        admit(tmp_path / "s", hello)
+        async with open_bed(tmp_path / "node", hello) as bed:
+            for more in ([], ["--new-key"], []):
+                done = await run_learnae(*publish_arguments(tmp_path / "s", bed, *more), text="1, 2, 0\n")
+                assert done.returncode == 0, done.stderr
+            assert count_messages(bed) == [1, 2, 3]
+            heads = [stream.head for stream in bed.follower.lane.streams.values()]
+            assert [head.succession is None for head in heads] == [True, False]
+            assert heads[1].first == 2
+
+    trio.run(run)
+
+
+def test_private_sensor__prints_the_opening_that_a_viewer_needs(tmp_path: Path) -> None:
+    async def run() -> None:
+        hello = make_hello()
+        admit(tmp_path / "s", hello)
+        async with open_bed(tmp_path / "node", hello) as bed:
+            key = "ab" * 32
+            done = await run_learnae(
+                *publish_arguments(tmp_path / "s", bed, "--mode", "restricted", "--side-key", key), text="21.5, 40, 1\n"
+            )
+            opening = done.stdout.split("needs this opening: ")[1].split()[0]
+            watch = ("sensor", "watch", "garden", "--node", bed.address, "--json", "--count", "1", "--opening", f"s-01={opening}")
+            shown = read_json((await run_learnae(*watch, "--side-key", key)).stdout)
+            assert [line["readings"][0][1] for line in shown if line["kind"] == "reading"] == [21.5]  # type: ignore[index]
+
+    trio.run(run)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--fields", FIELDS], "there is none in .* yet; this sensor's id is 12D3Koo.*learnae sensor admit FOLDER ID"),
+        ([], "--fields is missing; name what each line holds"),
+        (["--fields", "a:b:x"], "'a:b:x' is not a field"),
+        (["--fields", "a,a"], "2 fields, or one twice"),
+        (["--fields", FIELDS, "--mode", "restricted"], "--side-key belongs to --mode restricted, and it needs one"),
+        (["--fields", FIELDS, "--side-key", "00"], "a side key is 64 hex digits"),
+        (["--fields", FIELDS, "--batch", "0"], "--batch is 1 to 4096"),
+        (["--fields", FIELDS, "--admission", "admission1abc"], "this admission cannot be used: it was cut off or mistyped"),
+        (["--fields", FIELDS, "--admission", "hello"], "this admission cannot be used: it does not read admission1"),
+    ],
+)
+def test_publish__says_what_is_missing(
+    arguments: list[str], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sensor", "publish", "--name", "s", "--folder", str(tmp_path / "s"), *arguments]) in (1, 2)
+    error = capsys.readouterr().err
+    assert re.search(why, error) and error.count("\n") == 1
+
+
+def test_admission__for_another_sensor_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    admit(tmp_path / "one", make_hello())
+    text = (tmp_path / "one" / "admission.txt").read_text()
+    arguments = ["sensor", "publish", "--name", "s", "--folder", str(tmp_path / "two"), "--fields", "a", "--admission", text]
+
+    assert main(arguments) == 1
+    assert "it is for another sensor's id" in capsys.readouterr().err
+
+
+def test_watch__says_when_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sensor", "watch", "garden", "--node", "nowhere"]) == 1
+    assert "no node for sensors at nowhere: expected HOST:PORT" in capsys.readouterr().err
