@@ -129,7 +129,10 @@ def test_judgement__is_about_the_papers_setting_and_enough_seeds_only(section_7:
     """Nothing is said to fit that was not compared."""
     assert judge_figures(section_7).startswith("All 8 figures of 7.1 and 7.2 lie in our band.")
     assert "fits as mean of |a − b| / (a + b)." in judge_figures(section_7)
-    assert "says little" in judge_figures(run_seeds(PAPER_SETTING, 2))
+    few = run_seeds(PAPER_SETTING, 2)
+    assert judge_figures(few) == "2 seeds cannot tell whether the published figures fit; 40 or more can."
+    assert "outside" not in format_table(few, through="fast", seconds=1.0)
+    assert format_table(few, through="protocol", seconds=1.0).splitlines()[-2] == "Every balance is that of the ledger alone, to the wei."
     assert "cannot be compared" in judge_figures(run_seeds(SMALL, 2))
 
 

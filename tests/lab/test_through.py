@@ -127,7 +127,7 @@ def test_contract__pays_exactly_what_the_ledger_alone_gives() -> None:
 
 
 def test_contract__that_does_other_than_its_model_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The comparison is not vacuous: a model that loses a claim, or refuses one, is found at once, with the way to repeat it."""
+    """The comparison is not vacuous: a model that loses a claim, or refuses a member, is found at once, with the way to repeat it."""
     session = Session(Setting(3, 4, 0), seed=1, malicious=0, mode="dao", is_contract=True)
     claim = SessionFund.claim
 
@@ -136,13 +136,13 @@ def test_contract__that_does_other_than_its_model_stops_the_run(monkeypatch: pyt
         fund.seats[fund.index_of[args[0]]].claim = None
 
     def refuse(fund: SessionFund, *args: Any) -> None:
-        raise FundError("TooManyPoints")
+        raise FundError("SessionFull")
 
     monkeypatch.setattr(SessionFund, "claim", lose)
     with pytest.raises(InvariantBrokenError, match="disagree, about the claims; repeat it with: learnae paper --through contract"):
         run_session(session)
-    monkeypatch.setattr(SessionFund, "claim", refuse)
-    with pytest.raises(InvariantBrokenError, match="disagree, SubmitClaim: done and TooManyPoints"):
+    monkeypatch.setattr(SessionFund, "join", refuse)
+    with pytest.raises(InvariantBrokenError, match="disagree, Join: done and SessionFull"):
         run_session(session)
 
 

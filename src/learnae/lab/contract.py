@@ -123,7 +123,14 @@ class ContractChain(SimulatedChain):
         if self._view is None or self._seen != seen:
             self._set_clock(now_s)
             self._chain.make_block()
-            view = replace(trio.run(self._founder.read, self.session), time_s=now_s, voting_ends_s=self.fund.voting_ends_s)
+            view = trio.run(self._founder.read, self.session)
+            view = replace(
+                view,
+                time_s=now_s,
+                training_ends_s=_shrink(view.training_ends_s),
+                claiming_ends_s=_shrink(view.claiming_ends_s),
+                voting_ends_s=_shrink(view.voting_ends_s),
+            )
             self._compare(view, now_s)
             self._view, self._seen = ((seen,), view), seen
         return self._view[1]
@@ -165,3 +172,8 @@ def _stretch(terms: SessionTerms) -> SessionTerms:
     """The same terms on a clock that runs `STRETCH` times as fast from the start of all simulated sessions."""
     names = ("funding_ends_s", "training_ends_s", "claiming_ends_s", "voting_ends_s")
     return replace(terms, **{name: EPOCH_S + (getattr(terms, name) - EPOCH_S) * STRETCH for name in names})
+
+
+def _shrink(time_s: int) -> int:
+    """A time of the contract's clock on the simulator's, rounded up."""
+    return EPOCH_S - (EPOCH_S - time_s) // STRETCH

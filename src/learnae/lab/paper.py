@@ -62,6 +62,9 @@ PUBLISHED: Final = (
 """All figures of section 7. The discrepancy is published once, without its definition: it is compared with both."""
 
 
+SEEDS_MIN: Final = 40  # A band of fewer seeds has no seed outside of it and says nothing.
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What a user may change; the published figures belong to the defaults."""
@@ -195,6 +198,11 @@ class Reproduction:
     def is_the_papers(self) -> bool:
         """Whether the published figures are about this setting."""
         return self.setting == PAPER_SETTING
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether the bands can be held against the published figures: the setting is the paper's, and a tail of 2.5 % has a seed in it."""
+        return self.is_the_papers and len(self.seeds) >= SEEDS_MIN
 
 
 def reproduce(setting: Setting, seeds: Sequence[int], values: Sequence[Values]) -> Reproduction:

@@ -100,10 +100,10 @@ def _compose_tiles(result: Reproduction) -> Markup:
     return tag(
         "div",
         tile(
-            f"{inside} of {len(compared)}",
+            f"{inside} of {len(compared)}" if result.is_comparable else "–",
             "published figures in our band",
             "sections 7.1 and 7.2, 95 % of the seeds",
-            "" if not result.is_the_papers else "good" if inside == len(compared) else "bad",
+            "" if not result.is_comparable else "good" if inside == len(compared) else "bad",
         ),
         tile(
             format_value(change, change_band.median),
@@ -126,7 +126,7 @@ def _compose_figures(result: Reproduction) -> Markup:
         rows.append(tag("tr", tag("td", tag("strong", name_experiment(experiment, result.setting)), colspan="5")))
         for figure in (figure for figure in PUBLISHED if figure.experiment == experiment):
             band = result.bands[figure]
-            kind = "" if not result.is_the_papers else "up" if band.contains(figure.paper) else "down"
+            kind = "" if not result.is_comparable else "up" if band.contains(figure.paper) else "down"
             cells = [tag("td", figure.words), tag("td", format_value(figure, figure.paper), class_=kind or None)]
             cells += [tag("td", format_value(figure, band.median)), tag("td", format_band(result, figure))]
             rows.append(tag("tr", *cells, tag("td", format_value(figure, shown[figure]))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from learnae.lab.paper import BOTH, HONEST, PAPER_SETTING, PUBLISHED, SILENT, Figure, Reproduction, Setting
+from learnae.lab.paper import BOTH, HONEST, PAPER_SETTING, PUBLISHED, SEEDS_MIN, SILENT, Figure, Reproduction, Setting
 from learnae.report.words import format_count
 
 THROUGH_WORDS = {
@@ -79,8 +79,8 @@ def judge_figures(result: Reproduction) -> str:
     """One sentence: do the published figures lie in our bands?"""
     if not result.is_the_papers:
         return f"The published figures are about {describe_setting(PAPER_SETTING)}: they cannot be compared with this setting."
-    if len(result.seeds) < 40:
-        return f"A band of {len(result.seeds)} seeds says little; from 40 seeds on it is worth comparing."
+    if not result.is_comparable:
+        return f"{format_count(len(result.seeds), 'seed')} cannot tell whether the published figures fit; {SEEDS_MIN} or more can."
     others = [figure for figure in PUBLISHED if figure.experiment != BOTH and not result.bands[figure].contains(figure.paper)]
     fitting = [figure.words for figure in PUBLISHED if figure.experiment == BOTH and result.bands[figure].contains(figure.paper)]
     text = f"{len(others)} of the 8 figures of 7.1 and 7.2 lie outside." if others else "All 8 figures of 7.1 and 7.2 lie in our band."
@@ -99,7 +99,7 @@ def format_table(result: Reproduction, *, through: str, seconds: float) -> str:
         rows.append(name_experiment(experiment, result.setting))
         for figure in (figure for figure in PUBLISHED if figure.experiment == experiment):
             band = result.bands[figure]
-            mark = "" if not result.is_the_papers or band.low is None else "in" if band.contains(figure.paper) else "outside"
+            mark = "" if not result.is_comparable or band.low is None else "in" if band.contains(figure.paper) else "outside"
             cells = (format_value(figure, figure.paper), format_value(figure, band.median), format_band(result, figure))
             rows.append((f"  {figure.words}", *cells, format_value(figure, shown[figure]), mark))
     lines = [row for row in (head, *rows) if not isinstance(row, str)]
@@ -111,4 +111,5 @@ def format_table(result: Reproduction, *, through: str, seconds: float) -> str:
             text.append(row)
         else:
             text.append("  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip())
-    return "\n".join([*text, "", judge_figures(result)])
+    exact = [] if through == "fast" else ["Every balance is that of the ledger alone, to the wei."]
+    return "\n".join([*text, "", *exact, judge_figures(result)])

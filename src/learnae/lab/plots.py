@@ -166,7 +166,7 @@ def draw_distribution(result: Reproduction, figure: Figure) -> Markup:
         counts[min(bins - 1, int(bins * (value - low) / ((high - low) or 1.0)))] += 1
     y = scale(0, max(counts), foot, 44)
     wide = (width - 24) / bins
-    kind, tone = ("published", "") if band.contains(figure.paper) else ("published outside", "fill-silent")
+    kind, tone = ("published", "") if band.contains(figure.paper) or not result.is_comparable else ("published outside", "fill-silent")
     shown = f"{figure.paper:,.{figure.decimals}f}".replace("-", "−") + figure.unit
     turn = "end" if x(figure.paper) > width / 2 else ""
     parts = [
