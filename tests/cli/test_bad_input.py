@@ -171,7 +171,8 @@ def test_join__asks_before_it_pays(world: World, tmp_path: Path, monkeypatch: py
 
 def test_join_only_check__pays_nothing(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*world.join(make_node(world, tmp_path)), "--only-check"]) == 0
-    assert "everything fits; nothing was paid" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "what a member spends at most" in out and "everything fits; nothing was paid" in out
     assert set(snapshot(tmp_path)) == {"keystore.json"}
 
 

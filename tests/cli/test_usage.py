@@ -15,6 +15,7 @@ from learnae.backends.memory_journal import MemoryJournal
 from learnae.cli import main
 from learnae.cli.amounts import parse_duration, parse_ether
 from learnae.cli.compose import make_peer
+from learnae.cli.dao.runs import DAO_RUNS
 from learnae.cli.folder import NodeSettings
 from learnae.cli.status import _describe_relayed
 from learnae.errors import UsageError
@@ -23,6 +24,7 @@ from tests.learning.tasks import LINES, write_task
 
 COMMANDS: tuple[list[str], ...] = (
     [], ["demo"], ["session"], ["session", "new"], ["session", "show"], ["join"], ["node"], ["status"], ["chain"], ["faucet"],
+    *(["dao", *words] for words in ([], *([name.split()[1]] for name in DAO_RUNS))),
     ["sim"], ["sim", "list"], ["sim", "run"], ["task"], ["task", "check"],
 )  # fmt: skip
 NEW = ["session", "new", "--name", "x", "--task", "digits"]
