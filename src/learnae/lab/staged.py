@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from random import Random
 from typing import Final
 
 from learnae.errors import InvariantBrokenError
@@ -19,7 +18,7 @@ from learnae.lab.bed import Bed, ProtocolAttack, Scene, stage
 from learnae.lab.books import INVENTED, Books, Receipt
 from learnae.lab.rule import Rule, Settled
 from learnae.lab.swarm import DEPOSIT_WEI
-from learnae.lab.trial import PERMILLE, Setting, Trial, compare
+from learnae.lab.trial import PERMILLE, Setting, Trial, compare, draw_beacon
 from learnae.protocol.messages import Checkpoint, HelpReported, ModelAnnounced, parse_message
 from learnae.protocol.peer import Peer
 from learnae.protocol.rewards import compute_credits
@@ -57,8 +56,8 @@ def run_protocol_trial(attack: ProtocolAttack, rules: Mapping[str, Rule], settin
 
 
 def _settle(rule: Rule, honest: Played, played: Played, setting: Setting, seed: int) -> Trial:
-    before = rule.settle(honest.books, audits=setting.audits, rng=Random(f"beacon {seed}"))
-    after = rule.settle(played.books, audits=setting.audits, rng=Random(f"beacon {seed}"))
+    before = rule.settle(honest.books, audits=setting.audits, rng=draw_beacon(seed))
+    after = rule.settle(played.books, audits=setting.audits, rng=draw_beacon(seed))
     if rule.name == PLAYED_RULE:
         before, after = Settled(list(honest.paid_wei)), Settled(list(played.paid_wei))
     trial = compare(rule.name, seed, before, after, played.books, Conduct(()))

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from random import Random
 
 from learnae.lab.attack import Conduct, LedgerAttack, Situation
 from learnae.lab.audits import AuditTerms
 from learnae.lab.books import Books, draw_truth, open_books
 from learnae.lab.rule import Rule, Settled
-from learnae.lab.swarm import CYCLES, PEERS
+from learnae.lab.swarm import CYCLES, PEERS, name_peers
 
 PERMILLE = 1000
 
@@ -71,23 +72,31 @@ def run_ledger_trial(attack: LedgerAttack, rules: Mapping[str, Rule], setting: S
 
 def settle_conduct(conduct: Conduct, rules: Mapping[str, Rule], setting: Setting, seed: int) -> list[Trial]:
     """Pay by each rule for what was reported, and for what would have been reported honestly."""
-    _, truth = draw_truth(seed, setting.peers, setting.cycles)
-    honest = open_books(truth, setting.peers, without=conduct.hired)
-    ring = frozenset(setting.ring)
     books = Books(
-        names=honest.names,
+        names=name_peers(setting.peers),
         receipts=conduct.receipts,
         present=tuple(range(setting.peers)),
-        ring=ring,
+        ring=frozenset(setting.ring),
         accusers=conduct.accusers,
     )
     trials = []
     for rule in rules.values():
-        # The beacon is the same with and without the attack.
-        before = rule.settle(honest, audits=setting.audits, rng=Random(f"beacon {seed}"))
-        after = rule.settle(books, audits=setting.audits, rng=Random(f"beacon {seed}"))
+        before = _settle_honest(type(rule), seed, setting.peers, setting.cycles, setting.audits, conduct.hired)
+        after = rule.settle(books, audits=setting.audits, rng=draw_beacon(seed))
         trials.append(compare(rule.name, seed, before, after, books, conduct))
     return trials
+
+
+@lru_cache(maxsize=1024)
+def _settle_honest(rule: type[Rule], seed: int, peers: int, cycles: int, audits: AuditTerms, hired: frozenset[int]) -> Settled:
+    """What a rule pays if everybody is honest and `hired` did not join; the same for every attack."""
+    _, truth = draw_truth(seed, peers, cycles)
+    return rule().settle(open_books(truth, peers, without=hired), audits=audits, rng=draw_beacon(seed))
+
+
+def draw_beacon(seed: int) -> Random:
+    """The public beacon of a session: the same with and without the attack."""
+    return Random(f"beacon {seed}")
 
 
 def compare(rule: str, seed: int, before: Settled, after: Settled, books: Books, conduct: Conduct) -> Trial:
