@@ -44,16 +44,32 @@ class _Place:
     size_bytes: int
 
 
-class DiskBlocks:
-    """`BlockStore` in the folder `folder` (made if absent).
+@dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """What the index knows of one block."""
 
+    cid: Cid
+    size_bytes: int
+    public: bool
+
+
+class DiskBlocks:
+    """`BlockStore` in the folder `folder` (made if absent, unless `read_only`).
+
+    Args:
+        read_only: nothing on disk is changed, so the folder may be that of a running node: what the node had when this was made can
+            be read, less what it removes meanwhile. The caller writes nothing.
     Raises: DiskFullError: from the `put` methods, when neither quota nor disk has room; nothing was changed.
     """
 
-    def __init__(self, folder: Path, *, quota_bytes: int = QUOTA_BYTES, reserve_bytes: int = RESERVE_BYTES) -> None:
+    def __init__(
+        self, folder: Path, *, quota_bytes: int = QUOTA_BYTES, reserve_bytes: int = RESERVE_BYTES, read_only: bool = False
+    ) -> None:
         self._packs_folder, self._pins_folder = folder / "packs", folder / "pins"
-        self._packs_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._pins_folder.mkdir(exist_ok=True, mode=0o700)
+        self._read_only = read_only
+        if not read_only:
+            self._packs_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._pins_folder.mkdir(exist_ok=True, mode=0o700)
         self._quota_bytes, self._reserve_bytes = quota_bytes, reserve_bytes
         self._lock = threading.RLock()
         self._packs: dict[int, _Pack] = {}  # in order of last use
@@ -148,6 +164,21 @@ class DiskBlocks:
                 (self._pins_folder / cid_text(cid)).unlink(missing_ok=True)
 
     @property
+    def pins(self) -> frozenset[Cid]:
+        """The files that garbage collection keeps."""
+        with self._lock:
+            return frozenset(self._pins)
+
+    def list_blocks(self) -> list[StoredBlock]:
+        """Every block, without reading any; in the order of their CIDs."""
+        with self._lock:
+            return [StoredBlock(cid, place.size_bytes, self._packs[place.pack].public) for cid, place in sorted(self._index.items())]
+
+    @property
+    def quota_bytes(self) -> int:
+        return self._quota_bytes
+
+    @property
     def used_bytes(self) -> int:
         return self._used_bytes
 
@@ -164,10 +195,14 @@ class DiskBlocks:
             stem, _, kind = path.name.partition(".")
             if kind in ("public", "private") and stem.isdigit():
                 found.append((int(stem), path, kind == "public"))
-            else:
+            elif not self._read_only:
                 path.unlink()  # a write that a kill cut short
         for number, path, public in sorted(found):
-            self._add(number, path, public, _read_index(path))
+            try:
+                self._add(number, path, public, _read_index(path))
+            except FileNotFoundError:  # The running node made room; without `read_only` nobody else is here.
+                if not self._read_only:
+                    raise
             self._next = number + 1
 
     def _add(self, number: int, path: Path, public: bool, entries: list[tuple[Cid, int, int]]) -> None:
@@ -182,6 +217,7 @@ class DiskBlocks:
             pack.cids.add(cid)
 
     def _write(self, blocks: list[tuple[Cid, bytes]], public: bool) -> None:
+        assert not self._read_only, "a store that was opened to be read is not written to"
         if not blocks:
             return
         size_bytes = sum(_HEAD_BYTES + len(block) for _, block in blocks)

@@ -7,15 +7,15 @@ Does not judge vertices: what is appended has been accepted by the core.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
-from learnae.errors import DiskFullError, FolderInUseError, JournalDamagedError
+from learnae.backends.folder_lock import lock_folder
+from learnae.errors import DiskFullError, JournalDamagedError
 from learnae.ids import Cid
 
 _SCHEMA: Final = """
@@ -35,7 +35,7 @@ class DiskJournal:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
-        self._lock_file = _lock_folder(folder)
+        self._lock_file = lock_folder(folder)
         path = folder / "journal.sqlite"
         try:
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -117,17 +117,6 @@ class DiskJournal:
     def close(self) -> None:
         self._database.close()
         self._lock_file.close()
-
-
-def _lock_folder(folder: Path) -> IO[bytes]:
-    """Hold the folder until the file is closed or the process ends, however it ends."""
-    file = open(folder / "lock", "ab")  # noqa: SIM115 - held open for as long as the journal is
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise FolderInUseError(str(folder)) from error
-    return file
 
 
 def _is_full(error: sqlite3.Error) -> bool:
