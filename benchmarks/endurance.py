@@ -31,11 +31,11 @@ from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.ids import Cid, PeerId
 from learnae.protocol import events as ev
 from learnae.protocol.calls import DeployPoid, Join, Stage
-from learnae.protocol.lane import ControlStore
 from learnae.protocol.measures import Evaluation, TaskFacts
 from learnae.protocol.messages import KIND_OF, ModelAnnounced, Origin
 from learnae.protocol.peer import Peer, PeerSettings
 from learnae.protocol.rules import SessionRules
+from learnae.protocol.store import ControlStore
 from learnae.sim.chain import SimulatedChain
 from learnae.sim.scenario import EPOCH_S, FUNDING_S, Scenario
 from learnae.tangle.vertex import create_vertex

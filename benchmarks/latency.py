@@ -27,11 +27,11 @@ from learnae.backends.memory_chain import MemoryChain, MemoryLedger
 from learnae.ids import Address, Cid, PeerId, Topic, Wei
 from learnae.learning.immediate import ImmediateLearner
 from learnae.node import Node, NodeParts
-from learnae.protocol.lane import ControlStore
 from learnae.protocol.measures import Evaluation, TaskFacts
 from learnae.protocol.messages import ModelAnnounced
 from learnae.protocol.peer import Peer, PeerSettings
 from learnae.protocol.rules import SessionRules
+from learnae.protocol.store import ControlStore
 from learnae.protocol.validation import ControlCodec
 from learnae.sim.learner import Unaudited
 from learnae.tangle.vertex import Vertex

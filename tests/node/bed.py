@@ -25,9 +25,10 @@ from learnae.node import Node, NodeParts
 from learnae.ports import Journal
 from learnae.protocol import events as ev
 from learnae.protocol.calls import RELAY_GAS_MAX, ChainView, Stage
-from learnae.protocol.lane import ControlLane, ControlStore
+from learnae.protocol.lane import ControlLane
 from learnae.protocol.peer import Peer, PeerSettings
 from learnae.protocol.rules import SessionRules
+from learnae.protocol.store import ControlStore
 from learnae.protocol.validation import ControlCodec
 from learnae.tangle.vertex import Vertex
 

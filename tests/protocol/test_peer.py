@@ -273,7 +273,7 @@ def test_market__keeps_the_newest_of_each_issuer() -> None:
     for number in range(20):
         player.hear(bob, announce(str(number)))
 
-    known = player.peer.cycle.market.by_issuer[BOB]
+    known = player.peer.cycle.market.of(BOB)
     assert len(known) == ANNOUNCEMENTS_PER_ISSUER_MAX and known[-1].message.model == make_cid("19")
 
 
@@ -285,7 +285,7 @@ def test_forker__is_taken_off_the_market() -> None:
 
     effects = player.handle(ev.VertexReceived(BOB, rival.encoded))
 
-    assert mallory.me not in player.peer.cycle.market.by_issuer
+    assert mallory.me not in player.peer.cycle.market.issuers
     assert "frozen" in find(effects, ev.Tell).text
     proofs = player.say(player.handle(ev.ChainRead(make_view())))
     assert [type(message).__name__ for message in proofs].count("ForkProved") == 1
@@ -781,10 +781,10 @@ def test_forker__its_models_stay_off_the_market_also_when_others_name_them() -> 
     for vertex in (name, later):
         player.handle(ev.VertexReceived(BOB, vertex.encoded))
 
-    assert later.cid in player.peer.lane.dag and mallory.me not in player.peer.cycle.market.by_issuer
+    assert later.cid in player.peer.lane.dag and mallory.me not in player.peer.cycle.market.issuers
     back = Player()
     back.start(journal=player)
-    assert mallory.me not in back.peer.cycle.market.by_issuer
+    assert mallory.me not in back.peer.cycle.market.issuers
 
 
 def test_final__who_exaggerated_before_is_tested_last() -> None:

@@ -242,8 +242,8 @@ class LateReporter:
                 correct_after=1, total=100, credits=Credits(10_000), owed=Credits(row.credits.get(known[0].issuer, 0) + 10_000),
             )  # fmt: skip
             vertex = peer.lane.issue(receipt, now_ms=int(world.now_s * 1000)).vertex
-            at.vertices[vertex.cid] = vertex.encoded
-            world._gossip(at, vertex.encoded)
+            at.vertices.append((vertex.cid, vertex.encoded))
+            world._publish(at, vertex.encoded)
 
 
 @pytest.mark.parametrize("rule", ["raw", "budgeted"])
@@ -329,13 +329,12 @@ def test_checker__sees_a_number_signed_twice(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_checker__sees_ledgers_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    receive = ControlLane.receive
+    receive = ControlLane.receive_page
 
-    def deaf(self: ControlLane, encoded: bytes, *, now_ms: int) -> Any:
-        forgotten = self._me[0] % 2 == 0 and sum(encoded[-8:]) % 5 == 0
-        return receive(self, encoded[:-1] if forgotten else encoded, now_ms=now_ms)
+    def deaf(self: ControlLane, page: Any, *, now_ms: int) -> Any:
+        return receive(self, [item for item in page if self._me[0] % 2 or sum(item[1][-8:]) % 5], now_ms=now_ms)
 
-    monkeypatch.setattr(ControlLane, "receive", deaf)
+    monkeypatch.setattr(ControlLane, "receive_page", deaf)
 
     assert any(words in str(break_and_run()) for words in ("has another ledger than", "was rejected"))
 

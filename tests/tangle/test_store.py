@@ -7,8 +7,10 @@ from random import Random
 import pytest
 
 from learnae.backends.memory_journal import MemoryJournal
-from learnae.protocol.lane import ControlLane, ControlStore, Known
+from learnae.protocol.committed import Known, compute_rows_at
+from learnae.protocol.lane import ControlLane
 from learnae.protocol.messages import Checkpoint
+from learnae.protocol.store import ControlStore
 from learnae.protocol.sync import SyncMessage
 from learnae.tangle import store as store_module
 from learnae.tangle.store import VertexStore
@@ -163,7 +165,7 @@ def test_claims_evidence__is_read_at_any_earlier_point_of_a_row() -> None:
     here.hear(*models, *receipts, seal)
 
     assert here.lane.ledger.rows() == {BOB: {CAROL: 400}}
-    assert here.lane.compute_rows_at(seal.cid, DAVE, Known()) == {BOB: {CAROL: 70}}
+    assert compute_rows_at(here.lane, seal.cid, DAVE, Known()) == {BOB: {CAROL: 70}}
 
 
 def test_evidence__that_names_another_issuers_vertex_or_number_is_none() -> None:
@@ -174,7 +176,7 @@ def test_evidence__that_names_another_issuers_vertex_or_number_is_none() -> None
     for head in ((CAROL, 3, log[2].cid), (BOB, 3, log[4].cid)):
         seal = dave.write(Checkpoint(closing=False, heads=(head,)), time_ms=LATE_MS)
         here.hear(seal)
-        assert here.lane.compute_rows_at(seal.cid, DAVE, Known()) is None
+        assert compute_rows_at(here.lane, seal.cid, DAVE, Known()) is None
 
 
 def test_restart__from_the_journal_gives_the_same_state_and_numbers() -> None:

@@ -25,9 +25,9 @@ from learnae.node import Node, NodeParts
 from learnae.node.runtime import RECORD_TRANSACTION
 from learnae.protocol.calls import Stage
 from learnae.protocol.events import Tell, Topic
-from learnae.protocol.lane import ControlStore
 from learnae.protocol.peer import Peer, PeerSettings
 from learnae.protocol.rules import SessionRules, Ticket
+from learnae.protocol.store import ControlStore
 
 if TYPE_CHECKING:
     from learnae.backends.ethereum import ChainOptions, EthereumChain

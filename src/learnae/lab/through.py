@@ -129,7 +129,7 @@ class ScriptedPeer(Unaudited):
         """The newest model of the next scripted helper that this peer has not been helped by yet."""
         if self.is_done:
             return None
-        for candidate in reversed(market.by_issuer.get(self.helpers[self.attempt], [])):
+        for candidate in reversed(market.of(self.helpers[self.attempt])):
             if candidate.announcement not in self._credited:
                 self._tried = candidate.announcement
                 return candidate

@@ -155,6 +155,7 @@ class WorkCycle:
         return self._fetch(best, connected, as_is=True)
 
     def _fetch(self, candidate: Candidate, connected: frozenset[PeerId], *, as_is: bool) -> list[Said]:
+        self.market.keep(candidate)
         self._task = _Task(self._next_number(), "fetch", candidate=candidate, as_is=as_is)
         others = sorted(connected - {candidate.issuer})
         self._rng.shuffle(others)

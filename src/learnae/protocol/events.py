@@ -6,7 +6,7 @@ as CIDs; their bytes stay in the node's block store. Whatever was under way at a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -48,6 +48,13 @@ class VertexReceived:
 
     sender: PeerId
     encoded: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class VerticesReceived:
+    """Gossip brought several vertices within a moment, each with its sender; nobody waits for verdicts on them one by one."""
+
+    page: Sequence[tuple[PeerId, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +204,9 @@ class StopAsked:
 
 
 Event = (
-    Started | TimerFired | VertexReceived | SyncReceived | PeerConnected | PeerDisconnected | FileFetched | FetchFailed | SlicesShared
-    | StreamSliceStored | HashlistRead | ModelTrained | ModelsAveraged | ModelEvaluated | LearningFailed | FileLost | ValidationStored
-    | ReceiptRecounted | ChainRead | CallSigned | TransactionConfirmed | TransactionFailed | StopAsked
+    Started | TimerFired | VertexReceived | VerticesReceived | SyncReceived | PeerConnected | PeerDisconnected | FileFetched | FetchFailed
+    | SlicesShared | StreamSliceStored | HashlistRead | ModelTrained | ModelsAveraged | ModelEvaluated | LearningFailed | FileLost
+    | ValidationStored | ReceiptRecounted | ChainRead | CallSigned | TransactionConfirmed | TransactionFailed | StopAsked
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from typing import Final
 from learnae.ids import Cid, PeerId
 from learnae.protocol import validation
 from learnae.protocol.audits import AuditBook, AuditedReceipt
-from learnae.protocol.contribution import ContributionLedger, ReceiptBook
+from learnae.protocol.contribution import ContributionLedger
 from learnae.protocol.messages import (
     HEADS_MAX,
     KIND_OF,
@@ -30,9 +30,10 @@ from learnae.protocol.messages import (
 )
 from learnae.protocol.rules import SessionRules
 from learnae.protocol.signed import BallotSigned, ClaimSigned
+from learnae.protocol.store import ControlStore
 from learnae.protocol.sync import SYNC_BYTES_MAX, SYNC_VERTICES_MAX, SYNC_WANT_MAX, SyncMessage
 from learnae.tangle.dag import Fork, TangleDag
-from learnae.tangle.store import Archive, Entry, VertexStore
+from learnae.tangle.store import Entry
 from learnae.tangle.verdict import ACCEPTED, Ruling, Verdict, ignore
 from learnae.tangle.vertex import Sign, Vertex, create_vertex
 
@@ -43,6 +44,7 @@ DISPUTES_PER_REPORTER_MAX: Final = 32  # Heads in one checkpoint that contradict
 ORPHAN_AGE_MAX_MS: Final = 600_000  # A partition of ten minutes; what is older comes by sync, in order.
 
 
+_HEEDED: Final = frozenset({Checkpoint, ForkProved})
 _WAITS = ignore("waits for what it names")  # Not judged yet: whoever forwarded it would answer for it.
 
 
@@ -55,20 +57,11 @@ class Received:
     forked: tuple[PeerId, ...] = ()
 
 
-class ControlStore(VertexStore):
-    """The vertices of the control lane that a process knows, and the rows that follow from them."""
-
-    def __init__(self, codec: validation.ControlCodec | None = None, *, archive: Archive | None = None) -> None:
-        self.codec: validation.ControlCodec
-        super().__init__(codec or validation.ControlCodec(), archive=archive)
-        self.book = ReceiptBook()
-
-
 class ControlLane:
     """What this peer knows of the control lane, and its own log in it. Without a store it gets one that keeps all in memory."""
 
     def __init__(self, *, rules: SessionRules, me: PeerId, sign: Sign, rng: Random, store: ControlStore | None = None) -> None:
-        store = store or ControlStore()
+        self._store = store = store or ControlStore()
         self._rules = rules
         self._me = me
         self._sign = sign
@@ -109,64 +102,121 @@ class ControlLane:
             return Received(_WAITS if kept else ignore("its issuer has too many vertices that wait for others"))
         return self._enter(vertex, message)
 
-    def _enter(self, vertex: Vertex, message: Message) -> Received:
-        """Let a vertex enter, then all that waited for it, parents first. The ruling is that of the first."""
-        first_ruling: Ruling | None = None
+    def receive_page(self, page: Iterable[tuple[PeerId, bytes]], *, now_ms: int) -> Received:
+        """As `receive`, for vertices that came together, each with who sent it; in a shared store much faster.
+
+        What another peer of this process judged needs only a look whether this peer may take it now: its issuer is a member, its time
+        has come, all that it needs is here, and nobody that it hangs on forked. The ruling is the last one that rejects.
+        """
+        dag, judged, contested, members = self.dag, self._store.judged, self._store.contested, self.members
+        dag.make_places()
+        lengths, append, waits = dag.lengths, dag.append, bool(dag.orphans)
+        latest_ms = now_ms + validation.TIME_AHEAD_MAX_MS
         entered: list[Entry] = []
         forked: list[PeerId] = []
-        ready = [(vertex, message)]
+        rejected = ACCEPTED
+        for _, encoded in page:
+            entry = judged.get(encoded)
+            if entry is not None and not (contested and entry.hangs_on(contested)):
+                ahead = entry.sequence - lengths[entry.issuer]
+                if ahead <= 0:
+                    continue  # Known: its issuer did not fork, so there is no other one of this number.
+                if ahead == 1 and entry.time_ms <= latest_ms and entry.vertex.issuer in members:
+                    for place, sequence in entry.needs:
+                        if lengths[place] < sequence:
+                            break
+                    else:
+                        append(entry)
+                        entered.append(entry)
+                        if type(entry.message) in _HEEDED:
+                            self._heed(entry, forked)
+                        if self.audits is not None:
+                            self._note_audit(self.audits, entry.vertex, entry.message)
+                        if waits:
+                            self._release(entry.vertex.cid, entered, forked)
+                        continue
+            received = self.receive(encoded, now_ms=now_ms)
+            entered += received.entered
+            forked += received.forked
+            waits = bool(dag.orphans)
+            if received.ruling.verdict is Verdict.REJECT:
+                rejected = received.ruling
+        return Received(rejected, tuple(entered), tuple(forked))
+
+    def _enter(self, vertex: Vertex, message: Message) -> Received:
+        """Let a vertex enter, then all that waited for it, parents first. The ruling is that of the first."""
+        entered: list[Entry] = []
+        forked: list[PeerId] = []
+        ruling = self._insert(vertex, message, entered, forked)
+        if ruling is ACCEPTED:
+            self._release(vertex.cid, entered, forked)
+        return Received(ruling, tuple(entered), tuple(forked))
+
+    def _release(self, cid: Cid, entered: list[Entry], forked: list[PeerId]) -> None:
+        """Let enter what waited for this vertex only, and what waited for that."""
+        ready = self.dag.orphans.release(cid)
         while ready:
-            vertex, message = ready.pop()
-            ruling = self._insert(vertex, message, entered, forked)
-            first_ruling = first_ruling or ruling
-            if ruling is ACCEPTED:
-                for freed in self.dag.orphans.release(vertex.cid):
-                    parsed = self._codec.parse(freed)
-                    assert parsed is not None, "orphans were parsed before they waited"
-                    ready.append((freed, parsed))
-        assert first_ruling is not None
-        return Received(first_ruling, tuple(entered), tuple(forked))
+            freed = ready.pop()
+            parsed = self._codec.parse(freed)
+            assert parsed is not None, "orphans were parsed before they waited"
+            if self._insert(freed, parsed, entered, forked) is ACCEPTED:
+                ready += self.dag.orphans.release(freed.cid)
 
     def _insert(self, vertex: Vertex, message: Message, entered: list[Entry], forked: list[PeerId]) -> Ruling:
         counted = self.dag.counted_length(vertex.issuer)
         on_branch = vertex.sequence != counted + 1 or self.dag.is_branch(vertex)  # beside the log: judged only as a fork
-        ruling = validation.validate_place(vertex, get=self.dag.get, first_ms=self.dag.first_ms(vertex.issuer))
-        if ruling is ACCEPTED and isinstance(message, HelpReported) and not on_branch:
-            owed = self.ledger.value(vertex.issuer, message.helper)
-            credited = self.ledger.has_credited(vertex.issuer, message.announcement)
-            ruling = validation.validate_help(vertex, message, get=self.dag.get, owed=owed, credited=credited)
-            if ruling is ACCEPTED and self.audits is not None:
-                ruling = validation.validate_measured(message, self.audits.find_commitment(vertex.issuer))
-        elif ruling is ACCEPTED and isinstance(message, ClaimSigned | BallotSigned) and not on_branch:
-            signed = self.ledger.has_signed(vertex.issuer, type(message))
-            ruling = validation.validate_signed(vertex, message, get=self.dag.get, signed=signed)
-        elif ruling is ACCEPTED and isinstance(message, AuditVerdict):
-            ruling = validation.validate_verdict(vertex, message, get=self.dag.get)
-        if ruling is not ACCEPTED:
-            return ruling
-        if isinstance(message, ForkProved):
-            ruling = validation.validate_fork(message, self.net)
+        judged = self._store.judged.get(vertex.encoded)
+        if judged is None or judged.hangs_on(self._store.contested):
+            ruling = self._judge(vertex, message, on_branch=on_branch)
             if ruling is not ACCEPTED:
                 return ruling
-        inserted = self.dag.insert(vertex, message)
+        inserted = self.dag.insert(vertex, message, validation.compute_dependencies(message))
         if inserted.fork is not None:
             forked.append(vertex.issuer)
         if inserted.entry is None:
             return ignore("its issuer has too many branches")
         entered.append(inserted.entry)
         if not on_branch:
+            self._store.accept(inserted.entry)
             self.ledger.fold(vertex.issuer, vertex.sequence, message)
             if self.audits is not None:
                 self._note_audit(self.audits, vertex, message)
+        self._heed(inserted.entry, forked)
+        return ACCEPTED
+
+    def _judge(self, vertex: Vertex, message: Message, *, on_branch: bool) -> Ruling:
+        """Rules 8 to 14: all that a vertex depends on is here."""
+        get, issuer = self.dag.get, vertex.issuer
+        ruling = validation.validate_place(vertex, get=get, first_ms=self.dag.first_ms(issuer))
+        if ruling is not ACCEPTED:
+            return ruling
+        match message:
+            case HelpReported() if not on_branch:
+                owed = self.ledger.value(issuer, message.helper)
+                credited = self.ledger.has_credited(issuer, message.announcement)
+                ruling = validation.validate_help(vertex, message, get=get, owed=owed, credited=credited)
+                if ruling is ACCEPTED and self.audits is not None:
+                    ruling = validation.validate_measured(message, self.audits.find_commitment(issuer))
+                return ruling
+            case ClaimSigned() | BallotSigned() if not on_branch:
+                return validation.validate_signed(vertex, message, get=get, signed=self.ledger.has_signed(issuer, type(message)))
+            case AuditVerdict():
+                return validation.validate_verdict(vertex, message, get=get)
+            case ForkProved():
+                return validation.validate_fork(message, self.net)
+        return ACCEPTED
+
+    def _heed(self, entry: Entry, forked: list[PeerId]) -> None:
+        """Act on the messages that are about the lane itself."""
+        message, vertex = entry.message, entry.vertex
         if isinstance(message, ForkProved):
             self._learn_fork(message, forked)
         elif isinstance(message, Checkpoint):
-            self._compare_heads(vertex.issuer, message)
+            self._compare_heads(entry, message)
             if vertex.issuer == self._me and message.closing:
                 self.closing = self.closing or vertex.cid
             elif vertex.issuer == self._me:
                 self.seal = vertex.cid
-        return ACCEPTED
 
     def _note_audit(self, book: AuditBook, vertex: Vertex, message: Message) -> None:
         """Keep what audits need: commitments, receipts that can be drawn, verdicts."""
@@ -189,13 +239,17 @@ class ControlLane:
         if self.dag.prove_fork(Fork(issuer, sequence, proof.first, proof.second)):
             forked.append(issuer)
 
-    def _compare_heads(self, reporter: PeerId, checkpoint: Checkpoint) -> None:
+    def _compare_heads(self, entry: Entry, checkpoint: Checkpoint) -> None:
         """Ask for heads that differ from ours at the same number: have-vectors alone do not show such a fork."""
-        disputed = self._disputed.setdefault(reporter, {})
+        dag = self.dag
+        if self._store.agrees(entry, checkpoint):
+            return
         for issuer, sequence, cid in checkpoint.heads:
-            comparable = sequence <= self.dag.length(issuer) or self.dag.fork(issuer) is not None
-            if comparable and cid not in self.dag and len(disputed) < DISPUTES_PER_REPORTER_MAX:
-                disputed[cid] = None
+            comparable = sequence <= dag.length(issuer) or dag.fork(issuer) is not None
+            if comparable and dag.cid_at(issuer, sequence) != cid and cid not in dag:
+                disputed = self._disputed.setdefault(entry.vertex.issuer, {})
+                if len(disputed) < DISPUTES_PER_REPORTER_MAX:
+                    disputed[cid] = None
 
     def find_unproved_fork(self) -> ForkProved | None:
         """A fork that this peer knows and that no vertex of the lane proves to the others yet."""
@@ -252,9 +306,10 @@ class ControlLane:
         """What this peer has folded so far (section 6): the heads of all issuers, or of as many as fit; of forkers the common prefix."""
         heads = []
         for issuer in sorted(self.dag.have_vector()):
-            head = self.dag.counted_head(issuer)
-            if head is not None:
-                heads.append((issuer, head.sequence, head.cid))
+            length = self.dag.counted_length(issuer)
+            cid = self.dag.cid_at(issuer, length)
+            if cid is not None:
+                heads.append((issuer, length, cid))
         return Checkpoint(closing=closing, heads=tuple(heads[:HEADS_MAX]))
 
     # --- sync -----------------------------------------------------------------------------------------------

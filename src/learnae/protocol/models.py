@@ -7,7 +7,7 @@ Pure. Source: paper 4.1, Fig. 1 (blue area), 7.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final, Protocol
@@ -15,10 +15,12 @@ from typing import Final, Protocol
 from learnae.ids import Cid, PeerId
 from learnae.protocol.measures import SCORE_TOTAL, Evaluation
 from learnae.protocol.messages import ModelAnnounced
+from learnae.tangle.store import Entry
 
 ANNOUNCEMENTS_PER_ISSUER_MAX: Final = 8  # Older models of a peer are behind its newer ones; eight serve the paper's rule.
 FAILURES_MAX: Final = 2  # Tries of a remote model that could not be fetched or was not acceptable.
 EXAGGERATION_WEIGHT: Final = 0.5  # Weight of the newest measurement in the running mean of claim minus measured.
+DRAWS_MAX: Final = 16  # Draws of an issuer before all are looked at: with a thousand peers nearly every draw will do.
 LIAR_EXAGGERATION: Final = 0.2  # Mean excess of claims over measurements that unequal data do not explain: chosen last.
 
 
@@ -39,7 +41,10 @@ class LocalModel:
 
 @dataclass(slots=True)
 class Candidate:
-    """A remote model that was announced; `tried_with` are the local models that it was averaged with already."""
+    """A remote model that was announced; `tried_with` are the local models that it was averaged with already.
+
+    The market makes one when somebody looks, and keeps those that were tried (`ModelMarket.keep`).
+    """
 
     announcement: Cid
     issuer: PeerId
@@ -52,26 +57,55 @@ class ModelMarket:
     """Announcements heard, newest last per issuer, and how far each issuer's claims were from what was measured here."""
 
     def __init__(self) -> None:
-        self.by_issuer: dict[PeerId, list[Candidate]] = {}
+        self._heard: dict[PeerId, list[Entry]] = {}
+        self._tried: dict[Cid, Candidate] = {}
         self._exaggeration: dict[PeerId, float] = {}
 
-    def add(self, issuer: PeerId, announcement: Cid, message: ModelAnnounced) -> None:
-        known = self.by_issuer.setdefault(issuer, [])
-        known.append(Candidate(announcement, issuer, message))
-        del known[:-ANNOUNCEMENTS_PER_ISSUER_MAX]
+    def add(self, announcement: Entry) -> None:
+        issuer = announcement.vertex.issuer
+        known = self._heard.get(issuer)
+        if known is None:
+            self._heard[issuer] = [announcement]
+            return
+        known.append(announcement)
+        if len(known) > ANNOUNCEMENTS_PER_ISSUER_MAX:
+            self._tried.pop(known.pop(0).vertex.cid, None)
 
     def drop_issuer(self, issuer: PeerId) -> None:
         """Its issuer forked: nothing that it said is used any more."""
-        self.by_issuer.pop(issuer, None)
+        for announcement in self._heard.pop(issuer, ()):
+            self._tried.pop(announcement.vertex.cid, None)
+
+    def keep(self, candidate: Candidate) -> None:
+        """Remember what becomes of a candidate for as long as its announcement is among the newest of its issuer."""
+        if any(known.vertex.cid == candidate.announcement for known in self._heard.get(candidate.issuer, ())):
+            self._tried[candidate.announcement] = candidate
+
+    @property
+    def issuers(self) -> Collection[PeerId]:
+        return self._heard.keys()
+
+    def count(self, issuer: PeerId) -> int:
+        return len(self._heard.get(issuer, ()))
+
+    def of(self, issuer: PeerId) -> list[Candidate]:
+        """The announcements of one issuer that are still known, newest last."""
+        return [self._find(known) for known in self._heard.get(issuer, ())]
+
+    def newest_of(self, issuer: PeerId) -> Candidate:
+        return self._find(self._heard[issuer][-1])
 
     def all(self) -> Iterable[Candidate]:
-        for known in self.by_issuer.values():
-            yield from known
+        for known in self._heard.values():
+            yield from map(self._find, known)
 
     def newest(self) -> Iterable[Candidate]:
         """The newest announcement of every issuer."""
-        for known in self.by_issuer.values():
-            yield known[-1]
+        return map(self.newest_of, self._heard)
+
+    def _find(self, announcement: Entry) -> Candidate:
+        vertex = announcement.vertex
+        return self._tried.get(vertex.cid) or Candidate(vertex.cid, vertex.issuer, announcement.message)
 
     def measured(self, candidate: Candidate, remote: Evaluation) -> None:
         """Remember how far the claim was above what the model showed here; other data differ, so only the mean tells."""
@@ -142,6 +176,11 @@ class PairedPolicy:
     """
 
     def choose(self, local: LocalModel, market: ModelMarket, rng: Random) -> Candidate | None:
+        issuers = list(market.issuers)
+        for _ in range(DRAWS_MAX if issuers else 0):  # As uniform as a choice among all that will do, without looking at all.
+            drawn = market.newest_of(rng.choice(issuers))
+            if not drawn.tried_with and _is_open(drawn, local) and market.exaggeration(drawn.issuer) <= LIAR_EXAGGERATION:
+                return drawn
         untried = [c for c in market.newest() if not c.tried_with and _is_open(c, local)]
         honest = [c for c in untried if market.exaggeration(c.issuer) <= LIAR_EXAGGERATION]
         choices = honest or untried

@@ -8,19 +8,19 @@ Source: paper, Fig. 1 and 5; ARCHITECTURE.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
 from random import Random
 from typing import Final
 
-from learnae.ids import Cid, PeerId, Wei, peer_text, short_name
+from learnae.ids import PeerId, Wei, peer_text, short_name
 from learnae.protocol import events as ev
 from learnae.protocol.auditor import TRIES_BY_PERMILLE, Auditor
 from learnae.protocol.calls import RELAY_GAS_MAX, ChainView, Stage
 from learnae.protocol.cycle import RECORD_LOCAL, Phase, Said, WorkCycle
 from learnae.protocol.dao import DaoMember
-from learnae.protocol.lane import ControlLane, ControlStore, Received
+from learnae.protocol.lane import ControlLane, Received
 from learnae.protocol.messages import (
     REASON_CHARS_MAX,
     AuditVerdict,
@@ -37,6 +37,7 @@ from learnae.protocol.models import POLICIES, ExchangePolicy
 from learnae.protocol.rules import SessionRules
 from learnae.protocol.sharing import SliceSharing
 from learnae.protocol.signed import BallotSigned, ClaimSigned
+from learnae.protocol.store import ControlStore
 from learnae.protocol.sync import SYNC_VERTICES_MAX, decode_sync
 from learnae.protocol.tips import TipJar
 from learnae.protocol.validation import compute_time_allowed_ms
@@ -122,6 +123,8 @@ class Peer:
         match event:
             case ev.VertexReceived():
                 return self._receive(event, now_s)
+            case ev.VerticesReceived(page=page):
+                return self._take_in(self.lane.receive_page(page, now_ms=self._compute_ms(now_s)), now_s)
             case ev.SyncReceived():
                 return self._sync_received(event, now_s)
             case ev.TimerFired(timer=ev.Timer.SYNC):
@@ -174,20 +177,18 @@ class Peer:
     def _receive(self, event: ev.VertexReceived, now_s: float) -> list[ev.Effect]:
         received = self.lane.receive(event.encoded, now_ms=self._compute_ms(now_s))
         effects: list[ev.Effect] = [ev.PassVerdict(event.sender, received.ruling)]
-        return effects + self._take_in([received], now_s)
+        return effects + self._take_in(received, now_s)
 
     def _sync_received(self, event: ev.SyncReceived, now_s: float) -> list[ev.Effect]:
         sync = decode_sync(event.content)
         if sync is None:
             return [ev.PassVerdict(event.sender, Ruling(Verdict.REJECT, "not a sync message"))]
-        now_ms = self._compute_ms(now_s)
-        results = [self.lane.receive(encoded, now_ms=now_ms) for encoded in sync.vertices]
-        effects = self._take_in(results, now_s)
-        bad = next((r.ruling for r in results if r.ruling.verdict is Verdict.REJECT), None)
-        if bad is not None:
-            effects.append(ev.PassVerdict(event.sender, bad))
+        received = self.lane.receive_page([(event.sender, encoded) for encoded in sync.vertices], now_ms=self._compute_ms(now_s))
+        effects = self._take_in(received, now_s)
+        if received.ruling.verdict is Verdict.REJECT:
+            effects.append(ev.PassVerdict(event.sender, received.ruling))
         answers = self.lane.answer(sync) if self._may_answer(event.sender, now_s) else []
-        if len(sync.vertices) >= SYNC_VERTICES_MAX // 2 and any(r.entered for r in results):
+        if len(sync.vertices) >= SYNC_VERTICES_MAX // 2 and received.entered:
             answers.append(self.lane.ask(answer=True))  # A full page: there may be more.
         return effects + [ev.SendSync(event.sender, answer.encode()) for answer in answers]
 
@@ -204,23 +205,22 @@ class Peer:
         """The time of vertices: the chain's, so that a peer with a wrong clock is heard like the others."""
         return int(1000 * self.dao.compute_chain_time(now_s))
 
-    def _take_in(self, results: Sequence[Received], now_s: float) -> list[ev.Effect]:
+    def _take_in(self, received: Received, now_s: float) -> list[ev.Effect]:
         """Save what entered, then act on it."""
         effects: list[ev.Effect] = []
         said: list[Said] = []
-        saved: list[tuple[Cid, bytes]] = []
-        for result in results:
-            for entry in result.entered:
-                saved.append((entry.vertex.cid, entry.vertex.encoded))
+        entered, me = received.entered, self.me
+        for entry in entered:
+            if type(entry.message) is not HelpReported or entry.message.helper == me:  # Help among others is in the log already.
                 said += self._on_entry(entry, now_s)
-            for issuer in result.forked:
-                self.cycle.market.drop_issuer(issuer)
-                said.append(ev.Tell(ev.Topic.TROUBLE, f"{peer_text(issuer)} signed two different messages with one number: frozen"))
-        if saved:
-            effects.append(ev.SaveVertices(tuple(saved)))
+        for issuer in received.forked:
+            self.cycle.market.drop_issuer(issuer)
+            said.append(ev.Tell(ev.Topic.TROUBLE, f"{peer_text(issuer)} signed two different messages with one number: frozen"))
+        if entered:
+            effects.append(ev.SaveVertices(tuple(entry.saved for entry in entered)))
         if said:
             effects += self._say(said, now_s)
-        if self._is_idle and any(isinstance(entry.message, ModelAnnounced) for result in results for entry in result.entered):
+        if self._is_idle and any(isinstance(entry.message, ModelAnnounced) for entry in entered):
             self._is_idle = False  # News: there may be something to do now.
             effects.append(ev.SetTimer(ev.Timer.CYCLE, max(now_s, self._cycle_began_s + self._pace_s)))
         if not self.lane.dag.orphans:
@@ -234,7 +234,7 @@ class Peer:
         """Act on one vertex that entered the lane from outside or from the journal."""
         issuer = entry.vertex.issuer
         mine = issuer == self.me
-        if self.lane.dag.is_branch(entry.vertex):
+        if self.lane.dag.forks and self.lane.dag.is_branch(entry.vertex):
             return []  # It entered only because others name it.
         match entry.message:
             case Joined(addresses=addresses):
@@ -246,8 +246,8 @@ class Peer:
                 self.cycle.shelf.count_use(slices)
                 self.sharing.on_consumed(slices)
                 return self.sharing.fetch_more()
-            case ModelAnnounced() as announced if not mine and issuer not in self.lane.dag.forks:
-                self.cycle.market.add(issuer, entry.vertex.cid, announced)
+            case ModelAnnounced() if not mine and issuer not in self.lane.dag.forks:
+                self.cycle.market.add(entry)
                 return []
             case ClaimSigned() | BallotSigned() as signed:
                 self.dao.hear(issuer, signed, now_s)

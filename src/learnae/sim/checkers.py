@@ -31,8 +31,9 @@ class Checker:
         """After one event of one host; nothing is promised of a hostile one. Raises: InvariantBrokenError."""
         if host.index in self._world.hostile:
             return
-        if type(event) is ev.VertexReceived and len(effects) == 1 and host.peer is not None and not host.peer.lane.dag.orphans:
-            return  # A verdict and nothing else: nothing changed.
+        heard = type(event) is ev.VerticesReceived or type(event) is ev.VertexReceived
+        if heard and len(effects) <= 1 and host.peer is not None and not host.peer.lane.dag.orphans:
+            return  # A verdict, or vertices to save, and nothing else.
         fault = next(self._find_faults(host, event, effects), None)
         if fault is not None:
             self._fail(host, fault)
@@ -82,9 +83,10 @@ class Checker:
             if isinstance(event, ev.ModelsAveraged) and world.rules.policy == "paper" and local.correct < before:
                 yield "lost accuracy by an adoption under the paper's rule"
             self._accuracy[host.index] = local.correct
+            market = peer.cycle.market
             if len(host.files) > len(host.pins) + UNPINNED_FILES_MAX:
                 yield f"keeps {len(host.files)} files"
-            if any(len(known) > ANNOUNCEMENTS_PER_ISSUER_MAX for known in peer.cycle.market.by_issuer.values()):
+            if any(market.count(issuer) > ANNOUNCEMENTS_PER_ISSUER_MAX for issuer in market.issuers):
                 yield "keeps more announcements of one issuer than it should"
         if peer.lane.dag.orphans.used_bytes > ORPHAN_BYTES_MAX:
             yield "keeps more orphans than it should"

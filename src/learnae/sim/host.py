@@ -26,7 +26,7 @@ class Host:
     neighbours: list[int] = field(default_factory=list)
     peer: Peer | None = None
     incarnation: int = 0
-    vertices: dict[Cid, bytes] = field(default_factory=dict)
+    vertices: list[tuple[Cid, bytes]] = field(default_factory=list)  # its journal, in order
     records: dict[str, bytes] = field(default_factory=dict)
     files: dict[Cid, bytes] = field(default_factory=dict)
     pins: set[Cid] = field(default_factory=set)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from bisect import insort
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import Final
 
@@ -19,13 +19,14 @@ from learnae.ids import Cid, PeerId, compute_cid
 from learnae.protocol import events as ev
 from learnae.protocol.calls import Call
 from learnae.protocol.fund import FundError
-from learnae.protocol.lane import ControlStore
 from learnae.protocol.peer import Peer, PeerSettings
 from learnae.protocol.rules import SessionRules
 from learnae.protocol.sharing import decode_hashlist, encode_hashlist
+from learnae.protocol.store import ControlStore
 from learnae.sim.chain import BLOCK_S, SimulatedChain
 from learnae.sim.checkers import Checker
 from learnae.sim.codec import SharedCodec
+from learnae.sim.gossip import PAGE_S, Gossip
 from learnae.sim.host import Host
 from learnae.sim.learner import SimulatedLearner
 from learnae.sim.scenario import EPOCH_S, FUNDING_S, Scenario
@@ -65,14 +66,16 @@ class World:
         self.initial = compute_cid(initial_model)
         self.rules: SessionRules = scenario.compute_rules(initial_model=self.initial, model_bytes=len(initial_model))
         self.events = 0
+        self.deliveries = 0  # vertices that gossip brought to a peer
         self.told: list[tuple[float, int, ev.Tell]] = []
-        self._known = ControlStore(SharedCodec())
-        self._heap: list[tuple[float, int, int, int, ev.Event]] = []
+        self._known = ControlStore(SharedCodec(), shared=True)
+        self._heap: list[tuple[float, int, int, int, ev.Event | None]] = []  # due, order, host, incarnation; or -1, moment of gossip
         self._pushed = 0
         self._trace = hashlib.sha256()
         self._observe = observe
         self._peer_types = peer_types or {}
         self.hostile = frozenset(self._peer_types)
+        self._gossip = Gossip(scenario.link, self.rng, len(learners))
         self.hosts = [self._make_host(index, learner) for index, learner in enumerate(learners)]
         self.index_of = {host.name: host.index for host in self.hosts}
         for host in self.hosts:
@@ -159,6 +162,9 @@ class World:
                     break
                 continue
             self.now_s, _, index, incarnation, event = heapq.heappop(self._heap)
+            if event is None:
+                self._deliver_pages(incarnation)
+                continue
             host = self.hosts[index]
             if host.peer is not None and host.incarnation == incarnation:
                 self._deliver(host, event)
@@ -179,6 +185,7 @@ class World:
             self._start(host)
             return
         host.crash()
+        self._gossip.lose(host.index)
         for other in host.neighbours:
             self._push(self.hosts[other], self._draw_delay_s(), ev.PeerDisconnected(host.name))
 
@@ -187,7 +194,7 @@ class World:
         started = ev.Started(
             facts=host.learner.open(),
             addresses=(f"/sim/{host.index}",),
-            vertices=tuple(host.vertices.values()),
+            vertices=[encoded for _, encoded in host.vertices],
             records=dict(host.records),
         )
         self._deliver(host, started)
@@ -215,10 +222,11 @@ class World:
         self.events += 1
         incarnation = host.incarnation
         effects = host.peer.handle(event, self.now_s)
-        self._trace.update(b"%.6f %d %s %d\n" % (self.now_s, host.index, type(event).__name__.encode(), len(effects)))
+        heard = len(event.page) if isinstance(event, ev.VerticesReceived) else 1
+        self._trace.update(b"%.6f %d %s %d %d\n" % (self.now_s, host.index, type(event).__name__.encode(), heard, len(effects)))
         for effect in effects:
             if type(effect) is ev.SaveVertices:
-                host.vertices.update(effect.vertices)
+                host.vertices += effect.vertices
             elif type(effect) is not ev.PassVerdict:
                 self._carry_out(host, effect)
                 if host.incarnation != incarnation:
@@ -233,8 +241,8 @@ class World:
         match effect:
             case ev.PublishVertex(cid=cid, encoded=encoded):
                 self._trace.update(cid)
-                host.vertices[cid] = encoded
-                self._gossip(host, encoded)
+                host.vertices.append((cid, encoded))
+                self._publish(host, encoded)
             case ev.SaveRecord(name=name, content=content):
                 if content is None:
                     host.records.pop(name, None)
@@ -273,14 +281,19 @@ class World:
             case _:
                 pass  # Verdicts and addresses: everybody reaches everybody here.
 
-    def _gossip(self, host: Host, encoded: bytes) -> None:
-        event = ev.VertexReceived(host.name, encoded)
-        link, random, uniform = self.scenario.link, self.rng.random, self.rng.uniform
-        for other in self.hosts:
-            if other is host or other.peer is None or (link.loss and random() < link.loss):
-                continue
-            if not self.scenario.partitions or self._reaches(host, other):
-                self._push(other, uniform(link.delay_min_s, link.delay_max_s), event)
+    def _publish(self, host: Host, encoded: bytes) -> None:
+        others: Iterable[Host] = (other for other in self.hosts if other is not host and other.peer is not None)
+        if self.scenario.partitions:
+            others = [other for other in others if self._reaches(host, other)]
+        for moment in self._gossip.publish(host.name, encoded, others, now_s=self.now_s):
+            self._pushed += 1
+            heapq.heappush(self._heap, (moment * PAGE_S, self._pushed, -1, moment, None))
+
+    def _deliver_pages(self, moment: int) -> None:
+        for host, page in zip(self.hosts, self._gossip.take(moment), strict=True):
+            if page and host.peer is not None:
+                self.deliveries += len(page)
+                self._deliver(host, ev.VerticesReceived(page))
 
     def _reaches(self, a: Host, b: Host) -> bool:
         at_s = self.now_s - EPOCH_S - FUNDING_S

@@ -117,9 +117,10 @@ class TangleDag:
         log, fork = self.log(issuer), self._forks.get(issuer)
         return None if log is None or not self.length(issuer) or (fork is not None and fork.sequence == 1) else log.first_ms
 
-    def counted_head(self, issuer: PeerId) -> Vertex | None:
-        """The newest vertex of the issuer's log as it counts: before its fork, if it forked."""
-        return self._at(issuer, self.counted_length(issuer))
+    def cid_at(self, issuer: PeerId, sequence: int) -> Cid | None:
+        """The name of one vertex of the issuer's log."""
+        number = self.number_at(issuer, sequence)
+        return None if number is None else self.store.cid_at(number)
 
     def chain(self, issuer: PeerId) -> Iterator[Vertex]:
         """The issuer's vertices in order, cut at the common prefix if it forked."""
@@ -213,8 +214,8 @@ class TangleDag:
 
     # --- growing --------------------------------------------------------------------------------------------
 
-    def insert(self, vertex: Vertex, message: object = None) -> Inserted:
-        """Add a vertex all of whose dependencies are here. Idempotent."""
+    def insert(self, vertex: Vertex, message: object = None, also: Iterable[Cid] = ()) -> Inserted:
+        """Add a vertex all of whose dependencies are here, those that its body names (`also`) too. Idempotent."""
         if self.knows(vertex):
             return Inserted()
         length = self.length(vertex.issuer)
@@ -225,15 +226,24 @@ class TangleDag:
             if vertex.parents[0] != (head.cid if head else self.genesis):
                 return self._insert_branch(vertex, message, None)
         assert vertex.sequence == length + 1, "a vertex enters only after its predecessor"
-        entry = self.store.enter(vertex, message)
+        entry = self.store.enter(vertex, message, also)
         self.make_places()
-        self.logs[entry.issuer] = self.store.extend(self.logs[entry.issuer], length, entry)
-        self.lengths[entry.issuer] = vertex.sequence
-        self._count += 1
-        for parent in vertex.parents:
-            self._tips.pop(parent, None)
-        self._tips[vertex.cid] = vertex
+        self.append(entry)
         return Inserted(entry)
+
+    def append(self, entry: Entry) -> None:
+        """Add an entry of the store that continues its issuer's log."""
+        place, vertex = entry.issuer, entry.vertex
+        log, length = self.logs[place], self.lengths[place]
+        if log is None or len(log.numbers) == length or log.numbers[length] != entry.number:
+            self.logs[place] = self.store.extend(log, length, entry)
+        self.lengths[place] = length + 1
+        self._count += 1
+        tips = self._tips
+        for parent in vertex.parents:
+            if parent in tips:
+                del tips[parent]
+        tips[vertex.cid] = vertex
 
     def make_places(self) -> None:
         """A place here for every issuer of the store."""

@@ -11,9 +11,10 @@ Pure. Reads only what the core itself gave to the journal, so it is as determini
 from __future__ import annotations
 
 from array import array
+from collections.abc import Container, Iterable
 from typing import Any, Final, Protocol
 
-from learnae.ids import Cid, PeerId
+from learnae.ids import CODEC_DAG_CBOR, Cid, PeerId, compute_cid
 from learnae.tangle.vertex import Vertex, VertexCodec
 
 RECENT_BYTES_MAX: Final = 256 * 1024  # Encoded; decoded about five times as much. Some seven hundred vertices: minutes of ten peers.
@@ -33,10 +34,11 @@ class Archive(Protocol):
 class Entry:
     """A vertex that came in, its message, and where it stands; shared by all graphs of the process, never changed.
 
-    `issuer` is the issuer's place in the store; `needs` are the parents after the first as (issuer, sequence).
+    `issuer` is the issuer's place in the store; `needs` is what must be known before it beside its issuer's previous vertex, as
+    (issuer, sequence); `saved` is what a journal keeps of it.
     """
 
-    __slots__ = ("issuer", "message", "needs", "number", "sequence", "vertex")
+    __slots__ = ("issuer", "message", "needs", "number", "saved", "sequence", "time_ms", "vertex")
 
     def __init__(self, vertex: Vertex, message: Any, number: int, issuer: int, needs: tuple[tuple[int, int], ...] = ()) -> None:
         self.vertex = vertex
@@ -44,7 +46,13 @@ class Entry:
         self.number = number
         self.issuer = issuer
         self.sequence = vertex.sequence
+        self.time_ms = vertex.time_ms
         self.needs = needs
+        self.saved = (vertex.cid, vertex.encoded)
+
+    def hangs_on(self, places: Container[int]) -> bool:
+        """Whether one of these issuers wrote it or what it needs."""
+        return self.issuer in places or any(place in places for place, _ in self.needs)
 
 
 class IssuerLog:
@@ -66,7 +74,7 @@ class VertexStore:
     def __init__(self, codec: VertexCodec | None = None, *, archive: Archive | None = None) -> None:
         self.codec = codec or VertexCodec()
         self.issuers: dict[PeerId, int] = {}
-        self.contested: set[int] = set()  # issuers of whom some graph knows more than one vertex with one number
+        self.contested: set[int] = set()  # issuers that signed two vertices with one number, as far as any graph or proof tells
         self.count = 0
         self._archive = archive
         self._logs: list[list[IssuerLog]] = []  # by issuer: one, unless graphs follow different branches of a fork
@@ -93,13 +101,21 @@ class VertexStore:
         assert self._archive is not None, "without an archive everything stays in memory"
         return self._decode(number, self._archive.read_vertex(number))
 
-    def enter(self, vertex: Vertex, message: Any = None) -> Entry:
-        """Number a vertex; the same entry for every graph that it enters. Its parents have come in before."""
+    def cid_at(self, number: int) -> Cid:
+        """A vertex's name by its number."""
+        known = self._recent.get(number)
+        if known is not None:
+            return known.vertex.cid
+        assert self._archive is not None, "without an archive everything stays in memory"
+        return compute_cid(self._archive.read_vertex(number), CODEC_DAG_CBOR)
+
+    def enter(self, vertex: Vertex, message: Any = None, also: Iterable[Cid] = ()) -> Entry:
+        """Number a vertex; the same entry for every graph that it enters. Its parents, and what its body names (`also`), came before."""
         number = self._number_of.get(vertex.cid)
         if number is not None:
             return self._recent[number]
         needs = []
-        for cid in vertex.parents[1:]:
+        for cid in (*vertex.parents[1:], *also):
             parent = self.find(cid)
             if parent is not None:  # The genesis stands nowhere.
                 needs.append((parent.issuer, parent.sequence))
@@ -131,6 +147,8 @@ class VertexStore:
         prefix.append(entry.number)
         first_ms = log.first_ms if log is not None and length else entry.vertex.time_ms
         branch = IssuerLog(entry.vertex.issuer, first_ms, prefix, log)
+        if self._logs[entry.issuer]:
+            self.contested.add(entry.issuer)
         self._logs[entry.issuer].append(branch)
         return branch
 
