@@ -95,7 +95,7 @@ class HostilePeer(Peer):
 
     def find_model_of(self, helper: PeerId) -> Candidate | None:
         """The newest announcement of a helper that earned no receipt of this peer yet."""
-        ledger, known = self.lane.ledger, self.cycle.market.by_issuer.get(helper, [])
+        ledger, known = self.lane.ledger, self.cycle.market.of(helper)
         return next((candidate for candidate in reversed(known) if not ledger.has_credited(self.me, candidate.announcement)), None)
 
 

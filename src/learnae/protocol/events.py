@@ -52,7 +52,7 @@ class VertexReceived:
 
 @dataclass(frozen=True, slots=True)
 class VerticesReceived:
-    """Gossip brought several vertices within a moment, each with its sender; nobody waits for verdicts on them one by one."""
+    """Gossip brought several vertices within a moment, each with its sender; only rejections are answered by a `PassVerdict`."""
 
     page: Sequence[tuple[PeerId, bytes]]
 

@@ -55,6 +55,7 @@ class Received:
     ruling: Ruling
     entered: tuple[Entry, ...] = ()
     forked: tuple[PeerId, ...] = ()
+    refused: tuple[tuple[PeerId, Ruling], ...] = ()  # of a page: who sent what was rejected
 
 
 class ControlLane:
@@ -106,7 +107,7 @@ class ControlLane:
         """As `receive`, for vertices that came together, each with who sent it; in a shared store much faster.
 
         What another peer of this process judged needs only a look whether this peer may take it now: its issuer is a member, its time
-        has come, all that it needs is here, and nobody that it hangs on forked. The ruling is the last one that rejects.
+        has come, all that it needs is here, and nobody that it hangs on forked.
         """
         dag, judged, contested, members = self.dag, self._store.judged, self._store.contested, self.members
         dag.make_places()
@@ -114,8 +115,8 @@ class ControlLane:
         latest_ms = now_ms + validation.TIME_AHEAD_MAX_MS
         entered: list[Entry] = []
         forked: list[PeerId] = []
-        rejected = ACCEPTED
-        for _, encoded in page:
+        refused: list[tuple[PeerId, Ruling]] = []
+        for sender, encoded in page:
             entry = judged.get(encoded)
             if entry is not None and not (contested and entry.hangs_on(contested)):
                 ahead = entry.sequence - lengths[entry.issuer]
@@ -140,8 +141,8 @@ class ControlLane:
             forked += received.forked
             waits = bool(dag.orphans)
             if received.ruling.verdict is Verdict.REJECT:
-                rejected = received.ruling
-        return Received(rejected, tuple(entered), tuple(forked))
+                refused.append((sender, received.ruling))
+        return Received(ACCEPTED, tuple(entered), tuple(forked), tuple(refused))
 
     def _enter(self, vertex: Vertex, message: Message) -> Received:
         """Let a vertex enter, then all that waited for it, parents first. The ruling is that of the first."""

@@ -8,7 +8,7 @@ Source: paper, Fig. 1 and 5; ARCHITECTURE.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from random import Random
@@ -38,7 +38,7 @@ from learnae.protocol.rules import SessionRules
 from learnae.protocol.sharing import SliceSharing
 from learnae.protocol.signed import BallotSigned, ClaimSigned
 from learnae.protocol.store import ControlStore
-from learnae.protocol.sync import SYNC_VERTICES_MAX, decode_sync
+from learnae.protocol.sync import SYNC_VERTICES_MAX, AnswerBudget, decode_sync
 from learnae.protocol.tips import TipJar
 from learnae.protocol.validation import compute_time_allowed_ms
 from learnae.tangle.store import Entry
@@ -47,9 +47,6 @@ from learnae.tangle.vertex import Sign
 
 SYNC_EVERY_S: Final = 5.0  # Gossip brings nearly everything at once; sync finds what it lost within seconds.
 SYNC_SOON_S: Final = 0.3  # When an orphan shows that something is missing; twice as long each time that it did not help.
-ANSWERS_PER_S: Final = 10  # Pages of half a megabyte for one neighbour: a newcomer gets 2,500 vertices a second.
-ANSWERS_BURST: Final = 40.0
-NEIGHBOURS_MAX: Final = 1024  # Buckets remembered, over reconnects; eight times the connections of a node.
 IDLE_S: Final = 0.5  # Pause when there is nothing to train on and nobody to average with.
 BUDGET_RESERVE: Final = 10  # Vertices kept back of the issuer's budget for what must be said (closing, proofs of forks).
 
@@ -108,7 +105,7 @@ class Peer:
         self._synced_at_s = 0.0
         self._soon_s = SYNC_SOON_S
         self._introduced: Joined | None = None  # the newest introduction in the own log
-        self._answers: dict[PeerId, tuple[float, float]] = {}  # by neighbour: answers left in its bucket, and when that was
+        self._answers = AnswerBudget()
         self._pace_s = settings.pace_s
         self._cycle_began_s = 0.0
         self._is_idle = False  # the last turn found nothing to do
@@ -124,7 +121,7 @@ class Peer:
             case ev.VertexReceived():
                 return self._receive(event, now_s)
             case ev.VerticesReceived(page=page):
-                return self._take_in(self.lane.receive_page(page, now_ms=self._compute_ms(now_s)), now_s)
+                return self._receive_page(page, now_s)
             case ev.SyncReceived():
                 return self._sync_received(event, now_s)
             case ev.TimerFired(timer=ev.Timer.SYNC):
@@ -179,27 +176,21 @@ class Peer:
         effects: list[ev.Effect] = [ev.PassVerdict(event.sender, received.ruling)]
         return effects + self._take_in(received, now_s)
 
+    def _receive_page(self, page: Sequence[tuple[PeerId, bytes]], now_s: float) -> list[ev.Effect]:
+        received = self.lane.receive_page(page, now_ms=self._compute_ms(now_s))
+        return [*(ev.PassVerdict(sender, ruling) for sender, ruling in received.refused), *self._take_in(received, now_s)]
+
     def _sync_received(self, event: ev.SyncReceived, now_s: float) -> list[ev.Effect]:
         sync = decode_sync(event.content)
         if sync is None:
             return [ev.PassVerdict(event.sender, Ruling(Verdict.REJECT, "not a sync message"))]
         received = self.lane.receive_page([(event.sender, encoded) for encoded in sync.vertices], now_ms=self._compute_ms(now_s))
         effects = self._take_in(received, now_s)
-        if received.ruling.verdict is Verdict.REJECT:
-            effects.append(ev.PassVerdict(event.sender, received.ruling))
-        answers = self.lane.answer(sync) if self._may_answer(event.sender, now_s) else []
+        effects += [ev.PassVerdict(sender, ruling) for sender, ruling in received.refused[:1]]
+        answers = self.lane.answer(sync) if self._answers.take(event.sender, now_s) else []
         if len(sync.vertices) >= SYNC_VERTICES_MAX // 2 and received.entered:
             answers.append(self.lane.ask(answer=True))  # A full page: there may be more.
         return effects + [ev.SendSync(event.sender, answer.encode()) for answer in answers]
-
-    def _may_answer(self, sender: PeerId, now_s: float) -> bool:
-        """A bucket per neighbour: a question of four kilobytes may bring half a megabyte, so questions are counted."""
-        left, since_s = self._answers.pop(sender, (ANSWERS_BURST, now_s))
-        left = min(ANSWERS_BURST, left + ANSWERS_PER_S * max(0.0, now_s - since_s))
-        self._answers[sender] = (max(0.0, left - 1), now_s)
-        if len(self._answers) > NEIGHBOURS_MAX:
-            del self._answers[next(iter(self._answers))]
-        return left >= 1
 
     def _compute_ms(self, now_s: float) -> int:
         """The time of vertices: the chain's, so that a peer with a wrong clock is heard like the others."""

@@ -17,6 +17,9 @@ SYNC_HAVE_MAX: Final = 8192  # Twice the most members that a session can have.
 SYNC_WANT_MAX: Final = 256
 SYNC_VERTICES_MAX: Final = 256
 SYNC_BYTES_MAX: Final = 1 << 20
+ANSWERS_PER_S: Final = 10  # Pages of half a megabyte for one neighbour: a newcomer gets 2,500 vertices a second.
+ANSWERS_BURST: Final = 40.0
+NEIGHBOURS_MAX: Final = 1024  # Buckets remembered, over reconnects; eight times the connections of a node.
 _SEQUENCE_BYTES: Final = 8
 _PAIR_BYTES: Final = PEER_ID_BYTES + _SEQUENCE_BYTES
 
@@ -42,6 +45,22 @@ class SyncMessage:
 def _encode_have(have: Mapping[PeerId, int]) -> bytes:
     """A have-vector: issuer (32 bytes) and sequence (8 bytes), sorted by issuer, in one string, because every sync carries one."""
     return b"".join([issuer + have[issuer].to_bytes(_SEQUENCE_BYTES, "big") for issuer in sorted(have)])
+
+
+class AnswerBudget:
+    """A bucket per neighbour: a question of four kilobytes may bring half a megabyte, so questions are counted."""
+
+    def __init__(self) -> None:
+        self._left: dict[PeerId, tuple[float, float]] = {}  # by neighbour: answers left in its bucket, and when that was
+
+    def take(self, sender: PeerId, now_s: float) -> bool:
+        """Whether this question may be answered; it counts."""
+        left, since_s = self._left.pop(sender, (ANSWERS_BURST, now_s))
+        left = min(ANSWERS_BURST, left + ANSWERS_PER_S * max(0.0, now_s - since_s))
+        self._left[sender] = (max(0.0, left - 1), now_s)
+        if len(self._left) > NEIGHBOURS_MAX:
+            del self._left[next(iter(self._left))]
+        return left >= 1
 
 
 def decode_sync(content: bytes) -> SyncMessage | None:

@@ -29,9 +29,8 @@ class Plagiarist(HostilePeer):
         best = max(
             (
                 candidate
-                for issuer, known in self.cycle.market.by_issuer.items()
-                for candidate in known
-                if issuer not in self.scene.ring and candidate.message.model not in self.copied
+                for candidate in self.cycle.market.all()
+                if candidate.issuer not in self.scene.ring and candidate.message.model not in self.copied
             ),
             key=lambda candidate: (candidate.message.accuracy_claimed, candidate.announcement),
             default=None,
