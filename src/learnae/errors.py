@@ -161,20 +161,6 @@ class BlockMismatchError(LearnaeError):
         super().__init__(f"{size_bytes} bytes were given as block {cid}, but do not hash to it or exceed 262144 bytes; nothing was kept")
 
 
-class CarError(LearnaeError):
-    """A CAR file cannot be imported."""
-
-    def __init__(self, path: str, why: str) -> None:
-        super().__init__(f"the CAR file {path} cannot be imported: {why}; nothing was kept")
-
-
-class NotStoredError(LearnaeError):
-    """A file that a command needs is not in the block store, or not as a file."""
-
-    def __init__(self, cid: str, folder: str, why: str) -> None:
-        super().__init__(f"{cid} cannot be read from {folder}: {why}; `learnae ipfs ls {folder}` shows what is there")
-
-
 # --- network ----------------------------------------------------------------------------------------------------
 
 

@@ -8,9 +8,9 @@ from random import Random
 import pytest
 
 from learnae.backends.car import HEADER_BYTES_MAX, SECTION_BYTES_MAX, read_car, walk_file, write_car
+from learnae.backends.errors import CarError
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.backends.unixfs import LEAF_BYTES, build_blocks
-from learnae.errors import CarError
 from learnae.ids import CODEC_RAW, Cid, cid_text, compute_cid, is_cid
 from tests.backends.builders_car import SPEC_CAR, SPEC_CIDV0_SECTION, SPEC_ROOTS
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Final
 
+from learnae.backends.errors import CarError
 from learnae.backends.unixfs import LEAF_BYTES, parse_node
-from learnae.errors import CarError
 from learnae.ids import CID_BYTES, CODEC_DAG_PB, Cid, cid_text, compute_cid, is_cid
 from learnae.ports import BlockStore
 from learnae.tangle import cbor

@@ -17,10 +17,11 @@ from typing import BinaryIO, Final
 
 from learnae.backends.car import read_car, walk_file, write_car
 from learnae.backends.disk_blocks import DiskBlocks, StoredBlock
+from learnae.backends.errors import CarError, NotStoredError
 from learnae.backends.folder_lock import lock_folder
 from learnae.backends.unixfs import NodeError, collect_blocks
 from learnae.cli.folder import NodeFolder
-from learnae.errors import CarError, DiskFullError, FolderError, NotStoredError, UsageError
+from learnae.errors import DiskFullError, FolderError, UsageError
 from learnae.ids import CODEC_DAG_PB, Cid, cid_text, parse_cid
 
 
