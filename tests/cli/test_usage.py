@@ -25,7 +25,7 @@ from tests.learning.tasks import LINES, write_task
 COMMANDS: tuple[list[str], ...] = (
     [], ["demo"], ["session"], ["session", "new"], ["session", "show"], ["join"], ["node"], ["status"], ["chain"], ["faucet"],
     *(["dao", *words] for words in ([], *([name.split()[1]] for name in DAO_RUNS))),
-    ["sim"], ["sim", "list"], ["sim", "run"], ["task"], ["task", "check"],
+    ["sim"], ["sim", "list"], ["sim", "run"], ["lab"], ["lab", "list"], ["lab", "run"], ["lab", "table"], ["task"], ["task", "check"],
 )  # fmt: skip
 NEW = ["session", "new", "--name", "x", "--task", "digits"]
 

@@ -180,7 +180,7 @@ def test_name__that_leads_nowhere_lists_those_that_there_are() -> None:
         UnknownLabNameError, match=r"there is no attack 'heist'; choose from: camouflaged-ring, .*, or give the path of a .py file"
     ):
         find_attack("heist")
-    with pytest.raises(UnknownLabNameError, match=r"there is no rule 'luck'; choose from: audited, "):
+    with pytest.raises(UnknownLabNameError, match=r"there is no rule 'luck'; choose from: tips, raw, "):
         find_rule("luck")
 
 

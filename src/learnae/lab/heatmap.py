@@ -31,8 +31,8 @@ def draw_heatmap(measures: Sequence[Measure]) -> Markup:
     rules = list(dict.fromkeys(measure.rule for measure in measures))
     groups = _group(measures)
     cells = {(measure.attack, measure.rule): measure for measure in measures}
-    parts = [label(LEFT + (column + 0.5) * CELL_WIDTH, 18, rule, class_="mid small strong") for column, rule in enumerate(rules)]
-    top = 30.0
+    parts = [line for column, rule in enumerate(rules) for line in _draw_name(rule, LEFT + (column + 0.5) * CELL_WIDTH)]
+    top = 40.0
     for title, rows in groups:
         parts.append(label(0, top + 12, title, class_="level soft"))
         top += 20
@@ -46,6 +46,13 @@ def draw_heatmap(measures: Sequence[Measure]) -> Markup:
         top += GAP
     says = f"Malicious gain of each attack under each reward rule, {measures[0].share:.0%} attackers"
     return svg(LEFT + len(rules) * CELL_WIDTH + 6, top, *parts, says=says)
+
+
+def _draw_name(rule: str, x: float) -> list[Markup]:
+    """A rule's name over its column, broken at its first hyphen so that two of them never touch."""
+    first, hyphen, rest = rule.partition("-")
+    lines = [first + hyphen, rest] if rest else [first]
+    return [label(x, 31 - 14 * (len(lines) - 1 - index), words, class_="mid small strong") for index, words in enumerate(lines)]
 
 
 def _group(measures: Sequence[Measure]) -> list[tuple[str, list[tuple[str, bool]]]]:

@@ -17,7 +17,7 @@ GAIN_MAX: Final = 1.005  # "No attack is profitable": 1.00 after rounding to two
 HONEST_LOSS_MAX: Final = 0.01
 FALSE_REJECTION_MAX: Final = 0.001
 PROMISED_SHARE_PERMILLE: Final = 300
-PROMISED_RULES: Final = ("audited", "audited-void")
+PROMISED_RULES: Final = ("audited", "audited-void", "audited-filled")
 SYBIL_GAIN_RULES: Final = ("budgeted",)
 RING_FUND_SHARE: Final = 2.0  # A ring takes at most twice its share of the fund under the row-normalised rule.
 

@@ -28,9 +28,9 @@ def list_attacks() -> dict[str, Attack]:
 
 
 def list_rules() -> dict[str, Rule]:
-    """All rules by name."""
+    """All rules by name, in the order in which tables show them."""
     found = _find_all(learnae.lab.rules, Rule)  # type: ignore[type-abstract]
-    return {rule.name: rule for rule in sorted(found, key=lambda rule: rule.name)}
+    return {rule.name: rule for rule in sorted(found, key=lambda rule: (rule.rank, rule.name))}
 
 
 def find_attack(name: str) -> Attack:

@@ -25,6 +25,7 @@ class Rule(ABC):
 
     name: ClassVar[str]
     about: ClassVar[str]
+    rank: ClassVar[int] = 100  # tables show rules by rank, then by name
 
     @abstractmethod
     def settle(self, books: Books, *, audits: AuditTerms, rng: Random) -> Settled:

@@ -16,6 +16,7 @@ class Audited(Rule):
 
     name = "audited"
     about = "budgeted, receipts audited: a false one freezes its reporter's row"
+    rank = 3
     voids_claim: ClassVar[bool] = False
 
     def settle(self, books: Books, *, audits: AuditTerms, rng: Random) -> Settled:

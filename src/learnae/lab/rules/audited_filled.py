@@ -22,6 +22,7 @@ class AuditedFilled(Rule):
 
     name = "audited-filled"
     about = "audited-void, and what a row says less than the median row flows along the consensus"
+    rank = 5
 
     def settle(self, books: Books, *, audits: AuditTerms, rng: Random) -> Settled:
         liars = find_liars(books, audits, rng)

@@ -10,4 +10,5 @@ class AuditedVoid(Audited):
 
     name = "audited-void"
     about = "budgeted, receipts audited: a false one freezes the row and voids its reporter's claim"
+    rank = 4
     voids_claim = True

@@ -15,6 +15,7 @@ class Budgeted(Rule):
 
     name = "budgeted"
     about = "row-normalised: each deposit flows along its own row (the default)"
+    rank = 2
 
     def settle(self, books: Books, *, audits: AuditTerms, rng: Random) -> Settled:
         return Settled(books.pay_by_points(compute_budgeted_points(books.rows, books.members)))

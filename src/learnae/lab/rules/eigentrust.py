@@ -25,6 +25,7 @@ class EigenTrust(Rule):
 
     name = "eigentrust"
     about = "EigenTrust, uniform pre-trust of 15 %"
+    rank = 6
 
     def settle(self, books: Books, *, audits: AuditTerms, rng: Random) -> Settled:
         members = books.members

@@ -20,6 +20,7 @@ class MaxFlow(Rule):
 
     name = "maxflow"
     about = "BarterCast: maximum flow of help over at most two steps, summed over all who look"
+    rank = 7
 
     def settle(self, books: Books, *, audits: AuditTerms, rng: Random) -> Settled:
         known = set(books.members)

@@ -15,6 +15,7 @@ class Raw(Rule):
 
     name = "raw"
     about = "the paper's rule: the fund by column sums of the ledger (6)"
+    rank = 1
 
     def settle(self, books: Books, *, audits: AuditTerms, rng: Random) -> Settled:
         return Settled(books.pay_by_points(compute_raw_points(books.rows, books.members)))

@@ -16,6 +16,7 @@ class Tips(Rule):
 
     name = "tips"
     about = "direct micropayments (4.3): who reports pays, who does not keeps its money"
+    rank = 0
 
     def settle(self, books: Books, *, audits: AuditTerms, rng: Random) -> Settled:
         refunds = {books.names[index]: books.deposit_wei for index in books.present}  # Outsiders neither give nor get.

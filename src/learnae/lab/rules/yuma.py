@@ -23,6 +23,7 @@ class Yuma(Rule):
 
     name = "yuma"
     about = "Yuma's clipped median over all rows, as published: equal shares on a sparse ledger"
+    rank = 8
 
     def settle(self, books: Books, *, audits: AuditTerms, rng: Random) -> Settled:
         columns: dict[PeerId, list[int]] = {name: [] for name in books.members}

@@ -13,6 +13,7 @@ class YumaSparse(Yuma):
 
     name = "yuma-sparse"
     about = "the clipped median over the rows that name the helper"
+    rank = 9
 
     def compute_limit(self, weights: Sequence[int], members: int) -> int:
         return median_low(weights) if weights else 0
