@@ -45,11 +45,11 @@ class FaultyEndpoint(Endpoint):
 
     async def _post(self, asked: object, what: str) -> Any:
         faults, faults.count = self.faults, self.faults.count + 1
-        now = faults.count - 1 == faults.at
         faults.methods.append(what)
+        instead = faults.instead(asked)
+        now = faults.count - 1 == faults.at
         if now and faults.kind == "before":
             raise ChainUnreachableError(self.name, "connection refused")
-        instead = faults.instead(asked)
         answer = await super()._post(asked, what) if instead is None else instead
         if now and faults.kind == "after":
             raise ChainUnreachableError(self.name, "connection reset")

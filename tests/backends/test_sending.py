@@ -276,6 +276,27 @@ def test_reorganised_transaction__is_seen_and_sent_again() -> None:
     trio.run(run)
 
 
+def test_view__of_a_block_that_is_replaced_while_it_is_read_is_thrown_away() -> None:
+    """Events of one block and counters of another would make a session that never was."""
+
+    async def run() -> None:
+        async with open_bench() as bench:
+            left = [1]
+
+            def replaced(asked: Any, answer: Any) -> Any:
+                if isinstance(asked, list) and any(request["method"] == "eth_call" for request in asked) and left:
+                    left.pop()
+                    answer[1]["result"]["hash"] = "0x" + "ab" * 32
+                return answer
+
+            bench.faults.rewrite = replaced
+            view = await bench.chain.read(bench.session)
+            assert view.members == () and left == []
+            assert "was replaced while it was read" in bench.troubles[0] and "answers again" in bench.troubles[1]
+
+    trio.run(run)
+
+
 # --- refused --------------------------------------------------------------------------------------------------------
 
 
@@ -329,11 +350,55 @@ def test_refused_transaction__that_some_node_may_have_keeps_its_number(same: boo
                 assert await bench.tipped() == 777
                 return
             bench.faults.instead = refuse_with("insufficient funds for gas * price + value", 1)
+
+            def has_it_waiting(asked: Any, answer: Any) -> Any:
+                counts = isinstance(asked, dict) and asked["method"] == "eth_getTransactionCount" and asked["params"][1] == "pending"
+                return {"result": "0x1"} if counts else answer
+
+            bench.faults.rewrite = has_it_waiting
             await bench.chain.submit(bench.session, PayTip(STRANGER, Wei(50), EVIDENCE))
             assert await bench.tipped() == 50
             assert "nonce too low" in await refusal_of(bench, kept[0]) and await bench.tipped() == 50
 
     trio.run(run)
+
+
+def test_refused_transaction__whose_number_was_just_used_is_looked_for() -> None:
+    """The broadcast arrived and its answer did not; the node that is asked next lags with everything but the number."""
+
+    async def run() -> None:
+        async with open_bench() as bench:
+            lagging = [6]
+
+            def lag(asked: Any, answer: Any) -> Any:
+                method = asked["method"] if isinstance(asked, dict) else ""
+                if method == "eth_getTransactionReceipt" and lagging[0]:
+                    lagging[0] -= 1
+                    return {"result": None}
+                return {"result": "0x0"} if method == "eth_getTransactionCount" else answer
+
+            bench.faults.rewrite = lag
+            bench.faults.instead = lose_once(bench)
+            await bench.chain.submit(bench.session, TIP)
+            assert await bench.tipped() == 777 and lagging == [0] and bench.saved[-1] is None
+
+    trio.run(run)
+
+
+def lose_once(bench: Bench) -> Callable[[Any], Any]:
+    """The next request after the first broadcast's answer is on its way is as if that answer never came."""
+    sent: list[str] = []
+
+    def instead(asked: Any) -> Any:
+        if isinstance(asked, dict) and asked["method"] == "eth_sendRawTransaction":
+            sent.append(asked["params"][0])
+            if len(sent) == 1:
+                bench.faults.at, bench.faults.kind = bench.faults.count - 1, "after"
+            elif len(sent) == 2:
+                return {"error": {"code": -32000, "message": "nonce too low: next nonce 1, tx nonce 0"}}
+        return None
+
+    return instead
 
 
 def test_gas__above_what_one_transaction_may_take_is_refused_here() -> None:

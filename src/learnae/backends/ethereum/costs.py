@@ -11,7 +11,7 @@ from typing import Final
 MEASURED_GAS: Final = {
     "session": 5_750_000,
     "proof of identity": 232_000,
-    "join": 59_000,
+    "join": 56_000,
     "claim": 78_000,
     "ballot": 83_000,
     "tally": 84_000,
