@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from learnae.backends.chain_server.engine import RefusedError
-from learnae.backends.ethereum.abi import pack_nays, session_abi
+from learnae.backends.ethereum.abi import session_abi
 from learnae.backends.ethereum.reader import encode_session_creation
 from learnae.ids import Address
 from learnae.protocol.calls import Stage

@@ -70,6 +70,10 @@ class SessionMachine(RuleBasedStateMachine):
         if left:
             self.bed.travel(left[0])
 
+    def wait_for(self, time_s: int) -> None:
+        if time_s > self.bed.now_s:
+            self.bed.travel(time_s)
+
     # --- members ------------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.stage is Stage.FUNDING)
@@ -152,7 +156,7 @@ class SessionMachine(RuleBasedStateMachine):
         for index in range(len(bed.model.seats)):
             bed.govern(make_wallet(index), "vote", number, index >= no)
         if len(bed.council.proposals) > number:
-            bed.travel(max(bed.now_s, bed.council.proposals[number].voting_deadline))
+            self.wait_for(bed.council.proposals[number].voting_deadline)
             bed.execute(number, action)
 
     @precondition(lambda self: self.bed.council.proposals)
@@ -169,7 +173,7 @@ class SessionMachine(RuleBasedStateMachine):
                 bed.govern(make_wallet(index), "vote", number, yes)
         elif function == "wait":
             late_s = 14 * 86400 if self.stage in MONEY else 0
-            bed.travel(max(bed.now_s, known.voting_deadline + late_s))
+            self.wait_for(known.voting_deadline + late_s)
         elif function == "execute":
             bed.execute(number, known.action if len(voters) < 8 else None)
         elif function == "close":
@@ -223,4 +227,4 @@ class SessionMachine(RuleBasedStateMachine):
 
 
 TestSession = SessionMachine.TestCase
-TestSession.settings = settings(max_examples=300 if settings.default.max_examples > 100 else 12, stateful_step_count=30, deadline=None)
+TestSession.settings = settings(max_examples=100 if settings.default.max_examples > 100 else 12, stateful_step_count=30, deadline=None)
