@@ -119,6 +119,22 @@ class DiskJournal:
         self._lock_file.close()
 
 
+def read_journal_beside(folder: Path) -> Iterator[bytes]:
+    """The vertices of a journal without holding its folder, so also while its node runs; none if there is no journal yet.
+
+    Raises: JournalDamagedError: the file is not a journal.
+    """
+    path = folder / "journal.sqlite"
+    if not path.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)) as database:
+            for (block,) in database.execute("SELECT block FROM vertices ORDER BY position"):
+                yield bytes(block)
+    except sqlite3.Error as error:
+        raise JournalDamagedError(str(path), str(error)) from error
+
+
 def _is_full(error: sqlite3.Error) -> bool:
     """Whether SQLite ran out of room. A failed write (IOERR) is told the same way: nothing was written either."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)

@@ -218,16 +218,22 @@ class Host:
 
     async def connect(self, address: str) -> PeerId:
         """Raises: BadAddressError, UnreachableError within 10 s."""
-        maddr, peer = parse_address(address)
+        _, peer = parse_address(address)
         if peer not in self.connected():
-            try:
-                with trio.fail_after(DIAL_S):
-                    await self.swarm.dial_addr(maddr, libp2p_id(peer))
-            except trio.TooSlowError as error:
-                raise UnreachableError(address, f"no answer within {DIAL_S:.0f} s") from error
-            except STREAM_ERRORS as error:
-                raise UnreachableError(address, _reason(error)) from error
+            await self.dial(address)
         self.learn_addresses(peer, [address], keep=True)
+        return peer
+
+    async def dial(self, address: str) -> PeerId:
+        """A new connection to exactly this address, which is not remembered. Raises: BadAddressError, UnreachableError within 10 s."""
+        maddr, peer = parse_address(address)
+        try:
+            with trio.fail_after(DIAL_S):
+                await self.swarm.dial_addr(maddr, libp2p_id(peer))
+        except trio.TooSlowError as error:
+            raise UnreachableError(address, f"no answer within {DIAL_S:.0f} s") from error
+        except STREAM_ERRORS as error:
+            raise UnreachableError(address, _reason(error)) from error
         return peer
 
     async def reach(self, peer: PeerId) -> bool:
@@ -361,8 +367,8 @@ async def open_host(*, seed: bytes, listen: Sequence[str], rng: Random) -> Async
 
 def _reason(error: BaseException) -> str:
     """The innermost cause in words: libraries wrap it several times."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    while error.__cause__ is not None or isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error
     if isinstance(error, PeerIDMismatchesPubkey):
         return "another peer answers there"
     if isinstance(error, OSError) and error.strerror:

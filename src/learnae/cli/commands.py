@@ -15,6 +15,7 @@ from learnae.cli import INTERRUPTED, INTERRUPTED_TEXT, loading
 from learnae.cli.amounts import parse_duration, parse_ether, parse_gwei
 from learnae.cli.consent import agree
 from learnae.cli.dao.runs import DAO_RUNS
+from learnae.cli.doctor.parser import DOCTOR_RUNS
 from learnae.cli.folder import NodeFolder, NodeSettings, read_ticket_text
 from learnae.cli.ipfs_parser import IPFS_RUNS
 from learnae.cli.lab_commands import LAB_RUNS
@@ -357,6 +358,7 @@ _RUNS: dict[str, Callable[[argparse.Namespace], int]] = {
     "sim run": _sim_run,
     "paper": _paper,
     "task check": _task_check,
+    **DOCTOR_RUNS,
     **IPFS_RUNS,
     **LAB_RUNS,
     **SENSOR_RUNS,

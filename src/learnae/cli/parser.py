@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from learnae import __version__
 from learnae.cli.dao.parser import DEFAULT_RPC, add_dao_commands, add_endpoint_options
+from learnae.cli.doctor.parser import add_doctor
 from learnae.cli.ipfs_parser import add_ipfs
 from learnae.cli.lab_commands import add_lab
 from learnae.cli.sensor_parser import add_sensor_commands
@@ -69,6 +70,7 @@ def build_parser(runs: dict[str, Run]) -> argparse.ArgumentParser:
     add_dao_commands(commands, add)
     add_sensor_commands(commands, add)
     add_ipfs(commands, add)
+    add_doctor(add)
     task = commands.add_parser("task", help="Check a task file.")
     tasks = task.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
     check = add("check", "Try everything that a session will do with a task and its data.", tasks, "task check")

@@ -74,6 +74,21 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def describe_device(name: str) -> str:
+    """The device that `name` stands for, after multiplying two matrices on it. Raises: DeviceError: it is not there, or fails."""
+    device = choose_device(name)
+    try:
+        total = float((torch.ones(64, 64, device=device) @ torch.ones(64, 64, device=device)).sum())
+    except RuntimeError as error:
+        raise DeviceError(name, f"it does not compute: {str(error).splitlines()[0]}") from error
+    if total != 64.0**3:
+        raise DeviceError(name, f"it multiplies wrongly: {total} instead of {64.0**3}")
+    if device.type == "cpu":
+        why = "" if name != "auto" else "; no CUDA device was found" if torch.version.cuda else "; this build of PyTorch knows no CUDA"
+        return f"models are trained on the CPU (PyTorch {torch.__version__}{why})"
+    return f"models are trained on {torch.cuda.get_device_name(device)} (PyTorch {torch.__version__}, CUDA {torch.version.cuda})"
+
+
 def split_examples(examples: Examples, validation_share: float) -> tuple[Examples, Examples]:
     """Own data as (to train on, private validation); the same split for the same data on every run."""
     x, y = examples

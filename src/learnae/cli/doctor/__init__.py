@@ -1,0 +1,1 @@
+"""`learnae doctor`: what works on this machine and towards the others, what does not, and what to do."""

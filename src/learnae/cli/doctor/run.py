@@ -1,0 +1,103 @@
+"""`learnae doctor`: all checks in the order in which a user can put things right, each told as soon as it is known."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from pathlib import Path
+
+from learnae.cli.doctor import machine, towards
+from learnae.cli.doctor.findings import Finding, care, count_care, format_finding, format_summary, skipped
+from learnae.cli.folder import NodeFolder
+from learnae.cli.signals import run_interruptible
+from learnae.errors import FolderError, KeystoreError, LearnaeError
+
+
+def run_doctor(options: argparse.Namespace) -> int:
+    """Exit status 0: nothing needs care."""
+    findings: list[Finding] = []
+
+    async def run() -> None:
+        checks = look_at_machine() if not options.folder else look_at_node(NodeFolder(Path(options.folder)))
+        async for finding in checks:
+            findings.append(finding)
+            if not options.json:
+                print(format_finding(finding), flush=True)
+
+    run_interruptible(run)
+    if options.json:
+        print(json.dumps({"care": count_care(findings), "findings": [asdict(finding) for finding in findings]}, indent=1))
+    else:
+        print(format_summary(findings))
+    return 1 if count_care(findings) else 0
+
+
+async def look_at_machine(device: str = "auto") -> AsyncIterator[Finding]:
+    """What does not depend on a session."""
+    yield machine.check_files()
+    yield machine.check_disk(Path.cwd())
+    yield _check_addresses((), ())
+    yield machine.check_device(device)
+
+
+async def look_at_node(folder: NodeFolder) -> AsyncIterator[Finding]:
+    """A node's folder and everything that it needs."""
+    try:
+        ticket, settings = folder.read_ticket(), folder.read_settings()
+    except LearnaeError as error:
+        yield care("folder", str(error), "name the folder of a node, or call `learnae doctor` without one to look at the machine alone")
+        async for finding in look_at_machine():
+            yield finding
+        return
+    running = machine.is_running(folder)
+    yield machine.check_keystore(folder)
+    yield machine.check_files()
+    yield machine.check_disk(folder.path)
+    for finding in machine.check_listen(settings.listen, running=running):
+        yield finding
+    yield _check_addresses(settings.listen, settings.announce)
+    me = _read_peer_id(folder)
+    own = _find_own(settings.listen, me) if running else ""
+    if own:
+        yield await towards.check_own(own)
+    endpoints = {"chain": settings.rpc, "chain 2": settings.rpc_second}
+    for label, url in endpoints.items():
+        if url:
+            for finding in await towards.check_chain(url, chain_id=ticket.rules.chain_id, fee_cap_wei=settings.fee_cap_wei, label=label):
+                yield finding
+    for finding in await towards.check_peers(folder, me=me):
+        yield finding
+    if settings.task:
+        yield machine.check_device(settings.device)
+
+
+def _check_addresses(listen: tuple[str, ...], announce: tuple[str, ...]) -> Finding:
+    try:
+        return machine.check_addresses(listen, announce, machine.find_addresses())
+    except ModuleNotFoundError as error:
+        return skipped("addresses", f"the Python package {error.name!r} is not installed, so they were not looked at; install learnae[net]")
+
+
+def _read_peer_id(folder: NodeFolder) -> str:
+    """This node's peer id, from its keystore or its last status; empty if neither can be read."""
+    try:
+        from learnae.backends.keystore import describe_keystore
+
+        return str(describe_keystore(folder.keystore)["peer_id"])
+    except (KeystoreError, ModuleNotFoundError):
+        pass  # told by its own check
+    try:
+        return str(folder.read_status().get("peer_id", ""))
+    except FolderError:
+        return ""
+
+
+def _find_own(listen: tuple[str, ...], me: str) -> str:
+    """Where the running node can be dialled from here."""
+    for address in listen:
+        if me and not address.endswith("/tcp/0"):
+            return f"{address.replace('/0.0.0.0/', '/127.0.0.1/').replace('/ip6/::/', '/ip6/::1/')}/p2p/{me}"
+    return ""
+
