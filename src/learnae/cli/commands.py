@@ -157,9 +157,8 @@ def _join(options: argparse.Namespace) -> int:
     password = _read_password(options, is_new=not folder.keystore.exists())
     keys = sessions.open_or_create_keys(folder.keystore, password)
     print(f"your wallet is {keys.wallet.address}", flush=True)
-    spending = run_interruptible(partial(sessions.check_before_joining, ticket, settings, keys))
+    run_interruptible(partial(sessions.check_before_joining, ticket, settings, keys, show=print))
     if options.only_check:
-        print(spending)
         print("everything fits; nothing was paid")
         return 0
     if not options.yes and not agree(

@@ -6,12 +6,13 @@ import argparse
 import re
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from learnae.backends.disk_blocks import DiskBlocks
-from learnae.backends.ethereum import EthereumChain, open_ethereum_chain
+from learnae.backends.ethereum import open_ethereum_chain
 from learnae.backends.keystore import Keys, create_keystore, open_keystore
 from learnae.cli import compose
 from learnae.cli.checks import check_contract
@@ -131,9 +132,10 @@ async def make_session(plan: SessionPlan, folder: NodeFolder, settings: NodeSett
     return ticket
 
 
-async def check_before_joining(ticket: Ticket, settings: NodeSettings, keys: Keys) -> str:
-    """Everything that can be known before a deposit: task, rules, contract, money; returns what it will cost, in words.
+async def check_before_joining(ticket: Ticket, settings: NodeSettings, keys: Keys, *, show: Callable[[str], None]) -> None:
+    """Everything that can be known before a deposit: task, rules, contract, money.
 
+    Args: show: hears what it will cost, in words, before the money is looked at.
     Raises: LearnaeError.
     """
     if settings.task:
@@ -148,13 +150,9 @@ async def check_before_joining(ticket: Ticket, settings: NodeSettings, keys: Key
         options=compose.make_chain_options(settings),
     )
     async with opened as chain:
-        return await _check_chain(chain, ticket, keys)
-
-
-async def _check_chain(chain: EthereumChain, ticket: Ticket, keys: Keys) -> str:
-    await check_contract(chain, ticket)
-    await compose.check_money(chain, ticket, keys.identity.peer_id)
-    return format_spending(await compute_spending(chain, ticket.rules.deposit_wei))
+        await check_contract(chain, ticket)
+        show(format_spending(await compute_spending(chain, ticket.rules.deposit_wei)))
+        await compose.check_money(chain, ticket, keys.identity.peer_id)
 
 
 def open_or_create_keys(path: Path, password: str) -> Keys:
