@@ -27,6 +27,8 @@ KEEPERS = {
     "eth_tester": ("backends",),
     "eth": ("backends",),
     "sqlite3": ("backends",),
+    "paho": ("backends",),
+    "cbor2": ("sensors",),
     "distributed": ("lab",),
 }
 

@@ -221,6 +221,24 @@ class AdmissionError(LearnaeError):
         super().__init__(f"this admission cannot be used: {why}; ask a member for a new one (`learnae sensor admit FOLDER ID`)")
 
 
+class PayloadError(LearnaeError):
+    """A device's message cannot be understood; it is told and left out."""
+
+
+class MappingError(LearnaeError):
+    """A gateway's mapping file is wrong."""
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(f"the mapping cannot be used, {where}: {why}; docs/sensors.md shows a whole one")
+
+
+class BrokerError(LearnaeError):
+    """An MQTT broker cannot be used."""
+
+    def __init__(self, broker: str, why: str) -> None:
+        super().__init__(f"the broker {broker}: {why}; check --broker, and user and password")
+
+
 class LinkError(LearnaeError):
     """A node's line for sensors cannot be used."""
 

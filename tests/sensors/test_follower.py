@@ -102,11 +102,11 @@ def test_row__leads_back_to_its_vertex() -> None:
     effects = follow(follower, *vertices)
 
     (record,) = [effect for effect in effects if isinstance(effect, ev.SaveRecord)][:1]
-    channel, first, dataslice, origins = cbor.decode(record.content or b"")
+    channel, dataslice, origins = cbor.decode(record.content or b"")
     content = find_slices(effects)[0]
-    assert (channel, first, dataslice) == (sensor.head.channel, 1, compute_cid(content))
-    assert sum(rows for _, _, rows in origins) == compute_rows_per_slice(2, SLICE_BYTES)
-    for vertex, sequence, _ in origins:
+    assert (channel, dataslice) == (sensor.head.channel, compute_cid(content))
+    assert sum(rows for *_, rows in origins) == compute_rows_per_slice(2, SLICE_BYTES)
+    for vertex, sequence, _, _ in origins:
         encoded = follower.lane.tangle.read(vertex)
         decoded = VertexCodec().decode(encoded or b"")
         assert isinstance(decoded, Vertex)
@@ -116,7 +116,7 @@ def test_row__leads_back_to_its_vertex() -> None:
     decoded = VertexCodec().decode(published[0].encoded)
     assert isinstance(decoded, Vertex)
     receipt = parse_sensor_message(decoded.kind, decoded.body)
-    assert receipt == SliceReceipt(dataslice=dataslice, channel=channel, first=1, last=origins[-1][1], rows=sum(o[2] for o in origins))
+    assert receipt == SliceReceipt(dataslice=dataslice, channel=channel, first=1, last=origins[-1][1], rows=sum(o[3] for o in origins))
     assert SliceReady(dataslice) in effects
 
 
@@ -130,6 +130,20 @@ def test_dataslices__are_bit_identical_whatever_the_order_of_arrival() -> None:
     assert cut[0] == cut[1] == cut[2]
     assert [cid for cid, _ in world.nodes[0].slices] != [cid for cid, _ in world.nodes[1].slices], "they came in another order"
     assert all(node.entered_s.keys() == world.said_s.keys() and node.twice == 0 for node in world.nodes)
+
+
+def test_message__with_rows_for_several_dataslices_gives_them_all() -> None:
+    """A gateway's message may hold more than one slice; none hides another."""
+    sensor, follower = FakeSensor("a"), make_follower()
+    rows = compute_rows_per_slice(2, SLICE_BYTES)
+    vertices = [sensor.begin(), attach(sensor, make_batch(STARTS_MS + 100, begins=True, rows=3 * rows + 5), STARTS_MS + 900)]
+    effects = follow(follower, *vertices)
+
+    ready = [effect.dataslice for effect in effects if isinstance(effect, SliceReady)]
+    assert len(ready) == len(set(ready)) == len(follower.slices) == 3
+    records = {e.name: e.content for e in effects if isinstance(e, ev.SaveRecord) and e.content is not None}
+    again = make_follower()
+    assert {e.dataslice for e in again.restore(vertices, records) if isinstance(e, SliceReady)} == set(ready)
 
 
 def test_late_follower__cuts_the_same_dataslices_from_the_next_beginning_on() -> None:

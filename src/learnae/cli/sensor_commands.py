@@ -112,6 +112,36 @@ def _admit(options: argparse.Namespace) -> int:
     return 0
 
 
+def _gateway(options: argparse.Namespace) -> int:
+    with loading():
+        from learnae.backends.mqtt import parse_broker
+        from learnae.backends.private_files import read_private
+        from learnae.backends.sensor_folder import SensorFolder
+        from learnae.cli.gateway_run import GatewayPlan, run_gateway
+        from learnae.sensors.mapping import parse_mapping
+        from learnae.tangle.channel import ChannelMode
+
+    mode, side_key = ChannelMode[options.mode.upper()], _read_side_key(options.side_key)
+    if (mode is ChannelMode.RESTRICTED) != bool(side_key):
+        raise UsageError("--side-key belongs to --mode restricted, and it needs one")
+    if not 0 <= options.linger <= EVERY_S_MAX:
+        raise UsageError("--linger is seconds, up to a day")
+    password = read_private(Path(options.broker_password_file)).decode().rstrip("\r\n") if options.broker_password_file else ""
+    plan = GatewayPlan(
+        folder=Path(options.folder),
+        node=options.node,
+        broker=parse_broker(options.broker, password),
+        rules=parse_mapping(Path(options.mapping).read_text(encoding="utf-8")),
+        mode=mode,
+        side_key=side_key,
+        linger_s=options.linger,
+    )
+    if options.admission:
+        SensorFolder(plan.folder).write_admission(_read_text(options.admission))
+    run_interruptible(partial(run_gateway, plan))
+    return 0
+
+
 def _read_side_key(text: str) -> bytes:
     try:
         key = bytes.fromhex(text)
@@ -134,4 +164,5 @@ SENSOR_RUNS: dict[str, Callable[[argparse.Namespace], int]] = {
     "sensor publish": _publish,
     "sensor watch": _watch,
     "sensor admit": _admit,
+    "gateway": _gateway,
 }

@@ -12,12 +12,13 @@ NODE_HELP: Final = f"a node that listens for sensors (default {DEFAULT_NODE})"
 
 
 def add_sensor_commands(commands: Any, add: Add) -> None:
-    """Add `learnae sensor` and `learnae mam`."""
+    """Add `learnae sensor`, `learnae gateway` and `learnae mam`."""
     sensor = commands.add_parser("sensor", help="Publish readings to a session, watch its sensors, admit new ones.")
     sensors = sensor.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
     _add_publish(add("publish", "Stream readings as a signed, encrypted channel.", sensors, "sensor publish"))
     _add_watch(add("watch", "Show live what a session's sensors say.", sensors, "sensor watch"))
     _add_admit(add("admit", "As a member, admit a sensor or gateway to the session.", sensors, "sensor admit"))
+    _add_gateway(add("gateway", "Publish what an MQTT broker's devices say, by a mapping file."))
     _add_mam(commands, add)
 
 
@@ -56,6 +57,19 @@ def _add_admit(command: argparse.ArgumentParser) -> None:
     command.add_argument("--rate", type=int, default=10, metavar="N", help="most vertices a second (default 10)")
     command.add_argument("--channels", type=int, default=1, metavar="N", help="most sensors that it speaks for (default 1)")
     command.add_argument("--password-file", metavar="FILE", help="file with the keystore's password (mode 600); otherwise you are asked")
+
+
+def _add_gateway(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--broker", required=True, metavar="URL", help="mqtt://[USER@]HOST[:PORT], or mqtts://")
+    command.add_argument("--broker-password-file", metavar="FILE", help="file with the broker's password (mode 600)")
+    command.add_argument("--mapping", required=True, metavar="FILE", help="which topics are which sensors (TOML; docs/sensors.md)")
+    command.add_argument("--folder", default="learnae-gateway", help="folder of its keys and journal (default learnae-gateway)")
+    command.add_argument("--node", default=DEFAULT_NODE, metavar="HOST:PORT", help=NODE_HELP)
+    about = "what a member's `learnae sensor admit --channels N` printed, or a file with it; needed once"
+    command.add_argument("--admission", default="", metavar="TEXT", help=about)
+    command.add_argument("--mode", choices=("public", "private", "restricted"), default="public", help="who can read it (default public)")
+    command.add_argument("--side-key", default="", metavar="HEX", help="of mode restricted: 64 hex digits")
+    command.add_argument("--linger", type=float, default=0.05, metavar="SECONDS", help="wait so long for more messages (default 0.05)")
 
 
 def _add_mam(commands: Any, add: Add) -> None:

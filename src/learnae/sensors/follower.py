@@ -108,7 +108,7 @@ class SensorFollower:
         self.lane = SensorLane(rules=rules, me=me, sign=sign, rng=rng, read=read, codec=codec)
         self.observe: Observe = lambda head, entry, message, batch: None
         self.connected: set[PeerId] = set()
-        self.slices: dict[tuple[bytes, int], Cid] = {}  # (channel, number of its first message) -> dataslice
+        self.slices: dict[tuple[bytes, int, int], Cid] = {}  # (channel, number of its first message, row of it) -> dataslice
         self._me = me
         self._rng = rng
         self._settings = settings
@@ -122,8 +122,8 @@ class SensorFollower:
         """Take back what the journal kept. Buffers fill again from the same messages, to the same rows."""
         for name, content in records.items():
             if name.startswith("slice "):
-                channel, first, dataslice, _ = cbor.decode(content)
-                self.slices[channel, first] = Cid(dataslice)
+                channel, dataslice, ((_, first, start, _), *_) = cbor.decode(content)
+                self.slices[channel, first, start] = Cid(dataslice)
         effects: list[FollowEffect] = [SliceReady(cid) for cid in self.slices.values()]
         for entry in self.lane.restore(vertices):
             effects += [effect for effect in self._on_entry(entry) if isinstance(effect, StoreSlice)]
@@ -162,16 +162,19 @@ class SensorFollower:
     def slice_stored(self, number: int, dataslice: Cid, now_s: float) -> list[FollowEffect]:
         """A dataslice is on disk: write down where its rows come from, tell the others, and let it be trained on."""
         pending = self._stored.pop(number)
-        first, last = pending.made.origins[0].sequence, pending.made.origins[-1].sequence
-        is_new = (pending.channel, first) not in self.slices
-        self.slices[pending.channel, first] = dataslice
+        first, last = pending.made.origins[0], pending.made.origins[-1]
+        is_new = (pending.channel, first.sequence, first.start) not in self.slices
+        self.slices[pending.channel, first.sequence, first.start] = dataslice
         if not is_new:
             return []
-        origins: list[object] = [[origin.vertex, origin.sequence, origin.rows] for origin in pending.made.origins]
-        record = cbor.encode([pending.channel, first, dataslice, origins])
-        effects: list[FollowEffect] = [ev.SaveRecord(f"slice {pending.channel.hex()} {first}", record), SliceReady(dataslice)]
+        origins: list[object] = [[o.vertex, o.sequence, o.start, o.rows] for o in pending.made.origins]
+        record = cbor.encode([pending.channel, dataslice, origins])
+        name = f"slice {pending.channel.hex()} {first.sequence} {first.start}"
+        effects: list[FollowEffect] = [ev.SaveRecord(name, record), SliceReady(dataslice)]
         if self._me in self.lane.members:
-            receipt = SliceReceipt(dataslice=dataslice, channel=pending.channel, first=first, last=last, rows=pending.made.rows)
+            receipt = SliceReceipt(
+                dataslice=dataslice, channel=pending.channel, first=first.sequence, last=last.sequence, rows=pending.made.rows
+            )
             effects += self._say(receipt, now_s)
         sensor = self._tails[pending.channel].head.sensor
         text = f"{sensor}: {pending.made.rows} rows became dataslice {cid_text(dataslice)}"
@@ -296,7 +299,7 @@ class SensorFollower:
                 "messages": tail.last,
                 "rows_waiting": len(tail.buffer),
                 "rows_dropped": tail.buffer.dropped,
-                "slices": sum(1 for channel, _ in self.slices if channel == tail.head.channel),
+                "slices": sum(1 for channel, *_ in self.slices if channel == tail.head.channel),
             }
             for tail in self._tails.values()
         ]

@@ -97,8 +97,9 @@ class SensorPublisher:
         self._records = dict(records)
 
     @property
-    def sensors(self) -> tuple[str, ...]:
-        return tuple(self._channels)
+    def channels_max(self) -> int:
+        """For how many sensors a member admitted this issuer."""
+        return self._admission.channels_max
 
     def compute_opening(self, sensor: str) -> Opening:
         """What to give to somebody who may read this sensor from its next message on."""
@@ -139,7 +140,7 @@ class SensorPublisher:
         entries: list[SensorEntry] = []
         for sensor in dict.fromkeys(sensor for sensor, _ in readings):
             channel = self._channels[sensor]
-            parts = (cut for name, part in readings if name == sensor for cut in _cut(part))
+            parts = (cut for name, part in readings if name == sensor for cut in _cut(part, channel))
             messages = (self._create(channel, part) for part in parts)
             entries += [self._attach(channel, page, now_ms) for page in _fill_vertices(messages)]
         return _commit(entries, [self._channels[sensor] for sensor in dict.fromkeys(sensor for sensor, _ in readings)])
@@ -187,14 +188,17 @@ class SensorPublisher:
         return self.lane.issue(ChannelMessages(channel=channel.head.channel, messages=messages), now_ms=now_ms)
 
 
-def _cut(readings: Sequence[Reading]) -> Iterator[Sequence[Reading]]:
-    """Pieces that fit into a message each; rows stay together."""
+def _cut(readings: Sequence[Reading], channel: _Channel) -> Iterator[Sequence[Reading]]:
+    """Pieces that fit into a message each; rows stay together, and a piece ends where a dataslice is full."""
     piece: list[Reading] = []
+    rows = 0
     for row in split_rows(readings):
-        if piece and len(piece) + len(row) > MESSAGE_READINGS_MAX:
+        is_full = channel.rows_max and (channel.rows_since % channel.rows_max + rows) == channel.rows_max
+        if piece and (is_full or len(piece) + len(row) > MESSAGE_READINGS_MAX):
             yield piece
-            piece = []
+            piece, rows = [], 0
         piece += row
+        rows += 1
     if piece:
         yield piece
 

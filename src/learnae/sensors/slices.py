@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from learnae.ids import Cid
@@ -25,10 +25,11 @@ ROWS_MAX: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where consecutive rows of a slice come from: a message of the channel, in a vertex of the Tangle."""
+    """Where consecutive rows of a slice come from: rows of a message of the channel, in a vertex of the Tangle."""
 
     vertex: Cid
     sequence: int
+    start: int  # the first of them, counted from 0 over the rows of the message that can be learnt from
     rows: int
 
 
@@ -108,13 +109,13 @@ class SensorBuffer:
         self.begun = self.begun or batch.begins
         if not self.begun or not self.rows_max:
             return full
-        for row, label in self._read_rows(batch.readings):
+        for place, (row, label) in enumerate(self._read_rows(batch.readings)):
             self._rows.append(row)
             self._labels.append(label)
             if self._origins and self._origins[-1].sequence == sequence:
-                self._origins[-1] = Origin(vertex, sequence, self._origins[-1].rows + 1)
+                self._origins[-1] = replace(self._origins[-1], rows=self._origins[-1].rows + 1)
             else:
-                self._origins.append(Origin(vertex, sequence, 1))
+                self._origins.append(Origin(vertex, sequence, place, 1))
             if len(self._rows) == self.rows_max:
                 full.append(self._purge())
         return full
