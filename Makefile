@@ -50,6 +50,7 @@ clean: ## remove .venv, caches and demo folders
 .venv/.dev-installed: .venv/.demo-installed
 	@echo "installing what the tests need"
 	@tools/install.sh $(DEV_EXTRAS)
+	@tools/mosquitto.sh
 	@touch $@
 
 .venv/.nodes-installed: verification/package-lock.json | .venv/.dev-installed
