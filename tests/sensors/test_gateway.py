@@ -23,8 +23,8 @@ from learnae.backends.mqtt import parse_broker
 from learnae.cli import main
 from learnae.cli.gateway_run import GatewayPlan, run_gateway
 from learnae.cli.sensor_run import open_publisher
-from learnae.errors import BrokerError
 from learnae.protocol import events as ev
+from learnae.sensor_errors import BrokerError
 from learnae.sensors.gateway import RECEIVE_MAX, RECORD_FLIGHT, BrokerMessage, Gateway
 from learnae.sensors.mapping import parse_mapping
 from learnae.sensors.publisher import SensorPublisher

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnae.errors import MappingError, PayloadError
+from learnae.sensor_errors import MappingError, PayloadError
 from learnae.sensors.mapping import Mapped, apply_rule, match_topic, parse_mapping, resolve_pointer
 from learnae.sensors.presets import PRESETS
 from learnae.sensors.readings import SensorField

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnae.errors import ReadingError
+from learnae.sensor_errors import ReadingError
 from learnae.sensors.readings import READINGS_MAX, Batch, Reading, SensorField, decode_readings, encode_readings, parse_field
 from tests.sensors.builders import FIELDS, STARTS_MS, FakeSensor
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learnae.errors import MamError
+from learnae.sensor_errors import MamError
 from learnae.tangle import curl, trits
 from learnae.tangle.mam import MamDraft, MamMessage, compute_address, create_message, parse_message
 

@@ -21,7 +21,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from learnae.errors import BrokerError
+from learnae.sensor_errors import BrokerError
 from learnae.sensors.gateway import RECEIVE_MAX, BrokerMessage
 
 SESSION_EXPIRY_S: Final = 7 * 86_400  # What the broker keeps for us: a week of being away.

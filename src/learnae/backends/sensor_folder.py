@@ -18,8 +18,9 @@ from typing import Final
 from nacl.bindings import crypto_sign, crypto_sign_seed_keypair
 
 from learnae.backends.private_files import read_private
-from learnae.errors import AdmissionError, KeystoreError
+from learnae.errors import KeystoreError
 from learnae.ids import PeerId
+from learnae.sensor_errors import AdmissionError
 from learnae.sensors.link import CODENAME_CHARS_MAX, Hello
 from learnae.sensors.messages import Admission, parse_admission
 from learnae.sensors.publisher import SensorPlan

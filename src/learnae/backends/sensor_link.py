@@ -12,7 +12,8 @@ from typing import Any, Final, Protocol, TypeVar
 
 import trio
 
-from learnae.errors import LinkError, ListenError
+from learnae.errors import ListenError
+from learnae.sensor_errors import LinkError
 from learnae.sensors.link import (
     AskHello,
     Attach,

@@ -13,8 +13,8 @@ import trio
 
 from learnae.backends.disk_sensors import SensorJournal
 from learnae.backends.sensor_link import SensorLink
-from learnae.errors import LinkError
 from learnae.ids import PeerId
+from learnae.sensor_errors import LinkError
 from learnae.sensors.link import VERTICES_MAX, Attach, Attached, fill_pages
 from learnae.sensors.publisher import Commit, SensorPublisher
 

@@ -20,7 +20,7 @@ from typing import IO, Any, Final
 import trio
 
 from learnae.bounded_json import parse_json
-from learnae.errors import SourceError
+from learnae.sensor_errors import SourceError
 from learnae.sensors.readings import DECIMALS_MAX, FIELDS_MAX, SensorField, parse_field
 
 LINE_BYTES_MAX: Final = 64 * 1024

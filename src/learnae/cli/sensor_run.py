@@ -20,8 +20,9 @@ from learnae.backends.sensor_folder import SensorFolder
 from learnae.backends.sensor_link import SensorLink, keep_linked, open_link
 from learnae.backends.sensor_outbox import SensorOutbox
 from learnae.cli.sensor_config import format_opening
-from learnae.errors import AdmissionError, UsageError
+from learnae.errors import UsageError
 from learnae.ids import peer_text
+from learnae.sensor_errors import AdmissionError
 from learnae.sensors.follower import FollowSettings
 from learnae.sensors.link import Watch
 from learnae.sensors.publisher import SensorPublisher

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from learnae.errors import PayloadError, ReadingError
+from learnae.sensor_errors import PayloadError, ReadingError
 from learnae.sensors.mapping import Mapped, MapRule, apply_rule
 from learnae.sensors.publisher import Commit, SensorPlan, SensorPublisher
 from learnae.sensors.readings import Reading, SensorField, find_fault

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from learnae.bounded_json import parse_json
-from learnae.errors import MamError
+from learnae.sensor_errors import MamError
 from learnae.tangle.mam import MamDraft, create_message, parse_message
 from learnae.tangle.trits import decode_text, encode_text
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from learnae.bounded_json import parse_json
-from learnae.errors import MappingError, PayloadError
+from learnae.sensor_errors import MappingError, PayloadError
 from learnae.sensors.presets import PRESETS
 from learnae.sensors.readings import SensorField, parse_field
 from learnae.sensors.senml import Measurement

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final
 
 from learnae.bounded_json import parse_json
-from learnae.errors import PayloadError
+from learnae.sensor_errors import PayloadError
 from learnae.sensors.senml import Measurement, parse_senml_cbor, parse_senml_json
 
 ENTITIES_MAX: Final = 4096  # Home Assistant entities whose unit is remembered.

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
-from learnae.errors import ReadingError
 from learnae.ids import Cid, PeerId
+from learnae.sensor_errors import ReadingError
 from learnae.sensors.judge import LaneRules, SensorEntry
 from learnae.sensors.lane import SensorLane
 from learnae.sensors.messages import MESSAGES_MAX, Admission, ChannelMessages, SensorHead

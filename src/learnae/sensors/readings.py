@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from learnae.errors import ReadingError
+from learnae.sensor_errors import ReadingError
 
 BODY_READINGS: Final = 1
 BODY_SLICE_BEGINS: Final = 2

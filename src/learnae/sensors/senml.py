@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from learnae.bounded_json import parse_json
-from learnae.errors import PayloadError
+from learnae.sensor_errors import PayloadError
 
 RECORDS_MAX: Final = 4096
 VERSION_MAX: Final = 10  # The version of the RFC; a higher one must not be guessed at.

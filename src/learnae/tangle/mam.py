@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from learnae.errors import MamError
+from learnae.sensor_errors import MamError
 from learnae.tangle.curl import STATE_TRITS, Curl, hash_chains, hash_once, permute_lanes
 from learnae.tangle.trits import (
     HASH_TRITS,

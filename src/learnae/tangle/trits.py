@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from learnae.errors import MamError
+from learnae.sensor_errors import MamError
 
 ALPHABET: Final = "9ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 HASH_TRITS: Final = 243
