@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from learnae.ids import Cid, PeerId
+from learnae.learning.config import LearnerConfig
+from learnae.learning.inline import InlineLearner
 from learnae.learning.synthetic import SyntheticLearner
 from learnae.protocol import events as ev
 from learnae.protocol.committed import compute_rows
@@ -21,6 +23,15 @@ from learnae.sim.world import World
 
 PEERS = 8
 LIARS = (0, 1)
+
+
+class TorchExaggerator(InlineLearner):
+    """The real learner with one lie: a few right answers more after every averaging."""
+
+    def average(self, local: bytes, remote: bytes, *, remote_share: float) -> tuple[bytes, Evaluation, Evaluation]:
+        average, evaluation, theirs = super().average(local, remote, remote_share=remote_share)
+        more = min(5, evaluation.total - evaluation.correct)
+        return average, replace(evaluation, correct=evaluation.correct + more, gained=evaluation.gained + more), theirs
 
 
 class Exaggerator(SyntheticLearner):
@@ -141,6 +152,32 @@ def test_reporter_that_opens_nothing__is_frozen(monkeypatch: pytest.MonkeyPatch)
     name = run.world.hosts[secretive].name
     assert read_counted(run.world) == read_reporters(run.world) - {name}
     assert Finding.UNAVAILABLE in {finding for said in run.verdicts.values() for finding in said.values()}
+
+
+def test_real_models__are_measured_again_and_a_liar_is_frozen() -> None:
+    """Digits and torch: an honest receipt of a real network is upheld to the last answer, a small lie is found."""
+    peers = 5
+    learners = [
+        (TorchExaggerator if index == 0 else InlineLearner)(
+            LearnerConfig(task="digits", source=f"{index + 1}/{peers}@7", slice_bytes=64 * 1024, device="cpu")
+        )
+        for index in range(peers)
+    ]
+    for learner in learners:
+        learner.open()
+    scenario = find_scenario("audited", peers=peers, cycles=10, audit_permille=300)
+    world = World(scenario, seed=5, learners=learners, initial_model=learners[0].initial_model(1), peer_types={0: Peer})
+    world.run()
+    liar = world.hosts[0].name
+    assert read_counted(world) == {host.name for host in world.hosts} - {liar}
+    peer = world.hosts[-1].peer
+    assert peer is not None
+    by_reporter: dict[bool, set[Finding]] = {True: set(), False: set()}
+    for subject, said in read_verdicts(world).items():
+        vertex = peer.lane.dag.get(subject)
+        assert vertex is not None
+        by_reporter[vertex.issuer == liar] |= set(said.values())
+    assert by_reporter == {True: {Finding.WRONG_COUNTS}, False: {Finding.UPHELD}}
 
 
 class Slanderer(Peer):
