@@ -21,6 +21,7 @@ KEEPERS = {
     "safetensors": ("learning",),
     "libp2p": ("backends",),
     "multiaddr": ("backends",),
+    "zeroconf": ("backends",),
     "web3": ("backends",),
     "eth_account": ("backends",),
     "eth_keys": ("backends",),

@@ -14,9 +14,11 @@ from learnae.backends.keystore import open_keystore
 from learnae.backends.memory_journal import MemoryJournal
 from learnae.cli import main
 from learnae.cli.amounts import parse_duration, parse_ether
+from learnae.cli.commands import _RUNS, _read_settings
 from learnae.cli.compose import make_peer
 from learnae.cli.dao.runs import DAO_RUNS
 from learnae.cli.folder import NodeSettings
+from learnae.cli.parser import build_parser
 from learnae.cli.status import _describe_relayed
 from learnae.errors import UsageError
 from tests.cli.conftest import PASSWORD, World, snapshot, start
@@ -26,6 +28,7 @@ COMMANDS: tuple[list[str], ...] = (
     [], ["demo"], ["session"], ["session", "new"], ["session", "show"], ["join"], ["node"], ["status"], ["chain"], ["faucet"],
     *(["dao", *words] for words in ([], *([name.split()[1]] for name in DAO_RUNS))),
     ["sim"], ["sim", "list"], ["sim", "run"], ["lab"], ["lab", "list"], ["lab", "run"], ["lab", "table"], ["task"], ["task", "check"],
+    ["doctor"], ["ipfs"], *(["ipfs", name] for name in ("add", "get", "pin", "unpin", "ls", "export", "import")),
 )  # fmt: skip
 NEW = ["session", "new", "--name", "x", "--task", "digits"]
 
@@ -241,3 +244,10 @@ def test_missing_extra__is_named_in_a_sentence(tmp_path: Path, module: str, word
     sentence = f"learnae: the Python package {module!r} is not installed, but this command needs it; install learnae[demo]"
     assert error.startswith(sentence) and error.count("\n") == 1
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(("words", "expected"), [([], True), (["--no-mdns"], False)])
+def test_join__looks_into_the_local_network_unless_told_not_to(words: list[str], expected: bool) -> None:
+    """docs/finding-peers.md: on by default, off by one word, and kept in the node's settings."""
+    options = build_parser(_RUNS).parse_args(["join", "ticket", *words])
+    assert _read_settings(options).mdns is expected

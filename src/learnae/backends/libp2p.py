@@ -14,6 +14,7 @@ from random import Random, SystemRandom
 
 import trio
 
+from learnae.backends.lan import find_lan_peers
 from learnae.backends.libp2p_blocks import BlockServer
 from learnae.backends.libp2p_direct import DirectMessages
 from learnae.backends.libp2p_fetch import Fetcher
@@ -144,7 +145,13 @@ class Libp2pNetwork:
 
 @asynccontextmanager
 async def open_libp2p_network(
-    *, seed: bytes, listen: Sequence[str], blocks: BlockStore, bootstrap: Sequence[str] = (), rng: Random | None = None
+    *,
+    seed: bytes,
+    listen: Sequence[str],
+    blocks: BlockStore,
+    bootstrap: Sequence[str] = (),
+    lan_digest: bytes | None = None,
+    rng: Random | None = None,
 ) -> AsyncIterator[Libp2pNetwork]:
     """A network that is up while the block runs.
 
@@ -152,6 +159,7 @@ async def open_libp2p_network(
         seed: 32 bytes, the Ed25519 seed of this peer's identity.
         listen: multiaddrs such as `/ip4/0.0.0.0/tcp/0`; may be empty for a peer that only dials.
         bootstrap: addresses with `/p2p/...` (from a ticket); dialled, and dialled again, in the background.
+        lan_digest: hash of the session's rules, to find its other peers in the local network (mDNS); None: do not.
         rng: for choices among peers; the system's by default.
     Raises: BadAddressError, ListenError.
     """
@@ -162,4 +170,6 @@ async def open_libp2p_network(
         host.nursery.start_soon(network.run)
         for peer, address in entries:
             host.learn_addresses(peer, [address], keep=True)
+        if lan_digest is not None:
+            host.nursery.start_soon(find_lan_peers, network, lan_digest)
         yield network

@@ -244,6 +244,7 @@ def _read_settings(options: argparse.Namespace) -> NodeSettings:
         confirmations=check_confirmations(options.confirmations),
         listen=listen,
         announce=announce,
+        mdns=not options.no_mdns,
         share_permille=round(options.share * 1000),
         device=options.device,
         reports_help=not options.never_report,

@@ -165,7 +165,11 @@ class NodeStarter:
         )
         bootstrap = tuple(address for address in ticket.addresses if not address.endswith(peer_text(keys.identity.peer_id)))
         network_opened = open_libp2p_network(
-            seed=keys.identity.export_seed(), listen=settings.listen, blocks=blocks, bootstrap=bootstrap
+            seed=keys.identity.export_seed(),
+            listen=settings.listen,
+            blocks=blocks,
+            bootstrap=bootstrap,
+            lan_digest=ticket.rules.digest if settings.mdns else None,
         )
         chosen = read_sensor_settings(self._folder.path)
         sensors, sensor_journal = (None, None) if chosen is None else make_sensor_parts(ticket.rules, keys, self._folder.path, chosen)

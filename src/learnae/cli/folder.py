@@ -27,6 +27,7 @@ class NodeSettings:
     confirmations: int = 0  # blocks that must hold a transaction before it counts; 0: what fits the chain
     listen: tuple[str, ...] = ()  # multiaddrs
     announce: tuple[str, ...] = ()  # multiaddrs that others are told instead of those listened on
+    mdns: bool = True  # announce this node in the local network, and dial the session's peers there
     share_permille: int = 0  # how much of the own training data is opened to others
     device: str = "auto"
     threads: int = 1

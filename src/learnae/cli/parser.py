@@ -135,6 +135,8 @@ def _add_own(command: argparse.ArgumentParser, *, votes_only: bool = False) -> N
     command.add_argument("--listen", action="append", metavar="MULTIADDR", help=about)
     about = "how others reach this node, if it is behind a router; repeatable"
     command.add_argument("--announce", action="append", metavar="MULTIADDR", help=about)
+    about = "do not look for the session's peers in the local network, nor be found there"
+    command.add_argument("--no-mdns", action="store_true", help=about)
     command.add_argument("--device", default="auto", help="cpu, cuda, or auto (default)")
     command.add_argument("--pace", type=float, default=0.25, metavar="SECONDS", help="least time between work cycles (default 0.25)")
     command.add_argument("--tips-budget", default="0", metavar="ETHER", help="tips mode: the most that this node pays in tips")

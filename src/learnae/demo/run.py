@@ -164,6 +164,7 @@ def _own_arguments(plan: DemoPlan, name: str, folder: Path, password_file: Path,
     return [
         "--task", "digits", "--data", f"{part}/{len(NAMES)}@{plan.seed}", "--share", SHARES.get(name, "0"), "--folder", str(folder),
         "--rpc", rpc, "--password-file", str(password_file), "--listen", f"/ip4/127.0.0.1/tcp/{_find_port()}", "--device", "cpu",
+        "--no-mdns",
         "--pace", "0.4",
     ]  # fmt: skip
 
