@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench contracts clean
+.PHONY: help install demo test lint bench contracts verify mutants clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -33,8 +33,14 @@ bench: .venv/.dev-installed .venv/.nodes-installed ## run the benchmarks; BENCH=
 contracts: .venv/.dev-installed ## rebuild the contract artefacts from their sources
 	@$(BIN)/python -m learnae.contracts.build
 
+verify: .venv/.provers-installed ## check the contracts: forge tests, invariants, coverage, proofs, slither
+	@$(BIN)/python -m verification verify
+
+mutants: .venv/.nodes-installed ## put faults into the contracts; the tests must catch each one (about ten minutes)
+	@$(BIN)/python -m verification mutants
+
 clean: ## remove .venv, caches and demo folders
-	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache learnae-demo* verification/node_modules
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache learnae-demo* verification/node_modules verification/.venv
 	@find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv/bin/python:
@@ -55,5 +61,10 @@ clean: ## remove .venv, caches and demo folders
 
 .venv/.nodes-installed: verification/package-lock.json | .venv/.dev-installed
 	@echo "installing the Ethereum nodes of the tests"
-	@$(BIN)/python -m verification install
+	@$(BIN)/python -m verification install nodes
+	@touch $@
+
+.venv/.provers-installed: verification/requirements.txt | .venv/.nodes-installed
+	@echo "installing halmos and slither"
+	@$(BIN)/python -m verification install provers
 	@touch $@

@@ -1,7 +1,8 @@
 """Where the tools of the verification are, and how they are installed.
 
 Everything comes from npm with pinned versions (package-lock.json) into `verification/node_modules`: forge, and the
-Ethereum nodes anvil, hardhat and ganache, which tests and benchmarks use too. forge asks a Solidity compiler for its
+Ethereum nodes anvil, hardhat and ganache, which tests and benchmarks use too. halmos and slither come from PyPI, pinned
+by requirements.txt, into an environment of their own. forge asks a Solidity compiler for its
 answers through `solc.mjs`, so nothing is ever downloaded by forge itself.
 """
 
@@ -11,7 +12,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from learnae.contracts.build import find_node
@@ -19,6 +20,7 @@ from learnae.errors import ContractBuildError
 
 FOLDER = Path(__file__).parent
 _STAMP = FOLDER / "node_modules" / ".installed.sha256"
+_PROVERS = FOLDER / ".venv"
 _PROGRAMS = {
     "anvil": "@foundry-rs/anvil-linux-amd64/bin/anvil",
     "forge": "@foundry-rs/forge-linux-amd64/bin/forge",
@@ -60,6 +62,33 @@ def find_command(program: str) -> list[str]:
     return [str(path)] if path.suffix != ".js" else [find_node()[0], str(path)]
 
 
+def install_provers() -> bool:
+    """Install halmos and slither into `verification/.venv`; False: they were there already.
+
+    Raises: ContractBuildError: pip failed.
+    """
+    wanted = (FOLDER / "requirements.txt").read_text(encoding="utf-8")
+    stamp = _PROVERS / "installed.txt"
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+        return False
+    python = _PROVERS / "bin" / "python"
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--no-input", "--no-deps", "-q"]
+    for command in ([sys.executable, "-m", "venv", str(_PROVERS)], [*pip, "-r", str(FOLDER / "requirements.txt")]):
+        done = run_tool(command, FOLDER, limit_s=_INSTALL_S_MAX)
+        if done.returncode:
+            raise ContractBuildError(f"halmos and slither could not be installed into {_PROVERS}: {done.stdout.strip()[-500:]}")
+    stamp.write_text(wanted, encoding="utf-8")
+    return True
+
+
+def find_prover(program: str) -> list[str]:
+    """How to start halmos or slither. Raises: ContractBuildError: it is not installed."""
+    path = _PROVERS / "bin" / program
+    if not path.exists():
+        raise ContractBuildError(f"{program} is not in {path.parent}; run `python -m verification install`")
+    return [str(path)]
+
+
 def make_environment() -> dict[str, str]:
     """The environment for these tools: `node` and this Python's programs are on the PATH, and nobody reports home."""
     folders = [str(Path(find_node()[0]).parent), str(Path(sys.executable).parent), os.environ.get("PATH", "")]
@@ -73,8 +102,10 @@ def make_environment() -> dict[str, str]:
     return {**os.environ, **settings, "PATH": os.pathsep.join(folders)}
 
 
-def run_tool(command: Sequence[str], folder: Path, *, limit_s: float) -> subprocess.CompletedProcess[str]:
-    """Run a tool to its end and return what it printed, standard error included.
+def run_tool(
+    command: Sequence[str], folder: Path, *, limit_s: float, settings: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a tool to its end and return what it printed, standard error included; `settings` are environment variables.
 
     Raises: ContractBuildError: it could not be started or took longer than `limit_s`.
     """
@@ -82,7 +113,7 @@ def run_tool(command: Sequence[str], folder: Path, *, limit_s: float) -> subproc
         return subprocess.run(
             command,
             cwd=folder,
-            env=make_environment(),
+            env={**make_environment(), **(settings or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -71,7 +71,7 @@ contract LargeSessionInvariants is Invariants {
         handler.fill(0x9e3779b97f4a7c15f39cc0605cedc8341082276bf3a27251f86c6a11d0c18e95);
     }
 
-    /// forge-config: default.invariant.runs = 12
+    /// forge-config: default.invariant.runs = 6
     /// forge-config: default.invariant.depth = 32
     function invariant_money_counts_stages_and_liveness() public {
         handler.checkAll();

@@ -247,6 +247,19 @@ contract SessionVotesTest is Bed {
         session.tally(1);
     }
 
+    function test_tally__takes_each_rejected_claim_off_once() public {
+        _openVote(300);
+        uint256[] memory nay = new uint256[](2);
+        (nay[0], nay[1]) = (1 << 250, 1 << 40); // 250 and 296
+        for (uint256 i; i < 60; ++i) _cast(i, nay);
+        _endVotes();
+        session.tally(1);
+        vm.assertEq(_counts().points, 2990);
+        session.tally(1);
+        vm.assertEq(_counts().points, 2980);
+        vm.assertTrue(!_row(250).approved && !_row(296).approved && _row(251).approved);
+    }
+
     // --- the late ballot ---
 
     function test_extension__a_late_quorum_extends_once() public {
@@ -272,6 +285,16 @@ contract SessionVotesTest is Bed {
         _cast(0, _nay());
         _cast(1, _nay());
         vm.assertEq(_counts().votingEnds, _terms().votingEnds);
+    }
+
+    function test_extension__without_a_quorum_the_first_ballot_is_it() public {
+        Session.Terms memory terms = _terms();
+        terms.rejectQuorumPermille = 0;
+        session = new Session(terms);
+        _openVote(5);
+        vm.warp(terms.votingEnds - 1);
+        _cast(0, _nay());
+        vm.assertEq(_counts().votingEnds, terms.votingEnds - 1 + STAGE / 4);
     }
 
     function test_extension__leaves_a_quarter_of_the_vote() public {
