@@ -173,8 +173,9 @@ class Chain(Protocol):
     async def submit(self, session: Address, call: Call) -> Receipt:
         """Send a call as a transaction and wait until it is in a block.
 
-        Of a `ClaimBatch` or `CastGrouped` only what its members really signed is sent, so that nobody's junk costs gas.
-        Raises: TransactionError (reverted: the contract's own reason; `NothingSigned`: no item of a group holds;
+        Of a `ClaimBatch` or `CastGrouped` only what its members really signed is sent, so that nobody's junk costs gas; of a `Release`
+        only wallets that are still due something, so that nobody pays for what another member did a moment ago.
+        Raises: TransactionError (reverted: the contract's own reason; `NothingSigned`, `NothingDue`: no item of a group holds;
             NotEnoughMoneyError with got and needed).
         """
 

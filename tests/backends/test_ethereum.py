@@ -166,7 +166,7 @@ def test_money__too_little_names_got_and_needed_before_anything_is_sent() -> Non
                     await bench.chain.submit(bench.session, PayTip(STRANGER, Wei(amount), EVIDENCE))
                 assert caught.value.got_wei == balance < caught.value.needed_wei
             assert bench.saved == [] and "eth_sendRawTransaction" not in bench.faults.methods
-            cost = await bench.chain.estimate(bench.session, TIP)
+            cost = await bench.chain.estimate(await bench.chain.make_intent(bench.session, TIP))
             assert 30_000 < cost.gas < 120_000 and cost.value_wei == 777 and cost.fee_wei > 0
 
     trio.run(run)

@@ -411,7 +411,7 @@ def test_gas__above_what_one_transaction_may_take_is_refused_here() -> None:
                 await bench.chain.submit(bench.session, TIP)
             assert caught.value.reason == "TooMuchGas" and bench.saved == []
             bench.faults.rewrite = lambda asked, answer: {"result": hex(2**24 - 5)} if "eth_estimateGas" in str(asked) else answer
-            assert (await bench.chain.estimate(bench.session, TIP)).gas == 2**24
+            assert (await bench.chain.estimate(await bench.chain.make_intent(bench.session, TIP))).gas == 2**24
 
     trio.run(run)
 
@@ -420,7 +420,7 @@ def test_replacement__that_cannot_be_paid_for_is_not_made() -> None:
     async def run() -> None:
         async with open_bench(bump_after_s=0.02) as bench:
             balance = await bench.good.balance_wei(bench.chain.wallet)
-            cost = await bench.chain.estimate(bench.session, TIP)
+            cost = await bench.chain.estimate(await bench.chain.make_intent(bench.session, TIP))
             amount = Wei(balance - 2 * cost.fee_wei - cost.fee_wei // 100)
             kept: list[bytes] = []
             bench.faults.instead = swallow(1, kept)
@@ -456,6 +456,26 @@ def test_endpoint__whose_limit_is_reached_is_waited_for(error: dict[str, Any]) -
             bench.faults.instead = limited
             await bench.chain.submit(bench.session, TIP)
             assert await bench.tipped() == 777 and any("it is busy" in trouble for trouble in bench.troubles)
+
+    trio.run(run)
+
+
+def test_endpoint__down_for_hundreds_of_tries_in_the_middle_of_a_payment_loses_nothing() -> None:
+    """Issue 3: down for minutes. With the pauses of a real node, 300 tries are almost an hour."""
+
+    async def run() -> None:
+        async with open_bench() as bench:
+            left = [300]
+
+            def down(asked: Any) -> Any:
+                if isinstance(asked, dict) and asked["method"] == "eth_getTransactionReceipt" and left[0]:
+                    left[0] -= 1
+                    raise ChainUnreachableError("http://node", "connection refused")
+                return None
+
+            bench.faults.instead = down
+            await bench.chain.submit(bench.session, TIP)
+            assert await bench.tipped() == 777 and left == [0] and len(bench.troubles) == 2
 
     trio.run(run)
 

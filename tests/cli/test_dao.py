@@ -15,7 +15,7 @@ from learnae.backends.disk_journal import DiskJournal
 from learnae.backends.ethereum import ChainOptions, open_ethereum_chain
 from learnae.backends.keystore import open_keystore
 from learnae.cli import main
-from learnae.cli.dao.joining import RECORD_POID
+from learnae.cli.dao.opening import RECORD_POID
 from learnae.ids import Address, Wei
 from learnae.node.runtime import RECORD_TRANSACTION
 from learnae.protocol.calls import Call, DeployPoid, PayTip
@@ -356,6 +356,17 @@ def test_join__that_was_killed_uses_the_proof_of_identity_that_it_paid_for(fundi
     journal.close()
     out, error = funding.send("ben", "join")
     assert f"using the proof of identity {poid}" in error and "deploying" not in out
+    assert funding.read()["members"][1]["fault"] == ""
+
+
+def test_join__that_was_killed_while_its_proof_of_identity_was_under_way_pays_for_one(funding: DaoBench, tmp_path: Path) -> None:
+    funding.make_wallet("ben")
+    record, _ = submit_and_die(funding, "ben", DeployPoid(), dies=True)
+    journal = DiskJournal(tmp_path / "ben")
+    journal.append([], [(RECORD_TRANSACTION, record)])
+    journal.close()
+    out, error = funding.send("ben", "join")
+    assert "it created the contract 0x" in error and "using the proof of identity 0x" in error and "deploying" not in out
     assert funding.read()["members"][1]["fault"] == ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -187,6 +187,15 @@ def test_settings__of_relaying_reach_the_peer(world: World, relay: bool, budget:
     keys = open_keystore(world.rich / "keystore.json", PASSWORD)
 
     assert make_peer(world.ticket, settings, keys, MemoryJournal()).dao.relay.gas_max == budget
+
+
+@pytest.mark.parametrize(("chain_id", "turn_s"), [(1337, 2.0), (31337, 2.0), (560048, 24.0), (1, 24.0)])
+def test_node__waits_two_blocks_for_the_others_on_a_public_network(world: World, chain_id: int, turn_s: float) -> None:
+    ticket = replace(world.ticket, rules=replace(world.ticket.rules, chain_id=chain_id))
+    keys = open_keystore(world.rich / "keystore.json", PASSWORD)
+
+    peer = make_peer(ticket, NodeSettings(task="", data="", rpc=world.rpc), keys, MemoryJournal())
+    assert peer.dao.settlement.turn_s == turn_s
 
 
 def test_settings__are_what_a_folder_gives_back() -> None:

@@ -182,6 +182,7 @@ async def _settle(bed: ChainBed, session: Address) -> None:
     await poor.submit(session, Release((chains[0].wallet, STRANGER, chains[0].wallet)))
     assert await chains[0].balance_wei(chains[0].wallet) == before + due[chains[0].wallet]
     await expect_refusal(chains[0], session, Withdraw(), "NothingDue")
+    await expect_refusal(poor, session, Release((chains[0].wallet, STRANGER)), "NothingDue")
     before = await chains[1].balance_wei(STRANGER)
     await chains[1].submit(session, WithdrawTo(STRANGER))
     assert await chains[1].balance_wei(STRANGER) == before + due[chains[1].wallet]

@@ -250,6 +250,16 @@ def test_tally__is_made_by_the_next_member_if_the_first_is_gone() -> None:
     assert step(Settlement(RULES, DAVE), view, now_s=view.time_s + 100) is None
 
 
+def test_turns__are_longer_where_a_block_takes_longer() -> None:
+    """A transaction of the one before must have had the time to be seen, or both pay for the same."""
+    view = make_view(Stage.SETTLING)
+    third = Settlement(RULES, CAROL, turn_s=24.0)
+
+    assert step(third, view) is None
+    assert step(third, view, now_s=view.time_s + 47.9) is None
+    assert step(third, view, now_s=view.time_s + 48) == Tally()
+
+
 def test_release__pushes_to_all_that_are_due_and_pulls_what_did_not_arrive() -> None:
     """6: the fund is released by a call that anybody may make; everyone can always get out."""
     view = make_view(Stage.RELEASED)

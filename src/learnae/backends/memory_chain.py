@@ -179,6 +179,8 @@ class MemoryChain:
             case Tally():
                 fund.tally(_TALLY_WORDS, now_s)
             case Release(wallets):
+                if not any(fund.compute_due(wallet, now_s) for wallet in wallets):
+                    raise FundError("NothingDue")
                 for wallet, amount in fund.release(wallets, now_s).items():
                     self._pay(session, wallet, wallet, amount)
             case Withdraw():

@@ -27,6 +27,7 @@ from learnae.protocol.calls import Stage
 from learnae.protocol.events import Tell, Topic
 from learnae.protocol.peer import Peer, PeerSettings
 from learnae.protocol.rules import SessionRules, Ticket
+from learnae.protocol.settlement import TURN_S
 from learnae.protocol.store import ControlStore
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ def make_chain_options(
 
 
 def make_peer(ticket: Ticket, settings: NodeSettings, keys: Keys, journal: DiskJournal) -> Peer:
+    """The peer of a folder. On a public network it waits longer for what other members send: a block takes longer there."""
+    from learnae.backends.ethereum.options import DEV_CHAIN_IDS, PUBLIC_TURN_S
+
     return Peer(
         rules=ticket.rules,
         me=keys.identity.peer_id,
@@ -84,6 +88,7 @@ def make_peer(ticket: Ticket, settings: NodeSettings, keys: Keys, journal: DiskJ
             tips_budget_wei=settings.tips_budget_wei,
             pace_s=settings.pace_s,
             policy=settings.policy,
+            turn_s=TURN_S if ticket.rules.chain_id in DEV_CHAIN_IDS else PUBLIC_TURN_S,
             relay_gas_max=settings.relay_gas_max if settings.relay else 0,
         ),
         store=ControlStore(archive=journal),

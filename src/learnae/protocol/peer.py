@@ -35,6 +35,7 @@ from learnae.protocol.messages import (
 )
 from learnae.protocol.models import POLICIES, ExchangePolicy
 from learnae.protocol.rules import SessionRules
+from learnae.protocol.settlement import TURN_S
 from learnae.protocol.sharing import SliceSharing
 from learnae.protocol.signed import BallotSigned, ClaimSigned
 from learnae.protocol.store import ControlStore
@@ -59,6 +60,7 @@ class PeerSettings:
     tips_budget_wei: int = 0  # tips mode: never more than this is paid
     pace_s: float = 0.0  # a work cycle begins at the earliest this long after the one before
     policy: str = ""  # another choice of remote models than the session's; empty: the session's
+    turn_s: float = TURN_S  # between members who may all make the same call on the chain
     relay_gas_max: int = RELAY_GAS_MAX  # gas for sending others' claims and ballots, in the whole session; 0: this node sends only its own
 
 
@@ -94,6 +96,7 @@ class Peer:
         self.sharing = SliceSharing(me=me, rng=rng, shelf=self.cycle.shelf, rules=rules, next_number=self._next_number)
         gas_max = settings.relay_gas_max
         self.dao = DaoMember(rules=rules, me=me, lane=self.lane, next_number=self._next_number, relay_gas_max=gas_max)
+        self.dao.settlement.turn_s = settings.turn_s
         self.tips = TipJar(
             rules=rules, budget_wei=Wei(settings.tips_budget_wei), next_number=self._next_number, wallet_of=self.dao.find_wallet
         )

@@ -35,7 +35,8 @@ from learnae.tangle import cbor
 KNOWN_BY_PERMILLE: Final = 300  # Of the claiming stage: what a member knew by then, every claim must be computed from.
 CLAIM_BY_PERMILLE: Final = 600  # Of the claiming stage: by then a member claims, also if somebody's log is not closed.
 TURN_S: Final = 2.0  # Calls that anybody may make are made by the member whose turn it is; each waits this long for the one before.
-TURNS_MAX: Final = 10  # With many members the turns of the later ones coincide: nobody waits longer than 20 s.
+"""Longer where a block takes longer (`Settlement.turn_s`): of two members that send the same, both pay."""
+TURNS_MAX: Final = 10  # With many members the turns of the later ones coincide: nobody waits longer than ten turns.
 RETRY_S: Final = 2.0
 RETRY_MAX_S: Final = 30.0
 RELEASE_WALLETS_MAX: Final = 100  # A push of 100 payouts stays far below the gas limit of a transaction.
@@ -106,6 +107,7 @@ class Settlement:
     pending: bool = False
     failures: int = 0
     retry_at_s: float = 0.0
+    turn_s: float = TURN_S
     deadlines: Deadlines = field(init=False)  # as the chain had them when it was read last
     _stage_since: dict[Stage, float] = field(default_factory=dict)
 
@@ -192,7 +194,7 @@ class Settlement:
             return None
         turn_s = self._turn_s(member)
         # A push that left my own money there failed for me: pull it.
-        if member.wallet in due and waited_s >= turn_s + TURN_S * 2:
+        if member.wallet in due and waited_s >= turn_s + self.turn_s * 2:
             return Withdraw()
         if waited_s >= turn_s:
             wallets = sorted(due)[:RELEASE_WALLETS_MAX]
@@ -200,7 +202,7 @@ class Settlement:
         return None
 
     def _turn_s(self, member: Member) -> float:
-        return TURN_S * min(member.index, TURNS_MAX)
+        return self.turn_s * min(member.index, TURNS_MAX)
 
     def is_over(self, view: ChainView, membership: Membership) -> bool:
         """Whether nothing is left to do for this member: released or refunded, and its own money is out."""

@@ -69,6 +69,8 @@ class SimulatedChain:
             case calls.Tally():
                 self.fund.tally(64, now_s)
             case calls.Release(wallets=wallets):
+                if not any(self.fund.compute_due(wallet, now_s) for wallet in wallets):
+                    raise FundError("NothingDue")  # The contract would do nothing; a wallet asks first and does not pay for that.
                 self._count(self.fund.release(wallets, now_s))
             case calls.Withdraw():
                 self._count({wallet: self.fund.withdraw(wallet, now_s)})

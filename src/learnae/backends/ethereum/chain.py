@@ -9,10 +9,12 @@ from functools import partial
 
 import trio
 
+from learnae.backends.ethereum.abi import session_abi
 from learnae.backends.ethereum.fees import Price
 from learnae.backends.ethereum.intents import Author, Intent, make_intent
 from learnae.backends.ethereum.options import ChainOptions
 from learnae.backends.ethereum.poid import judge_poid
+from learnae.backends.ethereum.queries import make_view_call
 from learnae.backends.ethereum.reader import SessionFacts, SessionReader, encode_session_creation, read_facts
 from learnae.backends.ethereum.rpc import Endpoint, Fields, read_bytes, read_number
 from learnae.backends.ethereum.sender import Sender
@@ -22,7 +24,7 @@ from learnae.backends.ethereum.witness import Witness
 from learnae.errors import TransactionError, WrongChainError
 from learnae.ids import Address, PeerId, Wei
 from learnae.ports import Receipt
-from learnae.protocol.calls import Call, ChainView, Join, Leave, PoidRecord, SessionTerms, Signable
+from learnae.protocol.calls import Call, ChainView, Join, Leave, PoidRecord, Release, SessionTerms, Signable
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +182,7 @@ class EthereumChain:
         assert receipt.address is not None
         return receipt.address
 
-    async def estimate(self, session: Address, call: Call) -> Cost:
-        """What a call would cost now, without sending it. Raises as `submit`."""
-        return await self.estimate_intent(await self.make_intent(session, call))
-
-    async def estimate_intent(self, intent: Intent) -> Cost:
+    async def estimate(self, intent: Intent) -> Cost:
         """What a transaction would cost now, without sending it. Raises as `submit`."""
         gas = await self._sender.estimate_gas(intent)
         price = await self.read_price()
@@ -197,12 +195,24 @@ class EthereumChain:
     async def make_intent(self, session: Address, call: Call) -> Intent:
         """What a call says to a session, as a transaction. Raises: NotASessionError, TransactionError."""
         last = self.wallet
+        if isinstance(call, Release):
+            call = await self._find_due(session, call)
         if isinstance(call, Leave):  # Who leaves names the member that takes over its seat.
             members = (await self.read(session)).members
             last = members[-1].wallet if members else last
         if isinstance(call, Join) and not await self._has_code(call.poid):  # The contract does not ask: it would cost every member gas.
             raise TransactionError("joining the session", f"there is no proof of identity at {call.poid}", "NotAContract")
         return make_intent(call, self._author, session, await self.read_facts(session), last=last)
+
+    async def _find_due(self, session: Address, call: Release) -> Release:
+        """Those who are due something in the newest block: another member may have pushed the rest a moment ago."""
+        asked = [("eth_call", (make_view_call(session_abi(), session, "due", wallet), "latest")) for wallet in call.wallets]
+        found = await self.endpoint.surely(partial(self.endpoint.batch, asked))
+        due = [session_abi().decode("due", read_bytes("eth_call", answer))[0] for answer in found]
+        wallets = tuple(wallet for wallet, amount in zip(call.wallets, due, strict=True) if amount)
+        if not wallets:
+            raise TransactionError("the release", "nothing is due to any of these wallets", "NothingDue")
+        return Release(wallets)
 
     async def _has_code(self, contract: Address) -> bool:
         code = await self.endpoint.surely(partial(self.endpoint.request, "eth_getCode", contract, "latest"))

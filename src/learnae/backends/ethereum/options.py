@@ -10,6 +10,7 @@ DEV_CHAIN_IDS: Final = frozenset({1337, 31337, 5777})
 """Chains on one machine: the embedded one and ganache, anvil and hardhat, ganache's window. Nobody else makes blocks there."""
 PUBLIC_CONFIRMATIONS: Final = 5  # A minute of Ethereum. Proof of stake has replaced one or two blocks at a time, rarely more.
 PUBLIC_POLL_S: Final = 2.0  # A block comes every 12 s; free endpoints count requests.
+PUBLIC_TURN_S: Final = 24.0  # Two blocks: so long one member waits whether another's transaction does what its own would do.
 FEE_CAP_WEI: Final = 200 * 10**9
 
 

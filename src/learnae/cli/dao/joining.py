@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from learnae.cli.checks import check_contract
 from learnae.cli.consent import tell
-from learnae.cli.dao.opening import Desk
+from learnae.cli.dao.opening import RECORD_POID, Desk
 from learnae.cli.spending import check_spending, compute_spending, format_spending
 from learnae.errors import TransactionError
 from learnae.ids import Address, peer_text, wei_text
 from learnae.protocol.calls import ChainView, DeployPoid, Join, SessionTerms, Stage
-
-RECORD_POID: Final = "own proof of identity"
 
 
 async def join(desk: Desk) -> None:

@@ -28,6 +28,8 @@ from learnae.protocol.calls import Call
 from learnae.protocol.rules import Ticket, decode_ticket
 
 DEFAULT_FOLDER: Final = "learnae-node"
+RECORD_POID: Final = "own proof of identity"
+"""Name of the journal's record of a proof of identity that was deployed and not used yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ class Desk:
 
     async def send(self, intent: Intent) -> Receipt | None:
         """Tell what a transaction costs, ask if it sends money, send it. None: it was not sent. Raises: TransactionError."""
-        cost = await self.chain.estimate_intent(intent)
+        cost = await self.chain.estimate(intent)
         print(f"{intent.what}: {await self._describe(cost)}", flush=True)
         if not self.sends:
             return None
@@ -207,3 +209,7 @@ async def _finish_earlier(desk: Desk) -> None:
         tell(f"a transaction from before: {error}")
     else:
         tell(f"the transaction from before is done in block {receipt.block_number}")
+        if receipt.address is not None:
+            tell(f"it created the contract {receipt.address}")
+            if not (await desk.chain.read_poid(receipt.address)).fault:
+                desk.keep(RECORD_POID, receipt.address.encode())
