@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -142,6 +143,21 @@ def _gateway(options: argparse.Namespace) -> int:
     return 0
 
 
+def _mam_serve(options: argparse.Namespace) -> int:
+    with loading():
+        from learnae.backends.sensor_folder import SensorFolder
+        from learnae.cli.mam_serve import serve_mam
+        from learnae.sensors.mam_lines import WARNING
+
+    if not 0 <= options.port <= 65535:
+        raise UsageError(f"--port is {options.port}, expected 0 to 65535")
+    print(WARNING, file=sys.stderr)
+    if options.admission:
+        SensorFolder(Path(options.folder)).write_admission(_read_text(options.admission))
+    run_interruptible(partial(serve_mam, Path(options.folder), options.node, options.host, options.port))
+    return 0
+
+
 def _read_side_key(text: str) -> bytes:
     try:
         key = bytes.fromhex(text)
@@ -161,6 +177,7 @@ def _read_text(text: str) -> str:
 SENSOR_RUNS: dict[str, Callable[[argparse.Namespace], int]] = {
     "mam create": run_create,
     "mam parse": run_parse,
+    "mam serve": _mam_serve,
     "sensor publish": _publish,
     "sensor watch": _watch,
     "sensor admit": _admit,

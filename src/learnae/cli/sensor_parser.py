@@ -79,3 +79,9 @@ def _add_mam(commands: Any, add: Add) -> None:
     add("create", about, mams, "mam create")
     about = "Read MAM v0 messages: JSON lines with payload, root, side_key in; message, text, next_root, security (or error) out."
     add("parse", about, mams, "mam parse")
+    serve = add("serve", "Serve the API of an old IOTA node here, in front of the session's Tangle (insecure).", mams, "mam serve")
+    serve.add_argument("--folder", default="learnae-mam", help="folder of its keys and journal (default learnae-mam)")
+    serve.add_argument("--node", default=DEFAULT_NODE, metavar="HOST:PORT", help=NODE_HELP)
+    serve.add_argument("--admission", default="", metavar="TEXT", help="what a member's `learnae sensor admit` printed; needed once")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    serve.add_argument("--port", type=int, default=14265, help="port to listen on, 0 for a free one (default 14265)")

@@ -19,7 +19,7 @@ from learnae.protocol.sync import SYNC_VERTICES_MAX, SyncMessage, decode_sync
 from learnae.sensors.judge import Heard, LaneRules, SensorCodec, SensorEntry
 from learnae.sensors.lane import WAITS, SensorLane
 from learnae.sensors.messages import ChannelMessages, SensorHead, SensorMessage, SliceReceipt
-from learnae.sensors.readings import Batch, decode_readings
+from learnae.sensors.readings import BODIES_OTHER, Batch, decode_readings
 from learnae.sensors.slices import SensorBuffer, StreamSlice, compute_rows_per_slice
 from learnae.tangle import cbor
 from learnae.tangle.channel import ChannelMessage, ChannelReader, Opening, Refused, find_public_opening
@@ -107,6 +107,7 @@ class SensorFollower:
     ) -> None:
         self.lane = SensorLane(rules=rules, me=me, sign=sign, rng=rng, read=read, codec=codec)
         self.observe: Observe = lambda head, entry, message, batch: None
+        self.observe_other: Callable[[SensorHead, bytes], None] = lambda head, body: None
         self.connected: set[PeerId] = set()
         self.slices: dict[tuple[bytes, int, int], Cid] = {}  # (channel, number of its first message, row of it) -> dataslice
         self._me = me
@@ -261,6 +262,9 @@ class SensorFollower:
         body = tail.reader.read(message)
         if isinstance(body, Refused):
             return [*effects, _trouble(head, body.why)]
+        if body[:1] and body[0] in BODIES_OTHER:
+            self.observe_other(head, body)
+            return effects
         batch = decode_readings(body, head.fields)
         if batch is None:
             return [*effects, _trouble(head, f"message {message.sequence} does not hold readings of its fields")]

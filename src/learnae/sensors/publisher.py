@@ -145,6 +145,12 @@ class SensorPublisher:
             entries += [self._attach(channel, page, now_ms) for page in _fill_vertices(messages)]
         return _commit(entries, [self._channels[sensor] for sensor in dict.fromkeys(sensor for sensor, _ in readings)])
 
+    def publish_bodies(self, sensor: str, bodies: Sequence[bytes], *, now_ms: int) -> Commit:
+        """Attach bodies that are no readings, one message each."""
+        channel = self._channels[sensor]
+        pages = _fill_vertices(channel.writer.create(body) for body in bodies)
+        return _commit([self._attach(channel, page, now_ms) for page in pages], [channel])
+
     def rotate(self, plan: SensorPlan, *, now_ms: int) -> Commit:
         """Go on with a sensor under a new channel key (and mode, side key): the old key hands over and speaks no more."""
         old = self._channels[plan.sensor]

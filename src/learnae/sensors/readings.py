@@ -24,6 +24,7 @@ from learnae.sensor_errors import ReadingError
 
 BODY_READINGS: Final = 1
 BODY_SLICE_BEGINS: Final = 2
+BODIES_OTHER: Final = frozenset((3, 4))  # Bodies that are no readings: the old formats (`sensors.iri`).
 FIELDS_MAX: Final = 1024  # A small picture as one field a pixel.
 FIELD_CHARS_MAX: Final = 64
 UNIT_CHARS_MAX: Final = 16

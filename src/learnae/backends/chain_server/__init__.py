@@ -14,25 +14,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import Any, Final, Protocol
 
-import h11
 import trio
 
 from learnae.backends.chain_server.engine import LocalChain
 from learnae.backends.chain_server.rpc import BATCH_MAX, ChainService
+from learnae.backends.loopback_http import LOOPBACK, Answer, HttpService, Request, serve_http
 from learnae.bounded_json import parse_json
 from learnae.errors import ChainServerError
 from learnae.ids import Address, Wei
 
 CHAIN_ID: Final = 1337  # What local Ethereum chains usually have.
 BODY_BYTES_MAX: Final = 4 << 20  # A deployment is 25 kB in hex; a batch of 1,000 calls far below this.
-_CONNECTIONS_MAX: Final = 256
-_IDLE_S_MAX: Final = 120.0
-_CHUNK_BYTES: Final = 65536
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-_EXTENSIONS: Final = ("chrome-extension://", "moz-extension://")  # A wallet in the browser, not a page.
-_TEXT: Final = {200: "OK", 400: "Bad Request", 403: "Forbidden", 405: "Method Not Allowed", 413: "Content Too Large"}
 
 
 class Started(Protocol):
@@ -73,119 +68,42 @@ async def serve_chain(
     except OSError as error:
         why = f"{host}:{port} cannot be used: {error.strerror or error}; choose another --port, or 0 for a free one"
         raise ChainServerError(why) from error
-    names = _LOOPBACK | {host}
-    slots = trio.Semaphore(_CONNECTIONS_MAX)
 
-    async def serve(stream: trio.SocketStream) -> None:
-        async with stream, slots:
-            await _Connection(stream, service, names).run()
+    async def answer(request: Request) -> Answer:
+        return Answer(200, json.dumps(await _reply(service, request.body)).encode())
 
+    http = HttpService(
+        answer=answer, what="this chain", methods=("POST",), hint="send JSON-RPC 2.0 with POST", body_bytes_max=BODY_BYTES_MAX
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(service.make_blocks)
-        await nursery.start(trio.serve_listeners, serve, listeners)
+        await nursery.start(partial(serve_http, listeners, http, LOOPBACK | {host}))
         bound = listeners[0].socket.getsockname()[1]
         task_status.started(f"http://{f'[{host}]' if ':' in host else host}:{bound}")
 
 
-class _Connection:
-    """One HTTP/1.1 connection, kept alive between requests."""
+async def _reply(service: ChainService, body: bytes) -> Any:
+    """JSON-RPC 2.0: one request or a batch of them."""
+    try:
+        asked = parse_json(body)
+    except ValueError:
+        return {"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": "not JSON"}}
+    if not isinstance(asked, list):
+        return await service.answer(asked)
+    if not 0 < len(asked) <= BATCH_MAX:
+        return {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": f"a batch has 1 to {BATCH_MAX} requests"}}
+    replies: list[Any] = [None] * len(asked)
 
-    def __init__(self, stream: trio.SocketStream, service: ChainService, names: frozenset[str]) -> None:
-        self._stream, self._service, self._names = stream, service, names
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=16384)
+    async def answer(index: int) -> None:
+        replies[index] = await service.answer(asked[index])
 
-    async def run(self) -> None:
-        try:
-            while self._http.our_state is not h11.MUST_CLOSE:
-                with trio.move_on_after(_IDLE_S_MAX) as idle:
-                    request = await self._next()
-                if idle.cancelled_caught or not isinstance(request, h11.Request):
-                    return
-                await self._answer(request)
-                if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
-                    return
-                self._http.start_next_cycle()
-        except h11.RemoteProtocolError as error:
-            if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                await self._send(400, str(error).encode())
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return  # The client went away.
-
-    async def _next(self) -> Any:
-        while True:
-            event = self._http.next_event()
-            if event is not h11.NEED_DATA:
-                return event
-            if self._http.they_are_waiting_for_100_continue:
-                await self._stream.send_all(self._http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
-            self._http.receive_data(await self._stream.receive_some(_CHUNK_BYTES))
-
-    async def _answer(self, request: h11.Request) -> None:
-        headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
-        if _read_host(headers.get("host", "")) not in self._names or not headers.get("origin", _EXTENSIONS[0]).startswith(_EXTENSIONS):
-            return await self._send(403, b"only programs on this machine may use this chain")
-        if request.method != b"POST":
-            return await self._send(405, b"send JSON-RPC 2.0 with POST")
-        body = await self._body()
-        if body is None:
-            return await self._send(413, b"the request is too large")
-        await self._send(200, json.dumps(await self._reply(body)).encode(), "application/json")
-
-    async def _body(self) -> bytes | None:
-        """The whole body; None if it is too large or too slow."""
-        body: bytes | None = None
-        with trio.move_on_after(_IDLE_S_MAX):
-            body = await self._collect()
-        return body
-
-    async def _collect(self) -> bytes | None:
-        body = bytearray()
-        while len(body) <= BODY_BYTES_MAX:
-            event = await self._next()
-            if isinstance(event, h11.EndOfMessage):
-                return bytes(body)
-            if not isinstance(event, h11.Data):
-                return None
-            body += event.data
-        return None
-
-    async def _reply(self, body: bytes) -> Any:
-        try:
-            asked = parse_json(body)
-        except ValueError:
-            return {"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": "not JSON"}}
-        if not isinstance(asked, list):
-            return await self._service.answer(asked)
-        if not 0 < len(asked) <= BATCH_MAX:
-            return {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": f"a batch has 1 to {BATCH_MAX} requests"}}
-        replies: list[Any] = [None] * len(asked)
-
-        async def answer(index: int) -> None:
-            replies[index] = await self._service.answer(asked[index])
-
-        async with trio.open_nursery() as nursery:  # Transactions of one batch may share a block: they wait together.
-            for index in range(len(asked)):
-                if self._service.instant:
-                    await answer(index)
-                else:
-                    nursery.start_soon(answer, index)
-        return [reply for reply in replies if reply is not None]
-
-    async def _send(self, status: int, body: bytes, kind: str = "text/plain") -> None:
-        headers = [("content-type", kind), ("content-length", str(len(body)))]
-        if status != 200:
-            headers.append(("connection", "close"))
-        parts = (
-            h11.Response(status_code=status, headers=headers, reason=_TEXT[status].encode()),
-            h11.Data(data=body),
-            h11.EndOfMessage(),
-        )
-        await self._stream.send_all(b"".join(self._http.send(part) or b"" for part in parts))
-
-
-def _read_host(header: str) -> str:
-    """The name in a Host header, without port and brackets."""
-    return header.partition("]")[0].lstrip("[").lower() if header.startswith("[") else header.partition(":")[0].lower()
+    async with trio.open_nursery() as nursery:  # Transactions of one batch may share a block: they wait together.
+        for index in range(len(asked)):
+            if service.instant:
+                await answer(index)
+            else:
+                nursery.start_soon(answer, index)
+    return [reply for reply in replies if reply is not None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
