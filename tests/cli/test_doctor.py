@@ -28,6 +28,7 @@ from learnae.cli.doctor.findings import Finding, State, format_finding, format_s
 from learnae.cli.folder import NodeFolder
 from learnae.ids import PeerId, peer_text
 from learnae.protocol.messages import Joined
+from tests.backends.kubo_standin import open_daemon
 from tests.cli.conftest import World, start
 from tests.protocol.builders import Author, make_key
 
@@ -287,6 +288,12 @@ def test_chain__nobody_answers_or_not_ethereum(taken_port: int, monkeypatch: pyt
             nursery.cancel_scope.cancel()
 
     trio.run(run)
+
+
+def test_ipfs_daemon__answers_or_not() -> None:
+    with open_daemon() as daemon:
+        tell(towards.check_kubo(daemon.url), State.GOOD, f"the IPFS daemon at {daemon.url} answers: Kubo 0.39.0")
+    tell(towards.check_kubo(daemon.url), State.CARE, "it does not answer", '"kubo": ""')
 
 
 # --- the command ------------------------------------------------------------------------------------------------

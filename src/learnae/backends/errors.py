@@ -17,3 +17,13 @@ class NotStoredError(LearnaeError):
 
     def __init__(self, cid: str, folder: str, why: str) -> None:
         super().__init__(f"{cid} cannot be read from {folder}: {why}; `learnae ipfs ls {folder}` shows what is there")
+
+
+class KuboError(LearnaeError):
+    """The user's IPFS daemon does not answer, or not as Kubo."""
+
+    def __init__(self, url: str, why: str) -> None:
+        super().__init__(
+            f"the IPFS daemon at {url} cannot be used: {why}; "
+            "check that `ipfs daemon` runs and that `kubo` in settings.json names its RPC API"
+        )

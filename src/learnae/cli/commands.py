@@ -245,6 +245,7 @@ def _read_settings(options: argparse.Namespace) -> NodeSettings:
         listen=listen,
         announce=announce,
         mdns=not options.no_mdns,
+        kubo=options.kubo,
         share_permille=round(options.share * 1000),
         device=options.device,
         reports_help=not options.never_report,

@@ -23,6 +23,7 @@ from learnae.learning.config import LearnerConfig, compute_task_digest
 from learnae.learning.process import ProcessLearner
 from learnae.node import Node, NodeParts
 from learnae.node.runtime import RECORD_TRANSACTION
+from learnae.ports import BlockStore, Network
 from learnae.protocol.calls import Stage
 from learnae.protocol.events import Tell, Topic
 from learnae.protocol.peer import Peer, PeerSettings
@@ -33,6 +34,7 @@ from learnae.protocol.store import ControlStore
 if TYPE_CHECKING:
     from learnae.backends.ethereum import ChainOptions, EthereumChain
     from learnae.backends.keystore import Keys
+    from learnae.backends.kubo_rpc import KuboRpc
 
 DEV_POLL_S: Final = 0.5  # A node that looks at its chain more often than this also looks for receipts so often.
 PASSES_EVERY_S: Final = 5.0  # A user who sees nothing for longer wonders.
@@ -110,6 +112,19 @@ def make_learner(ticket: Ticket, settings: NodeSettings, on_progress: Callable[[
     return ProcessLearner(config, on_progress=on_progress, on_output=_log_output)
 
 
+def open_blocks(folder: NodeFolder, settings: NodeSettings) -> tuple[BlockStore, KuboRpc | None]:
+    """The node's blocks, and the IPFS daemon that keeps the public ones, if there is one. Raises: KuboError."""
+    from learnae.backends.kubo_blocks import KuboBlocks
+    from learnae.backends.kubo_rpc import KuboRpc
+
+    blocks = DiskBlocks(folder.blocks)
+    if not settings.kubo:
+        return blocks, None
+    rpc = KuboRpc(settings.kubo)
+    rpc.read_version()
+    return KuboBlocks(rpc, folder.blocks, private=blocks), rpc
+
+
 class NodeStarter:
     """Runs the node of a folder until its session is over or its user stops it."""
 
@@ -151,10 +166,11 @@ class NodeStarter:
     async def _run_with(self, ticket: Ticket, settings: NodeSettings, journal: DiskJournal, learner: ProcessLearner | None) -> str:
         from learnae.backends.ethereum import open_ethereum_chain
         from learnae.backends.keystore import open_keystore
+        from learnae.backends.kubo_fetch import KuboNetwork
         from learnae.backends.libp2p import open_libp2p_network
 
         keys = await trio.to_thread.run_sync(open_keystore, self._folder.keystore, self._password)
-        blocks = DiskBlocks(self._folder.blocks)
+        blocks, rpc = await trio.to_thread.run_sync(open_blocks, self._folder, settings)
 
         def keep_transaction(raw: bytes | None) -> None:
             journal.append([], [(RECORD_TRANSACTION, raw)])
@@ -181,8 +197,12 @@ class NodeStarter:
         async with AsyncExitStack() as stack:
             if sensor_journal is not None:
                 stack.callback(sensor_journal.close)
+            if rpc is not None:
+                stack.callback(rpc.close)
             chain = await stack.enter_async_context(chain_opened)
-            network = await stack.enter_async_context(network_opened)
+            network: Network = await stack.enter_async_context(network_opened)
+            if rpc is not None:
+                network = KuboNetwork(network, blocks, rpc)
             await check_contract(chain, ticket)
             await check_money(chain, ticket, keys.identity.peer_id)
             await _resume(chain, journal, self._tell_trouble)

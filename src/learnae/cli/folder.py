@@ -28,6 +28,7 @@ class NodeSettings:
     listen: tuple[str, ...] = ()  # multiaddrs
     announce: tuple[str, ...] = ()  # multiaddrs that others are told instead of those listened on
     mdns: bool = True  # announce this node in the local network, and dial the session's peers there
+    kubo: str = ""  # URL of the RPC API of an IPFS daemon that keeps this node's public blocks; empty: none
     share_permille: int = 0  # how much of the own training data is opened to others
     device: str = "auto"
     threads: int = 1

@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from learnae.backends.disk_journal import read_journal_beside
+from learnae.backends.errors import KuboError
 from learnae.cli.doctor.findings import Finding, care, good, note, skipped
 from learnae.cli.folder import NodeFolder
 from learnae.errors import ChainError, JournalDamagedError
@@ -100,6 +101,22 @@ async def check_own(address: str) -> Finding:
     if fault:
         return care("node", f"this folder's node runs and does not answer: {fault}", "look into its node.log, and start it again")
     return good("node", f"this folder's node answers at {address}")
+
+
+def check_kubo(url: str) -> Finding:
+    """Ask the IPFS daemon that keeps this node's public blocks who it is."""
+    try:
+        from learnae.backends.kubo_rpc import KuboRpc
+
+        rpc = KuboRpc(url)
+        try:
+            return good("ipfs", f"the IPFS daemon at {rpc.name} answers: Kubo {rpc.read_version()}")
+        finally:
+            rpc.close()
+    except ModuleNotFoundError as error:
+        return skipped("ipfs", f"the Python package {error.name!r} is not installed, so {url} was not asked; install learnae[net]")
+    except KuboError as error:
+        return care("ipfs", str(error), 'start it, or set "kubo": "" in settings.json: then blocks are kept in the folder')
 
 
 async def check_chain(url: str, *, chain_id: int | None, fee_cap_wei: int, label: str = "chain") -> list[Finding]:
