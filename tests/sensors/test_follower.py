@@ -26,7 +26,7 @@ from learnae.sensors.follower import (
 )
 from learnae.sensors.messages import ChannelMessages, SliceReceipt, parse_sensor_message
 from learnae.sensors.readings import Batch, Reading, SensorField, encode_readings
-from learnae.sensors.slices import SensorBuffer, compute_rows_per_slice, encode_rows, pack_row
+from learnae.sensors.slices import RowType, SensorBuffer, compute_rows_per_slice, encode_rows, pack_row
 from learnae.sim.sensors import SensorScenario, SensorWorld
 from learnae.tangle import cbor
 from learnae.tangle.channel import ChannelMode, Opening
@@ -211,6 +211,18 @@ def test_unfinished_dataslice__keeps_its_vertices_from_being_forgotten() -> None
 )
 def test_row__is_complete_or_dropped(readings: list[Reading], expected: tuple[bytes, int] | None) -> None:
     assert pack_row(readings, 2) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [((0.0, 255.0), (b"\x00\xff", 4)), ((0.5, 1.0), None), ((-1.0, 1.0), None), ((256.0, 1.0), None)]
+)
+def test_row__of_bytes_holds_whole_numbers_up_to_255(values: tuple[float, float], expected: tuple[bytes, int] | None) -> None:
+    """A task whose examples are bytes, such as pictures, gets them as bytes."""
+    assert pack_row([Reading(1, n, value, 4) for n, value in enumerate(values)], 2, RowType.U8) == expected
+    full = encode_rows([b"\x00\xff"] * 5, [1] * 5, 2, RowType.U8)
+    x, y = decode_slice(full, DataManifest(TensorSpec("U8", (2,)), TensorSpec("I64", ()), classes=3), 1024)
+    assert x.tolist() == [[0, 255]] * 5 and y.tolist() == [1] * 5
+    assert compute_rows_per_slice(784, 65536, RowType.U8) > 3 * compute_rows_per_slice(784, 65536)
 
 
 @pytest.mark.parametrize(("features", "slice_bytes"), [(1, 1024), (2, 1024), (64, 4096), (784, 65536), (1024, 262144)])

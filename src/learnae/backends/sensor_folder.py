@@ -25,6 +25,7 @@ from learnae.sensors.link import CODENAME_CHARS_MAX, Hello
 from learnae.sensors.messages import Admission, parse_admission
 from learnae.sensors.publisher import SensorPlan
 from learnae.sensors.readings import SensorField
+from learnae.sensors.slices import RowType
 from learnae.tangle import cbor
 from learnae.tangle.channel import ChannelMode
 from learnae.tangle.vertex import NET_BYTES
@@ -76,7 +77,14 @@ class SensorFolder:
         return self._make_key("issuer")
 
     def make_plan(
-        self, sensor: str, fields: tuple[SensorField, ...], *, mode: ChannelMode, side_key: bytes = b"", generation: int = 0
+        self,
+        sensor: str,
+        fields: tuple[SensorField, ...],
+        *,
+        mode: ChannelMode,
+        side_key: bytes = b"",
+        generation: int = 0,
+        row_type: RowType = RowType.F32,
     ) -> SensorPlan:
         """A sensor's channel; another `generation` is another key (rotation)."""
         key = self._make_key(f"channel {generation} {sensor}")
@@ -88,6 +96,7 @@ class SensorFolder:
             first_key=self._derive(f"first {generation} {sensor}"),
             mode=mode,
             side_key=side_key,
+            row_type=row_type,
         )
 
     def read_admission(self) -> tuple[Admission, Hello] | None:

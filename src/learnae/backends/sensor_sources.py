@@ -140,6 +140,7 @@ async def read_csv(
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{path} cannot be read", str(error)) from error
     rows = csv.DictReader(io.StringIO(text))
+    rows.fieldnames = [name.partition(":")[0] for name in rows.fieldnames or ()]  # A column may name its unit too.
     names = [*(field.name for field in fields), *([label] if label else [])]
     missing = [name for name in names if name not in (rows.fieldnames or ())]
     if missing:
@@ -150,6 +151,16 @@ async def read_csv(
             yield Sample(now_ms(), values, _parse_label(row[label]) if label else None)
         except SourceError as error:
             on_trouble(f"line {rows.line_num}: {error}")
+
+
+def find_csv_fields(path: Path, *, label: str) -> tuple[SensorField, ...]:
+    """All columns of a CSV file but the label; a column may say its unit and decimals, as NAME:UNIT:DECIMALS. Raises: SourceError."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            columns = next(csv.reader(file), [])
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path} cannot be read", str(error)) from error
+    return parse_fields(",".join(column for column in columns if column.partition(":")[0] != label))
 
 
 def open_serial(path: Path, baud: int) -> IO[bytes]:

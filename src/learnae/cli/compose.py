@@ -13,9 +13,10 @@ import trio
 
 from learnae.backends.disk_blocks import DiskBlocks
 from learnae.backends.disk_journal import DiskJournal
+from learnae.backends.sensor_settings import read_sensor_settings
 from learnae.cli.checks import check_contract
 from learnae.cli.folder import NodeFolder, NodeSettings
-from learnae.cli.sensor_config import make_sensor_parts, read_sensor_settings
+from learnae.cli.sensor_config import make_sensor_parts
 from learnae.cli.spending import check_spending, compute_spending
 from learnae.errors import ForeignTaskError, LearnaeError, SessionLostError
 from learnae.ids import PeerId, peer_text

@@ -20,11 +20,12 @@ EVERY_S_MAX = 86_400.0
 def _publish(options: argparse.Namespace) -> int:
     with loading():
         from learnae.backends.sensor_folder import SensorFolder
-        from learnae.backends.sensor_sources import find_own_fields, parse_fields
+        from learnae.backends.sensor_sources import find_csv_fields, find_own_fields, parse_fields
         from learnae.cli.sensor_run import PublishPlan, publish
+        from learnae.sensors.slices import RowType
         from learnae.tangle.channel import ChannelMode
 
-    if not options.fields and options.source != "self":
+    if not options.fields and options.source != "self" and not options.source.endswith(".csv"):
         raise UsageError("--fields is missing; name what each line holds, such as --fields temperature:Cel:2,humidity:%RH")
     if not 1 <= options.batch <= 4096 or not 0 <= options.every <= EVERY_S_MAX or not 0 < options.linger <= EVERY_S_MAX:
         raise UsageError("--batch is 1 to 4096; --every and --linger are seconds, up to a day")
@@ -32,12 +33,17 @@ def _publish(options: argparse.Namespace) -> int:
     side_key = _read_side_key(options.side_key)
     if (mode is ChannelMode.RESTRICTED) != bool(side_key):
         raise UsageError("--side-key belongs to --mode restricted, and it needs one")
+    if options.fields:
+        fields = parse_fields(options.fields)
+    else:
+        fields = find_own_fields() if options.source == "self" else find_csv_fields(Path(options.source), label=options.label)
     plan = PublishPlan(
         folder=Path(options.folder),
         sensor=options.name,
         node=options.node,
         source=options.source,
-        fields=parse_fields(options.fields) if options.fields else find_own_fields(),
+        fields=fields,
+        row_type=RowType[options.row_type.upper()],
         label=options.label,
         mode=mode,
         side_key=side_key,
@@ -55,7 +61,7 @@ def _publish(options: argparse.Namespace) -> int:
 
 def _watch(options: argparse.Namespace) -> int:
     with loading():
-        from learnae.cli.sensor_config import parse_opening
+        from learnae.backends.sensor_settings import parse_opening
         from learnae.cli.sensor_run import watch
         from learnae.sensors.follower import FollowSettings
 
@@ -75,8 +81,8 @@ def _admit(options: argparse.Namespace) -> int:
         from learnae.backends.keystore import open_keystore
         from learnae.backends.private_files import read_password
         from learnae.backends.sensor_folder import format_admission
+        from learnae.backends.sensor_settings import read_sensor_settings
         from learnae.cli.folder import NodeFolder
-        from learnae.cli.sensor_config import read_sensor_settings
         from learnae.ids import parse_peer
         from learnae.sensors.link import Hello
         from learnae.sensors.messages import CHANNELS_MAX, RATE_MAX, create_admission

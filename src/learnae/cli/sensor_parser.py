@@ -30,8 +30,10 @@ def _add_publish(command: argparse.ArgumentParser) -> None:
     command.add_argument("--admission", default="", metavar="TEXT", help=about)
     about = "where readings come from: - (standard input, a sample a line), a .csv file, a serial device, or self (this machine)"
     command.add_argument("--from", dest="source", default="-", metavar="SOURCE", help=f"{about}; default -")
-    about = "what a sample holds, in order: NAME:UNIT:DECIMALS,... (unit and decimals may be left out)"
+    about = "what a sample holds, in order: NAME:UNIT:DECIMALS,... (unit and decimals may be left out; of a CSV file: all its columns)"
     command.add_argument("--fields", default="", metavar="FIELDS", help=about)
+    about = "what a value becomes in a dataslice, as the session's task expects it (default f32)"
+    command.add_argument("--row-type", choices=("f32", "u8"), default="f32", help=about)
     command.add_argument("--label", default="", metavar="COLUMN", help="CSV column with the class to learn")
     command.add_argument("--mode", choices=("public", "private", "restricted"), default="public", help="who can read it (default public)")
     command.add_argument("--side-key", default="", metavar="HEX", help="of mode restricted: 64 hex digits")

@@ -19,7 +19,7 @@ from learnae.backends.disk_sensors import SensorJournal
 from learnae.backends.sensor_folder import SensorFolder
 from learnae.backends.sensor_link import SensorLink, keep_linked, open_link
 from learnae.backends.sensor_outbox import SensorOutbox
-from learnae.cli.sensor_config import format_opening
+from learnae.backends.sensor_settings import format_opening
 from learnae.errors import UsageError
 from learnae.ids import peer_text
 from learnae.sensor_errors import AdmissionError
@@ -27,6 +27,7 @@ from learnae.sensors.follower import FollowSettings
 from learnae.sensors.link import Watch
 from learnae.sensors.publisher import SensorPublisher
 from learnae.sensors.readings import Reading, SensorField
+from learnae.sensors.slices import RowType
 from learnae.sensors.view import SensorView
 from learnae.tangle.channel import ChannelMode
 
@@ -51,6 +52,7 @@ class PublishPlan:
     linger_s: float = 1.0
     baud: int = 9600
     new_key: bool = False
+    row_type: RowType = RowType.F32
 
 
 def tell(text: str) -> None:
@@ -106,7 +108,7 @@ async def publish(plan: PublishPlan) -> None:
 
 def _open_channel(plan: PublishPlan, folder: SensorFolder, publisher: SensorPublisher, outbox: SensorOutbox) -> None:
     ended = sum(1 for stream in publisher.lane.streams.values() if stream.head.sensor == plan.sensor and stream.ended)
-    make = partial(folder.make_plan, plan.sensor, plan.fields, mode=plan.mode, side_key=plan.side_key)
+    make = partial(folder.make_plan, plan.sensor, plan.fields, mode=plan.mode, side_key=plan.side_key, row_type=plan.row_type)
     outbox.commit(publisher.open(make(generation=ended), now_ms=now_ms()))
     if plan.new_key:
         outbox.commit(publisher.rotate(make(generation=ended + 1), now_ms=now_ms()))

@@ -39,12 +39,13 @@ class Actor:
     process: subprocess.Popen[bytes] | None = None
     position: int = 0  # how much of its progress was read
 
-    def start(self, arguments: Sequence[str]) -> None:
-        """Start `learnae` with these arguments; what it prints goes to `output.txt` in its folder."""
+    def start(self, arguments: Sequence[str], *, module: str = "") -> None:
+        """Start `learnae`, or another module in the folder, with these arguments; what it prints goes to `output.txt` in its folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "output.txt").open("ab") as log:
             self.process = subprocess.Popen(
-                [*COMMAND, *arguments],
+                [sys.executable, "-m", module, *arguments] if module else [*COMMAND, *arguments],
+                cwd=self.folder if module else None,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from learnae.backends.keystore import describe_keystore
+from learnae.demo import scanners
 from learnae.demo.cast import Actor, make_keys, run_command, start_chain, stop_all, write_password
 from learnae.demo.evidence import Baselines, Evidence, assemble_report
 from learnae.errors import DemoError
@@ -23,10 +24,12 @@ from learnae.report.model import Role
 
 NAMES: Final = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Fay")
 ROLES: Final[Mapping[str, Role]] = {"Cleo": "restarted", "Eve": "silent"}
+STREAMED: Final = "Fay"  # She trains on what two sensors publish, and on nothing else; her own digits only validate.
 SHARES: Final = {"Ada": "0.1"}  # Ada opens a tenth of her data to the others; everybody else's stays private.
 ETHER: Final = 10  # Play money of each wallet.
 AWAY_S: Final = 2.0  # How long the killed peer stays away.
 KILL_PART: Final = 0.5  # When in the training stage it is killed.
+SCANNERS_EARLY_S: Final = 8.0  # Before training begins, so that there are dataslices by then.
 TAIL_S: Final = 45.0  # After the vote: the demo gives up on a session that is not settled by then.
 POLL_S: Final = 0.25
 MARKER: Final = ".learnae-demo"
@@ -62,6 +65,9 @@ class Stage:
     restarted_at_s: float | None = None
     back_after_s: float | None = None
     baselines: Baselines | None = None
+    scanners: scanners.ScannerPlan | None = None
+    scanning: Actor | None = None
+    dataslices: int = 0  # that sensors filled
 
 
 def run_demo(plan: DemoPlan) -> int:
@@ -78,7 +84,7 @@ def _run(plan: DemoPlan) -> int:
         with LiveView(NAMES, title=f"learnae demo: {stage.ticket.rules.name}", plain=plan.plain) as view:
             view.event(f"session founded, contract {stage.ticket.contract}; the ticket is in {plan.out}/ticket.txt")
             _start_peers(stage)
-            _watch(stage, view)
+            _watch(stage, view, actors)
         evidence = Evidence(
             ticket=stage.ticket,
             rpc=stage.rpc,
@@ -136,6 +142,16 @@ def _open_session(plan: DemoPlan, actors: list[Actor], began_s: float) -> Stage:
     folders = {name: plan.out / "peers" / name.lower() for name in NAMES}
     password_file = plan.out / "password"
     password = write_password(password_file)
+    scanner_plan = scanners.ScannerPlan(
+        out=plan.out,
+        follower=folders[STREAMED],
+        node=f"127.0.0.1:{_find_port()}",
+        shares=len(NAMES),
+        seed=plan.seed,
+        password_file=password_file,
+    )
+    scanning = scanners.start_scanning(scanner_plan)
+    actors.append(scanning)
     print("making six wallets with play money, starting an Ethereum chain ...", flush=True)
     wallets = {name: make_keys(folder, password) for name, folder in folders.items()}
     chain, rpc = start_chain(plan.out / "chain", dict.fromkeys(wallets.values(), ETHER))
@@ -156,7 +172,10 @@ def _open_session(plan: DemoPlan, actors: list[Actor], began_s: float) -> Stage:
     (plan.out / "ticket.txt").write_text(text + "\n", encoding="utf-8")
     print(f"the ticket, with which others would join:\n{text}", flush=True)
     names = {describe_keystore(folder / "keystore.json")["peer_id"][-6:]: name for name, folder in folders.items()}
-    return Stage(plan, password_file, rpc, decode_ticket(text), peers, began_s, names)
+    stage = Stage(plan, password_file, rpc, decode_ticket(text), peers, began_s, names)
+    stage.scanners, stage.scanning = scanner_plan, scanning
+    scanners.prepare_follower(scanner_plan, stage.ticket.rules.codename)
+    return stage
 
 
 def _own_arguments(plan: DemoPlan, name: str, folder: Path, password_file: Path, rpc: str) -> list[str]:
@@ -187,7 +206,7 @@ def _start_peers(stage: Stage) -> None:
         actor.start(["join", str(stage.plan.out / "ticket.txt"), "--yes", *own, *silent])
 
 
-def _watch(stage: Stage, view: LiveView) -> None:
+def _watch(stage: Stage, view: LiveView, actors: list[Actor]) -> None:
     """Show what happens until every peer has ended; kill one on the way and start it again. Raises: DemoError."""
     rules = stage.ticket.rules
     training_s = rules.training_ends_s - rules.funding_ends_s
@@ -201,6 +220,8 @@ def _watch(stage: Stage, view: LiveView) -> None:
                 _show_line(stage, view, actor, line)
             if actor.status:
                 raise DemoError(f"{actor.name}'s node ended: {actor.read_last_words()}")
+        if stage.scanning is not None and stage.scanning.status is not None and now_s >= rules.funding_ends_s - SCANNERS_EARLY_S:
+            _start_scanners(stage, view, actors)
         if stage.killed_at_s is None and now_s >= kill_at_s:
             victim.kill()
             stage.killed_at_s = now_s
@@ -218,6 +239,16 @@ def _watch(stage: Stage, view: LiveView) -> None:
             waiting = ", ".join(actor.name for actor in stage.peers if actor.status is None)
             raise DemoError(f"the session did not settle in time; still running: {waiting}; their folders are in {stage.plan.out}/peers")
         time.sleep(POLL_S)
+
+
+def _start_scanners(stage: Stage, view: LiveView, actors: list[Actor]) -> None:
+    """Two sensors begin to publish (4.2). Raises: DemoError: their digits could not be read."""
+    assert stage.scanning is not None and stage.scanners is not None
+    if stage.scanning.status:
+        raise DemoError(f"the digits of the scanners could not be read: {stage.scanning.read_last_words()}")
+    stage.scanning = None
+    actors.extend(scanners.start_scanners(stage.scanners, stage.ticket.rules))
+    view.event(f"two scanners publish labelled digits; {STREAMED} trains on what they say, and on nothing else")
 
 
 def _show_stage(rules: SessionRules, view: LiveView, now_s: float) -> None:
@@ -252,6 +283,9 @@ def _show_line(stage: Stage, view: LiveView, actor: Actor, line: dict[str, Any])
         case "reported":
             counts["received"] += line["credits"]
             view.update(actor.name, help_received=counts["received"])
+        case "slice":
+            stage.dataslices += 1
+            view.event(f"{line['rows']} digits of the {line['sensor']} became a dataslice of {actor.name}'s")
         case "call" if "members" in line:
             kind = "claim" if line["call"] == "ClaimBatch" else "ballot"
             view.event(f"{line['members']} {kind}{'s are' if line['members'] > 1 else ' is'} relayed by {actor.name}, in one transaction")

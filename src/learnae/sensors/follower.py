@@ -232,7 +232,8 @@ class SensorFollower:
 
     def _begin(self, head: SensorHead, issuer: PeerId) -> list[FollowEffect]:
         features = len(head.fields)
-        buffer = SensorBuffer(features, compute_rows_per_slice(features, self._settings.slice_bytes))
+        rows_max = compute_rows_per_slice(features, self._settings.slice_bytes, head.row_type)
+        buffer = SensorBuffer(features, rows_max, head.row_type)
         tail = _Tail(head, issuer, buffer, last=head.first - 1)
         opening = self._settings.openings.get(head.sensor)
         if opening is not None:

@@ -158,7 +158,7 @@ def validate_head(head: SensorHead, issuer: PeerId, *, net: bytes, streams: Mapp
         before = next((s for s in streams.values() if s.head.channel_key == head.succession.channel_key), None)
         if before is None or before.issuer != issuer or before.ended or before.last != head.succession.last:
             return reject("it continues a channel that is not there, or stands elsewhere")
-        if not head.succession.names(head.channel_key) or before.head.fields != head.fields:
+        if not head.succession.names(head.channel_key) or (before.head.fields, before.head.row_type) != (head.fields, head.row_type):
             return reject("the channel that it continues did not hand over to it")
     return ACCEPTED
 

@@ -24,6 +24,7 @@ from learnae.protocol.messages import ForkProved
 from learnae.protocol.messages import Kind as ControlKind
 from learnae.protocol.messages import parse_message as parse_control
 from learnae.sensors.readings import FIELDS_MAX, SensorField, parse_field
+from learnae.sensors.slices import RowType
 from learnae.tangle import cbor
 from learnae.tangle.channel import (
     CHANNEL_ID_BYTES,
@@ -108,6 +109,7 @@ class SensorHead:
     first: int  # number of its first message here; 1, unless a key is taken over
     fields: tuple[SensorField, ...]
     admission: Admission
+    row_type: RowType = RowType.F32  # of the dataslices that its readings fill
     succession: Succession | None = None  # the channel that this one continues
     signature: bytes = b""  # by the channel key: nobody starts a stream in another's name
 
@@ -127,6 +129,7 @@ class SensorHead:
             int(self.mode),
             self.first,
             [field.to_body() for field in self.fields],
+            int(self.row_type),
             self.admission.to_body(),
             None if follows is None else [follows.channel_key, follows.last, follows.signature],
         ]
@@ -222,7 +225,7 @@ def parse_sensor_message(kind: int, body: object) -> SensorMessage | None:
 
 def _parse_head(body: Any) -> SensorHead | None:
     match body:
-        case [str() as sensor, created, bytes() as key, mode, first, list() as fields, admission, follows, bytes() as signature]:
+        case [str() as sensor, created, bytes() as key, mode, first, list() as fields, rows, admission, follows, bytes() as signature]:
             admitted, succession = parse_admission(admission), None if follows is None else _parse_succession(follows)
             parsed = [parse_field(field) for field in fields[: FIELDS_MAX + 1]]
             if admitted is None or (follows is not None and succession is None) or None in parsed:
@@ -233,7 +236,7 @@ def _parse_head(body: Any) -> SensorHead | None:
                 return None
             if type(mode) is not int or not 0 <= mode <= ChannelMode.RESTRICTED or not _is_whole(first, SEQUENCE_MAX, least=1):
                 return None
-            if (len(key), len(signature)) != (KEY_BYTES, SIGNATURE_BYTES):
+            if (len(key), len(signature)) != (KEY_BYTES, SIGNATURE_BYTES) or type(rows) is not int or not 0 <= rows <= RowType.U8:
                 return None
             return SensorHead(
                 sensor=sensor,
@@ -242,6 +245,7 @@ def _parse_head(body: Any) -> SensorHead | None:
                 mode=ChannelMode(mode),
                 first=first,
                 fields=tuple(field for field in parsed if field),
+                row_type=RowType(rows),
                 admission=admitted,
                 succession=succession,
                 signature=signature,

@@ -19,7 +19,7 @@ from learnae.sensors.judge import LaneRules, SensorEntry
 from learnae.sensors.lane import SensorLane
 from learnae.sensors.messages import MESSAGES_MAX, Admission, ChannelMessages, SensorHead
 from learnae.sensors.readings import Reading, SensorField, encode_readings, find_fault
-from learnae.sensors.slices import compute_rows_per_slice, split_rows
+from learnae.sensors.slices import RowType, compute_rows_per_slice, split_rows
 from learnae.tangle import cbor
 from learnae.tangle.channel import (
     ChannelMessage,
@@ -50,6 +50,7 @@ class SensorPlan:
     first_key: bytes
     mode: ChannelMode = ChannelMode.PUBLIC
     side_key: bytes = b""
+    row_type: RowType = RowType.F32
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class SensorPublisher:
         """Begin a sensor's stream, or go on with it after a restart."""
         stream = next((s for s in self.lane.streams.values() if s.head.channel_key == plan.channel_key and not s.ended), None)
         head = stream.head if stream is not None else self._make_head(plan, first=1, now_ms=now_ms)
-        if stream is not None and stream.head.fields != plan.fields:
+        if stream is not None and (stream.head.fields, stream.head.row_type) != (plan.fields, plan.row_type):
             raise ReadingError(
                 f"sensor {plan.sensor!r} began with fields {_tell_fields(stream.head.fields)}, and now has {_tell_fields(plan.fields)}",
                 "give the changed sensor another name",
@@ -121,7 +122,7 @@ class SensorPublisher:
         content = self._records.get(_record_name(head))
         state, rows_since = _decode_record(content) if content else (WriterState(head.first, plan.first_key), 0)
         writer = ChannelWriter(state, mode=plan.mode, sign=plan.sign, side_key=plan.side_key)
-        rows_max = compute_rows_per_slice(len(plan.fields), self._slice_bytes)
+        rows_max = compute_rows_per_slice(len(plan.fields), self._slice_bytes, plan.row_type)
         channel = self._channels[plan.sensor] = _Channel(plan, head, writer, rows_since, rows_max)
         if stream is not None:
             return Commit((), ())
@@ -178,6 +179,7 @@ class SensorPublisher:
             mode=plan.mode,
             first=first,
             fields=plan.fields,
+            row_type=plan.row_type,
             admission=self._admission,
             succession=succession,
         )

@@ -13,13 +13,26 @@ import json
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 from typing import Final
 
 from learnae.ids import Cid
 from learnae.sensors.readings import Batch, Reading
 
 LABEL_BYTES: Final = 8
-VALUE_BYTES: Final = 4
+
+
+class RowType(IntEnum):
+    """What one value of a row becomes in a dataslice: the type that the session's task expects of its examples."""
+
+    F32 = 0
+    U8 = 1
+
+    @property
+    def value_bytes(self) -> int:
+        return 4 if self is RowType.F32 else 1
+
+
 ROWS_MAX: Final = 1 << 20
 
 
@@ -45,24 +58,25 @@ class StreamSlice:
         return sum(origin.rows for origin in self.origins)
 
 
-def encode_rows(rows: Sequence[bytes], labels: Sequence[int], features: int) -> bytes:
-    """A dataslice as a safetensors file: y int64 (rows,), x float32 (rows, features).
+def encode_rows(rows: Sequence[bytes], labels: Sequence[int], features: int, row_type: RowType = RowType.F32) -> bytes:
+    """A dataslice as a safetensors file: y int64 (rows,), x float32 or uint8 (rows, features).
 
-    `rows`: each `features` values of 4 bytes, little-endian.
+    `rows`: each `features` values, little-endian.
     """
     y_end = LABEL_BYTES * len(labels)
+    x_end = y_end + row_type.value_bytes * features * len(rows)
     header = {
         "y": {"dtype": "I64", "shape": [len(labels)], "data_offsets": [0, y_end]},
-        "x": {"dtype": "F32", "shape": [len(rows), features], "data_offsets": [y_end, y_end + VALUE_BYTES * features * len(rows)]},
+        "x": {"dtype": row_type.name, "shape": [len(rows), features], "data_offsets": [y_end, x_end]},
     }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return b"".join((len(text).to_bytes(8, "little"), text, struct.pack(f"<{len(labels)}q", *labels), *rows))
 
 
-def compute_rows_per_slice(features: int, slice_bytes: int) -> int:
+def compute_rows_per_slice(features: int, slice_bytes: int, row_type: RowType = RowType.F32) -> int:
     """How many rows fit into a dataslice; 0 if not even one does."""
-    row_bytes = LABEL_BYTES + VALUE_BYTES * features
+    row_bytes = LABEL_BYTES + row_type.value_bytes * features
     widest = len(encode_rows([b""] * 0, [], features)) + 64  # Digits of counts and offsets, and padding.
     return max(0, min(ROWS_MAX, (slice_bytes - widest) // row_bytes))
 
@@ -87,6 +101,7 @@ class SensorBuffer:
 
     features: int
     rows_max: int
+    row_type: RowType = RowType.F32
     dropped: int = 0
     begun: bool = False  # a beginning was seen; before it nothing is kept, or late followers would cut otherwise
     _rows: list[bytes] = field(default_factory=list)
@@ -123,24 +138,27 @@ class SensorBuffer:
     def _read_rows(self, readings: Iterable[Reading]) -> list[tuple[bytes, int]]:
         rows = []
         for together in split_rows(readings):
-            row = pack_row(together, self.features)
+            row = pack_row(together, self.features, self.row_type)
             self.dropped += row is None
             rows += [] if row is None else [row]
         return rows
 
     def _purge(self) -> StreamSlice:
-        made = StreamSlice(encode_rows(self._rows, self._labels, self.features), tuple(self._origins))
+        made = StreamSlice(encode_rows(self._rows, self._labels, self.features, self.row_type), tuple(self._origins))
         self._rows, self._labels, self._origins = [], [], []
         return made
 
 
-def pack_row(together: Sequence[Reading], features: int) -> tuple[bytes, int] | None:
-    """The readings of one time as one example; None if a field is missing or doubled, there is no one label, or a value is too large."""
+def pack_row(together: Sequence[Reading], features: int, row_type: RowType = RowType.F32) -> tuple[bytes, int] | None:
+    """The readings of one time as one example; None if a field is missing or doubled, there is no one label, or a value does not fit."""
     values = {reading.field: reading.value for reading in together}
     labels = {reading.label for reading in together if reading.label is not None}
     if len(together) != features or len(values) != features or len(labels) != 1:
         return None
+    row = [values[number] for number in range(features)]
     try:
-        return struct.pack(f"<{features}f", *(values[number] for number in range(features))), labels.pop()
-    except OverflowError:
+        if row_type is RowType.F32:
+            return struct.pack(f"<{features}f", *row), labels.pop()
+        return (bytes(map(int, row)), labels.pop()) if all(value.is_integer() for value in row) else None
+    except (OverflowError, ValueError):
         return None
