@@ -19,7 +19,7 @@ import trio
 
 from learnae.backends import mqtt as backend
 from learnae.backends.disk_sensors import SensorJournal
-from learnae.backends.mqtt import parse_broker
+from learnae.backends.mqtt import open_mqtt, parse_broker
 from learnae.cli import main
 from learnae.cli.gateway_run import GatewayPlan, run_gateway
 from learnae.cli.sensor_run import open_publisher
@@ -215,6 +215,27 @@ def test_broker__that_goes_away_is_dialled_again_and_nothing_is_lost(tmp_path: P
 
         trio.run(hear, port, restart, 9)
     assert f"the broker mqtt://127.0.0.1:{port} went away; dialling again" in capsys.readouterr().err
+
+
+def test_broker__that_starts_after_the_gateway_is_found(tmp_path: Path) -> None:
+    """What a gateway waits on from its start is set however many dials failed before."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    troubles: list[str] = []
+
+    async def run(stack: ExitStack) -> None:
+        address = parse_broker(f"mqtt://127.0.0.1:{port}")
+        async with open_mqtt(address, client_id="early", topics=["a"], on_trouble=troubles.append) as source:
+            connected = source.connected
+            await wait_until(lambda: bool(troubles))
+            await trio.to_thread.run_sync(stack.enter_context, run_broker(tmp_path / "broker", port=port))
+            with trio.fail_after(20):
+                await connected.wait()
+
+    with ExitStack() as stack:
+        trio.run(run, stack)
+    assert "does not answer" in troubles[0]
 
 
 def has_rows(bed: Bed, count: int) -> bool:

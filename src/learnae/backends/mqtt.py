@@ -123,7 +123,8 @@ class MqttSource:
                 pause_s = PAUSE_S_MIN if self.connected.is_set() else pause_s
             except (OSError, trio.TooSlowError) as error:
                 self._on_trouble(f"the broker {self._address} does not answer ({str(error) or 'too slow'}); again in {pause_s:g} s")
-            self.connected = trio.Event()
+            if self.connected.is_set():  # Somebody may wait for the one that was never set.
+                self.connected = trio.Event()
             if self._refused is not None:
                 raise self._refused
             await trio.sleep(pause_s)
