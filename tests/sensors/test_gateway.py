@@ -13,6 +13,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 
+import cbor2
 import paho.mqtt.client as mqtt
 import pytest
 import trio
@@ -347,6 +348,75 @@ def test_wrong_clock_and_unknown_fields__are_told_once(tmp_path: Path) -> None:
     assert say({"temperature": 2, "humidity": 3}) == []
     off = say({"temperature": 2, "last_seen": now_ms - 10 * 86_400_000})
     assert off == ["sensor a: its clock is off by more than a day; its readings get this gateway's time"]
+    journal.close()
+
+
+ODD_MAPPING = """
+[[map]]
+topic = "j/+"
+sensor = "{1}"
+time = "/ts"
+[map.fields]
+t = { pointer = "/t" }
+[[map]]
+topic = "s/+"
+sensor = "{1}"
+preset = "senml+json"
+[[map]]
+topic = "c/+"
+sensor = "{1}"
+preset = "senml+cbor"
+[[map]]
+topic = "z/+"
+sensor = "{1}"
+preset = "zigbee2mqtt"
+"""
+HUGE = b"1" * 400
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "why"),
+    [
+        ("j/x", b'{"ts": 1, "t": ' + HUGE + b"}", "t at /t is not a number"),
+        ("j/x", b'{"t": 1, "ts": 1e306}', "time at /ts is no time"),
+        ("s/x", b'[{"n": "a", "v": ' + HUGE + b"}]", "SenML v is a number beyond all bounds, expected a number"),
+        ("s/x", b'[{"n": "\\ud800", "v": 1}]', "SenML n is"),
+        ("s/x", b'[{"n": "a", "u": "\\udfff", "v": 1}]', "SenML u is"),
+        ("c/x", cbor2.dumps([{0: "a", 2: 10**400}]), "SenML v is a number beyond all bounds"),
+        ("c/x", cbor2.dumps([{0: "a", 2: 10**5000}]), "SenML v is a number beyond all bounds"),
+        ("c/x", cbor2.dumps([{-1: 10**5000, 0: "a", 2: 1}]), "SenML version a number beyond all bounds"),
+    ],
+)
+def test_message_beyond_what_numbers_and_text_can_be__is_told_and_the_next_one_read(
+    tmp_path: Path, topic: str, payload: bytes, why: str
+) -> None:
+    gateway, _, journal = make_gateway(tmp_path)
+    gateway._rules = parse_mapping(ODD_MAPPING)
+    good = BrokerMessage("s/good", b'[{"n": "a", "v": 1}]', 2)
+    commits, troubles = gateway.take([BrokerMessage(topic, payload, 1), good], now_ms=1_795_000_000_000)
+    assert [why in trouble for trouble in troubles] == [True]
+    assert (gateway.readings, sum(len(commit.vertices) for commit in commits)) == (1, 2)
+    journal.close()
+
+
+def test_quantity_beyond_a_double__is_no_reading_of_a_preset(tmp_path: Path) -> None:
+    gateway, _, journal = make_gateway(tmp_path)
+    gateway._rules = parse_mapping(ODD_MAPPING)
+    gateway.take([BrokerMessage("z/x", b'{"temperature": ' + HUGE + b', "humidity": 4}', 1)], now_ms=1_795_000_000_000)
+    assert gateway.readings == 1
+    journal.close()
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), OverflowError("odd")])
+def test_mapping__that_stumbles_over_a_message_does_not_end_the_gateway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def stumble(*arguments: object) -> None:
+        raise error
+
+    gateway, _, journal = make_gateway(tmp_path)
+    monkeypatch.setattr(gateway, "_map", stumble)
+    assert gateway.take([BrokerMessage("j/x", b"", 1)], now_ms=1_795_000_000_000)[1] == ["j/x: odd"]
     journal.close()
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import os
 import termios
 import time
@@ -21,7 +20,7 @@ import trio
 
 from learnae.bounded_json import parse_json
 from learnae.sensor_errors import SourceError
-from learnae.sensors.readings import DECIMALS_MAX, FIELDS_MAX, SensorField, parse_field
+from learnae.sensors.readings import DECIMALS_MAX, FIELDS_MAX, LABEL_MAX, TIME_MS_MAX, SensorField, parse_field, to_finite
 
 LINE_BYTES_MAX: Final = 64 * 1024
 BAUDS: Final[Mapping[int, int]] = {
@@ -80,8 +79,8 @@ def _parse_object(text: str, fields: Sequence[SensorField], now_ms: int) -> Samp
     if missing:
         raise SourceError(f"a line without {', '.join(missing[:4])}", f"expected all of {', '.join(f.name for f in fields[:8])}")
     time_ms = found.get("time", now_ms)
-    if type(time_ms) is not int or time_ms < 0:
-        raise SourceError(f"time {time_ms!r}", "expected Unix milliseconds")
+    if type(time_ms) is not int or not 0 <= time_ms <= TIME_MS_MAX:
+        raise SourceError(f"time {str(time_ms)[:40]}", "expected Unix milliseconds")
     label = found.get("label")
     values = tuple(_parse_number(found[field.name]) for field in fields)
     return Sample(time_ms, values, None if label is None else _parse_label(label))
@@ -89,18 +88,18 @@ def _parse_object(text: str, fields: Sequence[SensorField], now_ms: int) -> Samp
 
 def _parse_number(value: Any) -> float:
     try:
-        number = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
+        number = to_finite(float(value) if isinstance(value, str) else value)
+    except ValueError:
+        number = None
+    if number is None:
         raise SourceError(f"{str(value)[:40]!r} is not a number", "check what the sensor sends")
     return number
 
 
 def _parse_label(value: Any) -> int:
     number = _parse_number(value)
-    if number != int(number):
-        raise SourceError(f"label {value!r}", "a label is a whole number: the class to learn")
+    if number != int(number) or abs(number) > LABEL_MAX:
+        raise SourceError(f"label {str(value)[:40]}", f"a label is a whole number up to {LABEL_MAX}: the class to learn")
     return int(number)
 
 
@@ -185,11 +184,15 @@ def find_own_fields() -> tuple[SensorField, ...]:
     return (SensorField("load", "1", 2), *zones)
 
 
-async def read_self(*, every_s: float) -> AsyncIterator[Sample]:
+async def read_self(*, every_s: float, on_trouble: OnTrouble) -> AsyncIterator[Sample]:
     """The machine's load and temperatures, at regular times."""
     while True:
-        temperatures = (int((zone / "temp").read_text()) / 1000 for zone in _find_zones())
-        yield Sample(time.time_ns() // 1_000_000, (os.getloadavg()[0], *temperatures))
+        try:
+            temperatures = [int((zone / "temp").read_text()) / 1000 for zone in _find_zones()]
+        except (OSError, ValueError) as error:
+            on_trouble(f"a thermal zone cannot be read ({error}); this time is skipped")
+        else:
+            yield Sample(time.time_ns() // 1_000_000, (os.getloadavg()[0], *temperatures))
         await trio.sleep(every_s)
 
 

@@ -161,7 +161,7 @@ class _Pump:
         if plan.source == "-":
             return lines(sys.stdin.buffer)
         if plan.source == "self":
-            return sources.read_self(every_s=plan.every_s)
+            return sources.read_self(every_s=plan.every_s, on_trouble=tell_trouble)
         path = Path(plan.source)
         if path.suffix == ".csv":
             rows = sources.read_csv(path, plan.fields, label=plan.label, on_trouble=tell_trouble, now_ms=now_ms)

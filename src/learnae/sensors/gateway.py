@@ -87,7 +87,7 @@ class Gateway:
             try:
                 for mapped in self._map(message, now_ms):
                     self._take_one(mapped, readings, commits, troubles, now_ms)
-            except (PayloadError, ReadingError) as error:
+            except (PayloadError, ReadingError, ValueError, ArithmeticError) as error:  # No message of a device ends the gateway.
                 self._tell(f"{message.topic}: {error}", troubles)
         while len(self._flight) > 2 * RECEIVE_MAX:
             del self._flight[next(iter(self._flight))]

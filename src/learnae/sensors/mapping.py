@@ -30,7 +30,7 @@ from typing import Any, Final
 from learnae.bounded_json import parse_json
 from learnae.sensor_errors import MappingError, PayloadError
 from learnae.sensors.presets import PRESETS
-from learnae.sensors.readings import SensorField, parse_field
+from learnae.sensors.readings import SensorField, parse_field, to_finite
 from learnae.sensors.senml import Measurement
 from learnae.sensors.units import convert, normalise_unit
 
@@ -121,7 +121,10 @@ def apply_rule(rule: MapRule, topic: str, payload: bytes, now_ms: int) -> list[M
         raise PayloadError(f"not JSON: {str(error)[:80]}") from error
     time_ms = now_ms
     if rule.time is not None:
-        time_ms = round(_read_number(message, rule.time, "time") * rule.time_factor)
+        told_ms = _read_number(message, rule.time, "time") * rule.time_factor
+        if not math.isfinite(told_ms):
+            raise PayloadError(f"time at /{'/'.join(rule.time)} is no time")
+        time_ms = round(told_ms)
     measurements = []
     for wanted in rule.fields:
         value = convert(_read_number(message, wanted.pointer, wanted.field.name), wanted.unit, wanted.field.unit)
@@ -167,9 +170,10 @@ def _read_number(message: Any, pointer: Sequence[str], name: str) -> float:
             value = float(value)
         except ValueError:
             value = None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    number = to_finite(value)
+    if number is None:
         raise PayloadError(f"{name} at /{'/'.join(pointer)} is not a number")
-    return float(value)
+    return number
 
 
 def _read_label(message: Any, rule: MapRule) -> int:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from learnae.bounded_json import parse_json
 from learnae.sensor_errors import PayloadError
+from learnae.sensors.readings import to_finite
 from learnae.sensors.senml import Measurement, parse_senml_cbor, parse_senml_json
 
 ENTITIES_MAX: Final = 4096  # Home Assistant entities whose unit is remembered.
@@ -100,4 +101,4 @@ def _read_object(payload: bytes) -> dict[str, Any]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return to_finite(value) is not None

@@ -65,6 +65,17 @@ class Batch:
     begins: bool = False
 
 
+def to_finite(value: object) -> float | None:
+    """A number from outside as a finite double; None if it is none, or too large to be one (JSON and CBOR bound no integer)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
 def parse_field(values: Any) -> SensorField | None:
     """Read one field of a head; None if it is not acceptable."""
     match values:

@@ -7,13 +7,13 @@ Pure. Source: RFC 8428 sections 4, 5 and 6.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from learnae.bounded_json import parse_json
 from learnae.sensor_errors import PayloadError
+from learnae.sensors.readings import to_finite
 
 RECORDS_MAX: Final = 4096
 VERSION_MAX: Final = 10  # The version of the RFC; a higher one must not be guessed at.
@@ -71,7 +71,7 @@ def resolve(pack: Any, now_ms: int) -> list[Measurement]:
             raise PayloadError(f"a SenML record with {unknown!r}, which must be understood and is not")
         version = record.get("bver", VERSION_MAX)
         if not isinstance(version, int) or version > VERSION_MAX:
-            raise PayloadError(f"SenML version {version!r}, expected at most {VERSION_MAX}")
+            raise PayloadError(f"SenML version {_cut(version).strip("'")}, expected at most {VERSION_MAX}")
         for name in base:
             if name in record:
                 base[name] = _read(record, name, text=name in ("bn", "bu"))
@@ -97,9 +97,15 @@ def _resolve_one(record: Mapping[str, Any], base: Mapping[str, Any], now_ms: int
 def _read(record: Mapping[str, Any], name: str, *, text: bool = False) -> Any:
     value = record[name]
     if text:
-        if not isinstance(value, str) or len(value) > 256:
-            raise PayloadError(f"SenML {name} is {str(value)[:40]!r}, expected text")
+        if not isinstance(value, str) or len(value) > 256 or any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise PayloadError(f"SenML {name} is {_cut(value)}, expected text")
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise PayloadError(f"SenML {name} is {str(value)[:40]!r}, expected a number")
-    return float(value)
+    number = to_finite(value)
+    if number is None:
+        raise PayloadError(f"SenML {name} is {_cut(value)}, expected a number")
+    return number
+
+
+def _cut(value: object) -> str:
+    """The beginning of what a stranger sent; Python writes no integers of thousands of digits."""
+    return "a number beyond all bounds" if isinstance(value, int) and value.bit_length() > 64 else repr(str(value)[:40])
