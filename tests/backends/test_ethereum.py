@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import rlp  # type: ignore[import-untyped]
 import trio
+from eth_utils.crypto import keccak
 
 from learnae.backends.chain_server import serve_chain
 from learnae.backends.ethereum import ChainOptions, open_ethereum_chain
@@ -25,7 +27,7 @@ from learnae.errors import (
     WrongChainError,
 )
 from learnae.ids import Address, PeerId, Wei
-from learnae.protocol.calls import DeployPoid, Join, PayTip, Stage, SubmitClaim
+from learnae.protocol.calls import DeployPoid, Join, Member, PayTip, Stage, SubmitClaim
 from tests.backends.chain_beds import ETHER, make_identity, make_wallet, open_server, open_wallet
 from tests.backends.chain_bench import TIP, Bench, Killed, make_chain, open_bench
 from tests.conformance.chain import EVIDENCE, STRANGER, make_terms
@@ -475,6 +477,79 @@ def test_proof_of_identity__copied_code_without_its_creation_has_no_place_in_the
             await bench.chain.submit(bench.session, Join(copy))
             (member,) = (await bench.good.read(bench.session)).members
             assert member.poid.fault == "its creation is not logged in the block that it names" and member.poid.peer_id
+
+    trio.run(run)
+
+
+async def join_blindly(bench: Bench, poid: Address) -> None:
+    """Join with an address where nothing needs to be: the contract does not ask, and an attacker's program need not either."""
+    facts = await bench.chain.read_facts(bench.session)
+    data = session_abi().encode("join", poid)
+    await bench.chain.submit_intent(bench.session, Intent("joining", bench.session, data, facts.terms.deposit_wei))
+
+
+async def read_afresh(bench: Bench) -> Member:
+    """The one member, as a node sees it that was started a moment ago."""
+    (member,) = (await make_chain(bench.good.endpoint, "fresh", [], []).read(bench.session)).members
+    return member
+
+
+def predict_address(wallet: Address, nonce: int) -> Address:
+    return checksum(keccak(rlp.encode([bytes.fromhex(wallet[2:]), nonce]))[-20:])
+
+
+def test_proof_of_identity__deployed_after_the_join_never_counts_for_anybody() -> None:
+    """Who predicts the address of its own deployment could be a member for those who look later, and for nobody who looked before."""
+
+    async def run() -> None:
+        async with open_bench() as bench:
+            nonce = int(await bench.chain.endpoint.request("eth_getTransactionCount", bench.chain.wallet, "latest"), 16)
+            predicted = predict_address(bench.chain.wallet, nonce + 1)
+            await join_blindly(bench, predicted)
+            (before,) = (await bench.good.read(bench.session)).members
+            assert await deploy_raw(bench, poid_creation("payer", "payer")) == predicted
+            (running,) = (await bench.good.read(bench.session)).members
+            assert before.poid.fault.startswith("its code is not the proof of identity")
+            assert before == running == await read_afresh(bench)
+
+    trio.run(run)
+
+
+def test_proof_of_identity__logged_by_other_init_code_has_no_place_in_the_order() -> None:
+    """Such code may log a creation, be gone when the others look, and hold a proof of that day later."""
+
+    async def run() -> None:
+        async with open_bench() as bench:
+            code = bytearray(await code_of(bench, await deploy_raw(bench, poid_creation("payer", "payer"))))
+            number = int(await bench.chain.endpoint.request("eth_blockNumber"), 16) + 1
+            for offset in poid_abi().artefact.immutables["createdBlock"]:
+                code[offset : offset + 32] = number.to_bytes(32, "big")
+            log = b"\x7f" + poid_abi().topics["PoidCreated"] + bytes.fromhex("60006000a1")  # LOG1(0, 0, topic)
+            trick = await deploy_raw(bench, return_code(bytes(code), log))
+            await bench.chain.submit(bench.session, Join(trick))
+            assert (await read_afresh(bench)).poid.fault == "its creation is not logged in the block that it names"
+
+    trio.run(run)
+
+
+@pytest.mark.parametrize(("method", "answer"), [("eth_getCode", "0x"), ("eth_getLogs", []), ("eth_getTransactionByHash", None)])
+def test_proof_of_identity__that_a_lagging_endpoint_does_not_have_yet_is_asked_for_again(method: str, answer: object) -> None:
+    async def run() -> None:
+        async with open_bench() as bench:
+            poid = await deploy_raw(bench, poid_creation("payer", "payer"))
+            await bench.chain.submit(bench.session, Join(poid))
+
+            def lag(asked: Any, answers: Any) -> Any:
+                for request, reply in zip(asked, answers, strict=True) if isinstance(asked, list) else ():
+                    reply.update({"result": answer} if request["method"] == method else {})
+                return answers
+
+            bench.faults.rewrite = lag
+            assert (await bench.chain.read(bench.session)).members[0].poid.fault
+            bench.faults.rewrite = lambda asked, answers: answers
+            await bench.good.submit(bench.session, DeployPoid())
+            (member,) = (await bench.chain.read(bench.session)).members
+            assert member == await read_afresh(bench) and not member.poid.fault
 
     trio.run(run)
 

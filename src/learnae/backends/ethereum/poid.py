@@ -25,6 +25,7 @@ from learnae.protocol.calls import PoidRecord
 from learnae.protocol.identity import compute_peer_message, is_signed_by_peer
 
 _ADDRESS_BYTES: Final = 20
+_UNKNOWN: Final = "its code is not the proof of identity that this program knows"
 
 
 def compute_wallet_text(peer_id: PeerId, chain_id: int) -> str:
@@ -56,7 +57,7 @@ def judge_poid(contract: Address, code: bytes, chain_id: int, position: tuple[in
     """
     fields = poid_abi().artefact.read_immutables(code)
     if fields is None:
-        return _faulty(contract, "its code is not the proof of identity that this program knows")
+        return _faulty(contract, _UNKNOWN)
     peer_id = PeerId(fields["peerId"])
     wallet = checksum(fields["wallet"][-_ADDRESS_BYTES:])
     public_key = fields["publicKeyX"] + fields["publicKeyY"]
@@ -70,6 +71,22 @@ def judge_poid(contract: Address, code: bytes, chain_id: int, position: tuple[in
         position=position or (0, 0),
         fault=fault,
     )
+
+
+def judge_late(contract: Address) -> PoidRecord:
+    """The record of a member whose proof of identity was deployed after it joined: the same as while nothing was there."""
+    return _faulty(contract, _UNKNOWN)
+
+
+def encode_own_creation(code: bytes) -> bytes:
+    """The init code that deploys exactly this proof of identity; empty if it is none."""
+    fields = poid_abi().artefact.read_immutables(code)
+    if fields is None or any(fields["wallet"][:-_ADDRESS_BYTES]) or any(fields["walletSignatureV"][:-1]):
+        return b""
+    pairs = (("publicKeyX", "publicKeyY"), ("peerSignatureR", "peerSignatureS"), ("walletSignatureR", "walletSignatureS"))
+    halves = [(fields[first], fields[second]) for first, second in pairs]
+    wallet = checksum(fields["wallet"][-_ADDRESS_BYTES:])
+    return poid_abi().encode_creation(fields["peerId"], wallet, *halves, fields["walletSignatureV"][-1])
 
 
 def read_created_block(code: bytes) -> int | None:

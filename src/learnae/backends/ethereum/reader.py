@@ -17,7 +17,7 @@ from typing import Any, Final
 import trio
 
 from learnae.backends.ethereum.abi import STAGES, ContractAbi, checksum, poid_abi, session_abi
-from learnae.backends.ethereum.poid import judge_poid, read_created_block
+from learnae.backends.ethereum.poid import encode_own_creation, judge_late, judge_poid, read_created_block
 from learnae.backends.ethereum.queries import call_view, make_view_call, read_logs, read_topics
 from learnae.backends.ethereum.rpc import Endpoint, Fields, read_bytes
 from learnae.errors import ChainAnswerError, NotASessionError
@@ -55,13 +55,22 @@ class SessionFacts:
     governance: Address
 
 
+@dataclass(frozen=True, slots=True)
+class _Seat:
+    """One who joined."""
+
+    wallet: Address
+    poid: Address
+    joined: tuple[int, int]  # block number and transaction index
+
+
 @dataclass(slots=True)
 class _Scan:
     """What the events up to `block` say."""
 
     block: int
     block_hash: bytes = b""
-    members: list[tuple[Address, Address]] = field(default_factory=list)  # wallet, poid
+    members: list[_Seat] = field(default_factory=list)
     claims: dict[int, Claim] = field(default_factory=dict)
     ballots: set[int] = field(default_factory=set)
     nays: Counter[int] = field(default_factory=Counter)
@@ -79,6 +88,15 @@ def unpack_nays(words: Sequence[int]) -> Iterator[int]:
 
 def _compute_dues(wallets: Sequence[Address], rows: Sequence[tuple[Any, ...]], paid: Mapping[Address, int]) -> dict[Address, Wei]:
     return {wallet: Wei(0 if wallet in paid else row[6]) for wallet, row in zip(wallets, rows, strict=True)}
+
+
+def _make_member(index: int, seat: _Seat, record: PoidRecord) -> Member:
+    """A member as all readers see it at any time: what was deployed after it joined never counts, for nobody could see it then."""
+    if record.position >= seat.joined:
+        record = judge_late(seat.poid)
+    elif not record.fault and record.wallet != seat.wallet:
+        record = replace(record, fault=f"it belongs to wallet {record.wallet}, not to the member's")
+    return Member(index=index, wallet=seat.wallet, poid=record)
 
 
 def _terms_values(terms: SessionTerms) -> tuple[object, ...]:
@@ -215,8 +233,8 @@ class SessionReader:
         )
         await self._follow_events(scan, number)
         scan.block, scan.block_hash = number, header.data("hash")
-        await self._judge_poids(scan.members)
-        view = await self._build_view(scan, number, header.number("timestamp"))
+        judged = await self._judge_poids(scan.members, number)
+        view = await self._build_view(scan, number, header.number("timestamp"), judged)
         self._view, self._scan = view, scan
         return view
 
@@ -232,7 +250,8 @@ class SessionReader:
         event, values = decoded
         index = values.get("index", 0)
         if event == "Joined":
-            scan.members.append((checksum(values["wallet"]), checksum(values["poid"])))
+            joined = log.number("blockNumber"), log.number("transactionIndex")
+            scan.members.append(_Seat(checksum(values["wallet"]), checksum(values["poid"]), joined))
         elif "index" in values and index >= len(scan.members):
             raise ChainAnswerError("eth_getLogs", f"it names member {index} of {len(scan.members)}")
         elif event == "Left":
@@ -257,28 +276,45 @@ class SessionReader:
 
     # --- proofs of identity -------------------------------------------------------------------------------------
 
-    async def _judge_poids(self, members: Sequence[tuple[Address, Address]]) -> None:
-        new = [poid for _, poid in members if poid not in self._poids]
-        codes = await self._endpoint.batch([("eth_getCode", (poid, "latest")) for poid in new])
+    async def _judge_poids(self, seats: Sequence[_Seat], number: int) -> Mapping[Address, PoidRecord]:
+        """The records of all members at block `number`. Only one whose deployment was found is final: what is missing may be there in
+        the next block, or on the other machines behind the same address, so it is asked for again."""
+        new = sorted({seat.poid for seat in seats} - self._poids.keys())
+        found = await self._endpoint.batch([("eth_getCode", (poid, hex(number))) for poid in new])
+        codes = {poid: read_bytes("eth_getCode", code) for poid, code in zip(new, found, strict=True)}
+        positions = await self._find_creations(codes)
+        judged = {}
+        for poid, code in codes.items():
+            judged[poid] = judge_poid(poid, code, self._chain_id, positions.get(poid))
+            await trio.lowlevel.checkpoint()  # A thousand signatures take a while.
+        self._poids.update({poid: judged[poid] for poid in positions})
+        return self._poids | judged
+
+    async def _find_creations(self, codes: Mapping[Address, bytes]) -> dict[Address, tuple[int, int]]:
+        """Block number and transaction index of each deployment that was a transaction of exactly the init code that belongs to the code.
+
+        Such a contract never changes. Other init code could log a creation, destroy itself, and put the proof there after others looked.
+        """
         topic = "0x" + poid_abi().topics["PoidCreated"].hex()
         asked: dict[Address, dict[str, object]] = {}
-        for poid, code in zip(new, codes, strict=True):
-            block = read_created_block(read_bytes("eth_getCode", code))
+        for poid, code in codes.items():
+            block = read_created_block(code)
             if block is not None and block < _BLOCK_MAX:
                 asked[poid] = {"address": poid, "topics": [topic], "fromBlock": hex(block), "toBlock": hex(block)}
-        logs = dict(zip(asked, await self._endpoint.batch([("eth_getLogs", (one,)) for one in asked.values()]), strict=True))
-        for poid, code in zip(new, codes, strict=True):
-            found = logs.get(poid)
-            position = None
-            if isinstance(found, list) and found:
-                log = Fields("eth_getLogs", found[0])
-                position = (log.number("blockNumber"), log.number("transactionIndex"))
-            self._poids[poid] = judge_poid(poid, read_bytes("eth_getCode", code), self._chain_id, position)
-            await trio.lowlevel.checkpoint()  # A thousand signatures take a while.
+        found = await self._endpoint.batch([("eth_getLogs", (one,)) for one in asked.values()])
+        logs = {poid: Fields("eth_getLogs", log[0]) for poid, log in zip(asked, found, strict=True) if isinstance(log, list) and log}
+        digests = ["0x" + log.data("transactionHash").hex() for log in logs.values()]
+        sent = await self._endpoint.batch([("eth_getTransactionByHash", (digest,)) for digest in digests])
+        positions = {}
+        for (poid, log), one in zip(logs.items(), sent, strict=True):
+            creation = None if one is None else Fields("eth_getTransactionByHash", one)
+            if creation and creation.maybe_data("to") is None and creation.data("input") == encode_own_creation(codes[poid]):
+                positions[poid] = log.number("blockNumber"), log.number("transactionIndex")
+        return positions
 
     # --- views --------------------------------------------------------------------------------------------------
 
-    async def _build_view(self, scan: _Scan, number: int, time_s: int) -> ChainView:
+    async def _build_view(self, scan: _Scan, number: int, time_s: int, judged: Mapping[Address, PoidRecord]) -> ChainView:
         stage_number, counts = await self._read_summary(number, scan.block_hash)
         stage = STAGES[min(stage_number, len(STAGES) - 1)]
         members, claims, ballots, _tallied, training_ends_s, claiming_ends_s, voting_ends_s, _points = counts
@@ -287,7 +323,7 @@ class SessionReader:
         if self._beacon is None and stage in (Stage.CLAIMING, Stage.VOTING):
             self._beacon = await self._find_beacon(number, time_s, compute_beacon_s(self._facts.terms, training_ends_s))
         closed = stage in (Stage.RELEASED, Stage.REFUNDED)
-        wallets = [wallet for wallet, _ in scan.members]
+        wallets = [seat.wallet for seat in scan.members]
         if not closed:
             self._rows = []
         elif len(self._rows) != members:
@@ -297,7 +333,7 @@ class SessionReader:
             block_number=number,
             time_s=time_s,
             stage=stage,
-            members=tuple(self._member(index, wallet, poid) for index, (wallet, poid) in enumerate(scan.members)),
+            members=tuple(_make_member(index, seat, judged[seat.poid]) for index, seat in enumerate(scan.members)),
             claims=tuple(scan.claims[index] for index in sorted(scan.claims)),
             ballots=frozenset(scan.ballots),
             nay_counts={index: scan.nays.get(index, 0) for index in sorted(scan.claims)} if counting else None,
@@ -333,12 +369,6 @@ class SessionReader:
         if header is None or Fields("eth_getBlockByNumber", header).data("hash") != block_hash:
             raise ChainAnswerError("eth_getBlockByNumber", f"block {number} was replaced while it was read")
         return session_abi().decode("summary", read_bytes("eth_call", output))
-
-    def _member(self, index: int, wallet: Address, poid: Address) -> Member:
-        record = self._poids[poid]
-        if not record.fault and record.wallet != wallet:
-            record = replace(record, fault=f"it belongs to wallet {record.wallet}, not to the member's")
-        return Member(index=index, wallet=wallet, poid=record)
 
     async def _read_rows(self, wallets: Sequence[Address], number: int) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
