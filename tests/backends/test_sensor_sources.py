@@ -16,12 +16,12 @@ FIELDS = (SensorField("t", "Cel"),)
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ('{"t": %s}' % ("1" * 400), "is not a number"),
+        (f'{{"t": {"1" * 400}}}', "is not a number"),
         ("1e999", "is not a number"),
         ('{"t": true}', "is not a number"),
-        ('{"t": 1, "time": %d}' % 2**60, "expected Unix milliseconds"),
+        (f'{{"t": 1, "time": {2**60}}}', "expected Unix milliseconds"),
         ('{"t": 1, "label": 1e300}', "a label is a whole number up to"),
-        ('{"t": 1, "label": %s}' % ("1" * 400), "is not a number"),
+        (f'{{"t": 1, "label": {"1" * 400}}}', "is not a number"),
         ("1 5000000000", "a label is a whole number up to"),
     ],
 )

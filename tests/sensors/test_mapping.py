@@ -232,7 +232,7 @@ def test_senml__times_near_zero_are_relative_to_now() -> None:
         ({}, "a SenML pack is a list"),
         ([], "a SenML pack is a list"),
         ([1], "a SenML record is a map"),
-        ([{"bver": 11, "n": "a", "v": 1}], "SenML version 11, expected at most 10"),
+        ([{"bver": 11, "n": "a", "v": 1}], "SenML version '11', expected at most 10"),
         ([{"n": "a", "v": 1, "future_": 1}], "'future_', which must be understood"),
         ([{"n": 3, "v": 1}], "SenML n is '3', expected text"),
         ([{"n": "a", "v": "1"}], "SenML v is '1', expected a number"),

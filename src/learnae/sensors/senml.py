@@ -71,7 +71,7 @@ def resolve(pack: Any, now_ms: int) -> list[Measurement]:
             raise PayloadError(f"a SenML record with {unknown!r}, which must be understood and is not")
         version = record.get("bver", VERSION_MAX)
         if not isinstance(version, int) or version > VERSION_MAX:
-            raise PayloadError(f"SenML version {_cut(version).strip("'")}, expected at most {VERSION_MAX}")
+            raise PayloadError(f"SenML version {_cut(version)}, expected at most {VERSION_MAX}")
         for name in base:
             if name in record:
                 base[name] = _read(record, name, text=name in ("bn", "bu"))
