@@ -237,6 +237,17 @@ def test_budget__is_never_passed(gas_max: int, members: int) -> None:
     assert group is None or compute_group_gas(group) <= gas_max
 
 
+def test_budget__too_small_for_the_largest_group_of_ballots_sends_the_next() -> None:
+    """Words of nays cost gas of their own: what rejects nothing may fit where the others do not."""
+    first = next(iter(make_relays(VOTING, gas_max=GROUP_GAS + relaying.NAY_WORD_GAS).values()))
+    for peer, nays in zip(PEERS, ((4,), (4,), (), (5,), (), (4,)), strict=True):
+        first.hear(peer, ballot(*nays), now_s=T0)
+
+    group = look(first, VOTING, T0)
+
+    assert isinstance(group, CastGrouped) and group.nays == () and wallets(group) == wallets_of(PEERS[2], PEERS[4])
+
+
 def test_budget__counts_before_the_transaction_goes_out_and_survives_a_restart() -> None:
     """A kill between sending and the answer makes nobody spend twice; what it really cost is counted once it is known."""
     first = next(iter(make_relays(CLAIMING).values()))

@@ -163,7 +163,7 @@ class Relay:
         return sum(hashlib.sha256(salt + peer).digest() < mine for peer in membership.by_peer)
 
     def _build(self, membership: Membership, waiting: Mapping[PeerId, _Item]) -> Group | None:
-        """The largest group that can be counted at once and that the budget allows, members in the order of joining."""
+        """The largest of the groups that can be counted at once and that the budget allows, members in the order of joining."""
         gas_left = self.gas_max - self.gas_spent - GROUP_GAS
         members = sorted((membership.by_peer[peer] for peer in waiting), key=lambda member: member.index)
         claims: list[SignedClaim] = []
@@ -177,9 +177,11 @@ class Relay:
         if claims:
             claims_max = min(CLAIMS_PER_GROUP_MAX, gas_left // CLAIM_GAS)
             return ClaimBatch(tuple(claims[:claims_max])) if claims_max > 0 else None
-        nays = min(by_nays, key=lambda nays: (-len(by_nays[nays]), nays))
-        ballots_max = min(BALLOTS_PER_GROUP_MAX, (gas_left - _compute_nay_gas(nays)) // BALLOT_GAS)
-        return CastGrouped(nays, tuple(by_nays[nays][:ballots_max])) if ballots_max > 0 else None
+        for nays in sorted(by_nays, key=lambda nays: (-len(by_nays[nays]), nays)):  # Ballots with nays cost more gas than those without.
+            ballots_max = min(BALLOTS_PER_GROUP_MAX, (gas_left - _compute_nay_gas(nays)) // BALLOT_GAS)
+            if ballots_max > 0:
+                return CastGrouped(nays, tuple(by_nays[nays][:ballots_max]))
+        return None
 
     # --- what became of it --------------------------------------------------------------------------------------
 
