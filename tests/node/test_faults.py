@@ -17,15 +17,15 @@ from safetensors.numpy import load, save
 from learnae.backends.disk_journal import DiskJournal
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.backends.memory_journal import MemoryJournal
-from learnae.errors import DiskFullError, TaskDataError
+from learnae.errors import ChainAnswerError, DiskFullError, TaskDataError
 from learnae.ids import Address, Cid, PeerId, Topic, compute_cid
 from learnae.learning.immediate import PlainLearner
 from learnae.learning.inline import InlineLearner
 from learnae.learning.synthetic import SyntheticLearner
-from learnae.node import Node, NodeParts
-from learnae.ports import BlockStore, Network, Receipt
+from learnae.node import Node, NodeParts, work
+from learnae.ports import BlockStore, Chain, Network, Receipt
 from learnae.protocol import events as ev
-from learnae.protocol.calls import Call
+from learnae.protocol.calls import Call, ChainView
 from learnae.protocol.measures import Evaluation, TaskFacts
 from learnae.protocol.messages import Departed, parse_message
 from tests.learning.tasks import make_config
@@ -428,6 +428,48 @@ def test_node__full_block_store_is_told_and_the_session_still_settles(tmp_path: 
             parts = await bed.parts("ada", learner=SyntheticLearner(0))
             assert await bed.node(replace(parts, blocks=FullBlocks(parts.blocks))).run() == ""  # type: ignore[arg-type]
         assert any("no room in the block store" in text for text in bed.machines["ada"].troubles())
+        await bed.check_settled()
+
+    run_fast(main)
+
+
+def test_node__outlives_a_chain_that_answers_nonsense(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/testnet.md: it waits, says so, and goes on where it was; also when the backend's own patience is over."""
+
+    class TroubledChain:
+        def __init__(self, chain: Chain) -> None:
+            self._chain = chain
+            self.reads, self.submits = 3, 3  # that fail
+
+        async def read(self, session: Address) -> ChainView:
+            self.reads -= 1
+            if self.reads >= 0:
+                raise ChainAnswerError("eth_getBlockByNumber", "it is not JSON (HTTP 403)")
+            return await self._chain.read(session)
+
+        async def submit(self, session: Address, call: Call) -> Receipt:
+            self.submits -= 1
+            if self.submits >= 0:
+                raise ChainAnswerError("eth_getTransactionReceipt", "it is not JSON (HTTP 200)")
+            return await self._chain.submit(session, call)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._chain, name)
+
+    monkeypatch.setattr(work, "CHAIN_RETRY_S", 0.05)
+
+    async def main() -> None:
+        bed = Bed(tmp_path)
+        await bed.open()
+        async with trio.open_nursery() as nursery:
+            await bed.start("ben", nursery, learner=SyntheticLearner(1))
+            parts = await bed.parts("ada", learner=SyntheticLearner(0))
+            chain = TroubledChain(parts.chain)
+            assert await bed.node(replace(parts, chain=chain)).run() == ""  # type: ignore[arg-type]
+        troubles = bed.machines["ada"].troubles()
+        assert chain.reads < 0 and chain.submits < 0
+        assert any("HTTP 403" in text and "reading the session again" in text for text in troubles)
+        assert any("HTTP 200" in text and "asking for the same again" in text for text in troubles)
         await bed.check_settled()
 
     run_fast(main)

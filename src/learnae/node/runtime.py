@@ -17,6 +17,7 @@ from typing import Final
 
 import trio
 
+from learnae.errors import ChainAnswerError
 from learnae.ids import Address, Cid, PeerId, cid_text, peer_text
 from learnae.node import work
 from learnae.node.progress import ProgressLog, write_status
@@ -74,6 +75,7 @@ class Node:
             session=parts.session,
             model_bytes_max=compute_model_bytes_max(rules),
             slice_bytes=rules.slice_bytes,
+            on_trouble=self._tell_trouble,
         )
         self._log = ProgressLog(parts.folder)
         self._deadlines: dict[ev.Timer, float] = {}
@@ -300,7 +302,13 @@ class Node:
 
     async def _read_chain(self) -> None:
         while True:
-            self._feed(ev.ChainRead(await self._parts.chain.read(self._parts.session)))
+            try:
+                view = await self._parts.chain.read(self._parts.session)
+            except ChainAnswerError as error:
+                self._tell_trouble(f"{error}; reading the session again")
+                await trio.sleep(max(work.CHAIN_RETRY_S, self._parts.poll_s))
+                continue
+            self._feed(ev.ChainRead(view))
             if self._station is not None:
                 self._station.set_members(self._peer.lane.members)
             await trio.sleep(self._parts.poll_s)
@@ -334,7 +342,10 @@ class Node:
         if others or self._parts.bootstrap:
             tried = f" at {', '.join(self._parts.bootstrap)}" if self._parts.bootstrap else ""
             text = f"no peer answers{tried}; trying on (is another node up, and can this machine reach it?)"
-            self._tell(ev.Tell(ev.Topic.TROUBLE, text), self._parts.now_s())
+            self._tell_trouble(text)
+
+    def _tell_trouble(self, sentence: str) -> None:
+        self._tell(ev.Tell(ev.Topic.TROUBLE, sentence), self._parts.now_s())
 
     def _write_status(self, state: str) -> None:
         peer, dao = self._peer, self._peer.dao

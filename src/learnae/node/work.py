@@ -6,12 +6,14 @@ the event that says so; errors that no retry helps (the user's own task) go up a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import trio
 
 from learnae.errors import (
+    ChainAnswerError,
     DiskFullError,
     FetchError,
     LearnerDiedError,
@@ -30,6 +32,7 @@ from learnae.protocol.sharing import SLICE_HEADER_BYTES, decode_hashlist, encode
 
 FETCH_S_MIN: Final = 20.0  # Time given to a fetch, and more for large files:
 FETCH_BYTES_S: Final = 100_000  # a line slower than this is of no use to a session.
+CHAIN_RETRY_S: Final = 5.0  # After answers of no use from the chain; the backend itself asked for minutes by then.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,7 @@ class Tools:
     session: Address
     model_bytes_max: int
     slice_bytes: int
+    on_trouble: Callable[[str], None] = lambda sentence: None
 
 
 class _MissingFileError(Exception):
@@ -128,12 +132,18 @@ async def sign(tools: Tools, effect: ev.SignCall) -> ev.Event:
 
 
 async def submit(tools: Tools, effect: ev.SubmitTransaction) -> ev.Event:
-    """Send a transaction and wait for its block."""
-    try:
-        receipt = await tools.chain.submit(tools.session, effect.call)
-    except TransactionError as error:
-        final = isinstance(error, NotEnoughMoneyError)
-        return ev.TransactionFailed(effect.number, str(error), final=final, gas_used=error.gas_used)
+    """Send a transaction and wait for its block, however long the chain gives answers of no use."""
+    while True:
+        try:
+            receipt = await tools.chain.submit(tools.session, effect.call)
+        except TransactionError as error:
+            final = isinstance(error, NotEnoughMoneyError)
+            return ev.TransactionFailed(effect.number, str(error), final=final, gas_used=error.gas_used)
+        except ChainAnswerError as error:
+            tools.on_trouble(f"{error}; asking for the same again")
+            await trio.sleep(CHAIN_RETRY_S)  # The chain knows what it has under way: the same call is not paid twice.
+        else:
+            break
     return ev.TransactionConfirmed(effect.number, receipt.address, receipt.gas_used)
 
 

@@ -16,7 +16,7 @@ from learnae.backends.ethereum.options import ChainOptions
 from learnae.backends.ethereum.poid import judge_poid
 from learnae.backends.ethereum.queries import make_view_call
 from learnae.backends.ethereum.reader import SessionFacts, SessionReader, encode_session_creation, read_facts
-from learnae.backends.ethereum.rpc import Endpoint, Fields, read_bytes, read_number
+from learnae.backends.ethereum.rpc import Endpoint, Fields, read_bytes
 from learnae.backends.ethereum.sender import Sender
 from learnae.backends.ethereum.signed_calls import sign_call
 from learnae.backends.ethereum.wallet import WalletKey
@@ -69,8 +69,8 @@ async def _open_endpoint(
     stack: AsyncExitStack, url: str, chain_id: int | None, on_trouble: Callable[[str], None], options: ChainOptions
 ) -> tuple[Endpoint, int]:
     endpoint = await stack.enter_async_context(Endpoint(url, on_trouble))
-    asked = partial(endpoint.request, "eth_chainId")
-    served = read_number("eth_chainId", await (endpoint.patiently(asked) if options.patient else asked()))
+    asked = partial(endpoint.request_number, "eth_chainId")
+    served = await (endpoint.patiently(asked) if options.patient else asked())
     if chain_id is not None and served != chain_id:
         raise WrongChainError(served, chain_id)
     return endpoint, served
@@ -149,7 +149,7 @@ class EthereumChain:
         return await self._sender.fees.read()
 
     async def _number(self, method: str, *params: object) -> int:
-        return read_number(method, await self.endpoint.surely(partial(self.endpoint.request, method, *params)))
+        return await self.endpoint.surely(partial(self.endpoint.request_number, method, *params))
 
     async def _compare(self, session: Address | None) -> None:
         """Raises: EndpointsDisagreeError: the second endpoint shows another chain, so nothing may be sent."""

@@ -13,7 +13,7 @@ from typing import Final
 import trio
 
 from learnae.backends.ethereum.options import ChainOptions
-from learnae.backends.ethereum.rpc import Endpoint, Fields, RpcError, read_number
+from learnae.backends.ethereum.rpc import Endpoint, Fields, RpcError
 
 _TIP_WEI: Final = 10**9  # Where a node does not say: a gwei was always enough.
 
@@ -50,8 +50,7 @@ class Fees:
         asked = partial(self._endpoint.request, "eth_getBlockByNumber", "latest", False)
         base = Fields("eth_getBlockByNumber", await self._endpoint.surely(asked)).number("baseFeePerGas")
         try:
-            asked = partial(self._endpoint.request, "eth_maxPriorityFeePerGas")
-            tip = read_number("eth_maxPriorityFeePerGas", await self._endpoint.patiently(asked))
+            tip = await self._endpoint.patiently(partial(self._endpoint.request_number, "eth_maxPriorityFeePerGas"))
         except RpcError:
             tip = _TIP_WEI
         return Price(base, tip)

@@ -63,6 +63,10 @@ class Endpoint:
         """One call. Raises: ChainUnreachableError, ChainAnswerError, RpcError."""
         return self._result(method, await self._post({"jsonrpc": "2.0", "id": 0, "method": method, "params": params}, method))
 
+    async def request_number(self, method: str, *params: object) -> int:
+        """One call that a hex quantity answers. Raises as `request`."""
+        return read_number(method, await self.request(method, *params))
+
     async def batch(self, calls: Sequence[tuple[str, tuple[object, ...]]]) -> list[Any]:
         """Many calls, results in their order. Raises as `request`, for the first that failed."""
         results: list[Any] = []
@@ -78,7 +82,43 @@ class Endpoint:
         return results
 
     async def patiently(self, ask: Callable[[], Awaitable[Found]]) -> Found:
-        """Run `ask` until the endpoint answers; tells `on_trouble` while it does not. Only cancellation ends the waiting."""
+        """Run `ask` until the endpoint gives a usable answer; tells `on_trouble` while it does not. Only cancellation ends the waiting.
+
+        A page of a proxy in between is no answer. Raises: RpcError: the node's own refusal.
+        """
+
+        async def attempt() -> Found:
+            try:
+                return await ask()
+            except RpcError:
+                raise
+            except ChainAnswerError as error:
+                raise self._make_useless(error) from error
+
+        return await self._wait(attempt)
+
+    async def surely(self, ask: Callable[[], Awaitable[Found]]) -> Found:
+        """As `patiently`, for questions that every working node answers: a refusal is asked for again too, all for some minutes.
+
+        Raises: ChainAnswerError: the answers were all useless.
+        """
+        useless: list[ChainAnswerError] = []
+
+        async def attempt() -> Found:
+            try:
+                return await ask()
+            except ChainAnswerError as error:
+                useless.append(error)
+                if len(useless) > _ANSWERS_MAX:
+                    raise
+                raise self._make_useless(error) from error
+
+        return await self._wait(attempt)
+
+    def _make_useless(self, error: ChainAnswerError) -> ChainUnreachableError:
+        return ChainUnreachableError(self.name, f"its answers are of no use ({error})")
+
+    async def _wait(self, ask: Callable[[], Awaitable[Found]]) -> Found:
         attempt = 0
         while True:
             try:
@@ -94,24 +134,6 @@ class Endpoint:
                 self._down = False
                 self._on_trouble(f"the Ethereum endpoint {self.name} answers again")
             return found
-
-    async def surely(self, ask: Callable[[], Awaitable[Found]]) -> Found:
-        """As `patiently`, for questions that every working node answers: a useless answer is asked for again, for some minutes.
-
-        Raises: ChainAnswerError: they were all useless.
-        """
-        useless: list[ChainAnswerError] = []
-
-        async def attempt() -> Found:
-            try:
-                return await ask()
-            except ChainAnswerError as error:
-                useless.append(error)
-                if len(useless) > _ANSWERS_MAX:
-                    raise
-                raise ChainUnreachableError(self.name, f"its answers are of no use ({error})") from error
-
-        return await self.patiently(attempt)
 
     async def _post(self, asked: object, what: str) -> Any:
         try:

@@ -20,8 +20,8 @@ from learnae.backends.ethereum.abi import checksum
 from learnae.backends.ethereum.fees import Fees, Offer
 from learnae.backends.ethereum.intents import Author, Intent, read_intent, refuse
 from learnae.backends.ethereum.options import ChainOptions
-from learnae.backends.ethereum.rpc import Endpoint, Fields, RpcError, read_number
-from learnae.errors import ChainError, ChainUnreachableError, NotEnoughMoneyError, TransactionError
+from learnae.backends.ethereum.rpc import Endpoint, Fields, RpcError
+from learnae.errors import ChainError, NotEnoughMoneyError, TransactionError
 from learnae.ids import Wei
 from learnae.ports import Receipt
 from learnae.tangle import cbor
@@ -217,7 +217,9 @@ class Sender:
             nonlocal only_here
             try:
                 await self._endpoint.request("eth_sendRawTransaction", raw)
-            except ChainUnreachableError:
+            except RpcError:
+                raise
+            except ChainError:
                 only_here = False  # It may have arrived all the same.
                 raise
 
@@ -321,10 +323,9 @@ class Sender:
         return await self._number("eth_getBalance", self._author.wallet.address, "latest")
 
     async def _number(self, method: str, *params: object) -> int:
-        asked = partial(self._endpoint.request, method, *params)
+        asked = partial(self._endpoint.request_number, method, *params)
         meaningful = method == "eth_estimateGas"  # There an error is an answer: the contract refuses.
-        found = await (self._endpoint.patiently(asked) if meaningful else self._endpoint.surely(asked))
-        return read_number(method, found)
+        return await (self._endpoint.patiently(asked) if meaningful else self._endpoint.surely(asked))
 
     def _progress(self, pending: _Pending, sentence: str) -> None:
         if sentence not in pending.told:
