@@ -27,10 +27,10 @@ from learnae.protocol.messages import (
     Origin,
 )
 from learnae.protocol.models import ANNOUNCEMENTS_PER_ISSUER_MAX, FAILURES_MAX, PairedPolicy
-from learnae.protocol.peer import SYNC_EVERY_S, SYNC_SOON_S, PeerSettings
+from learnae.protocol.peer import PeerSettings
 from learnae.protocol.sharing import decode_hashlist, encode_hashlist
 from learnae.protocol.signed import BallotSigned, ClaimSigned
-from learnae.protocol.sync import ANSWERS_BURST, ANSWERS_PER_S, SyncMessage
+from learnae.protocol.sync import ANSWERS_BURST, ANSWERS_PER_S, SYNC_EVERY_S, SYNC_SOON_S, SyncMessage
 from learnae.tangle.verdict import Verdict
 from tests.protocol import builders
 from tests.protocol.builders import (

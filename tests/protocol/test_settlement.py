@@ -44,7 +44,7 @@ def no_evidence(claim: Claim) -> None:
 
 
 def make_books(*, closed: bool = True, missing: bool = False, rows: Rows = ROWS) -> Books:
-    return Books(rows=rows, closed=closed, evidence=EVIDENCE, missing_evidence=missing)
+    return Books(read_rows=lambda: rows, is_closed=lambda: closed, evidence=EVIDENCE, lacks_evidence=lambda: missing)
 
 
 def step(settlement: Settlement, view: ChainView, *, books: Books | None = None, now_s: float | None = None) -> object:

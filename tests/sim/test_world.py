@@ -281,7 +281,7 @@ def test_slices__uses_stay_below_the_threshold_plus_the_peers_in_flight() -> Non
                 for cid in message.slices:
                     uses[cid] = uses.get(cid, 0) + 1
     assert uses and max(uses.values()) >= threshold
-    assert max(uses.values()) <= threshold + len(world.hosts) - 1
+    assert max(uses.values()) <= threshold + 2 * (len(world.hosts) - 1)  # of each other peer one under way, one not heard of yet
 
 
 def _with_threshold(make_peer: Any, threshold: int) -> Any:

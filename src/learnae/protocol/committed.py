@@ -33,7 +33,7 @@ class Known:
 
 
 def compute_known(lane: ControlLane) -> Known:
-    counted = {issuer: row.counted for issuer, row in lane.ledger.vectors().items()}
+    counted = lane.ledger.compute_counted()
     accused = {} if lane.audits is None else lane.audits.compute_accused()
     return Known(counted, frozenset(lane.dag.forks), accused)
 

@@ -14,14 +14,19 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Final
 
 from learnae.ids import Cid, Credits, PeerId
 from learnae.protocol.messages import Checkpoint, HelpReported, Message
+from learnae.protocol.rewards import Rows
 from learnae.protocol.signed import BallotSigned, ClaimSigned
 from learnae.tangle.dag import TangleDag
 from learnae.tangle.store import Entry, IssuerLog
+
+LEDGERS_MAX: Final = 64  # Kept of a shared store's peers, to compute points once: towards the end all have the same.
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +90,23 @@ class ReceiptFold:
         return at < len(self._announcements) and self._announcements[at] == announcement and self._sequences[at] <= sequence
 
     def at(self, sequence: int) -> ContributionVector:
-        """The row after the reporter's vertex of that sequence. Totals only grow, so the largest up to there is the newest."""
+        """The row after the reporter's vertex of that sequence."""
         sequence = min(sequence, self.sequence)
         closing = self.closing if self.closing <= sequence else 0
+        return ContributionVector(self.reporter, sequence, closing, self.credits_at(sequence))
+
+    def credits_at(self, sequence: int) -> Mapping[PeerId, Credits]:
+        """What is owed after the reporter's vertex of that sequence, sorted by helper; do not modify."""
         if self._last <= sequence:
             if self._sorted is None:
                 self._sorted = dict(sorted(self.credits.items()))
-            return ContributionVector(self.reporter, sequence, closing, self._sorted)
+            return self._sorted
         credits: dict[PeerId, Credits] = {}
         helpers = list(self._place)
         for number, helper, owed in zip(self._sequences, self._helpers, self._owed, strict=True):
-            if number <= sequence:
+            if number <= sequence:  # Totals only grow, so the largest up to there is the newest.
                 credits[helpers[helper]] = Credits(max(owed, credits.get(helpers[helper], 0)))
-        return ContributionVector(self.reporter, sequence, closing, dict(sorted(credits.items())))
+        return dict(sorted(credits.items()))
 
     def cut(self, sequence: int) -> ReceiptFold:
         """A fold of its own that goes on after that sequence, for another branch of the log."""
@@ -121,8 +130,10 @@ class ReceiptFold:
 class ReceiptBook:
     """The folds of all logs of a store. Peers that share the store share it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool = False) -> None:
         self._folds: dict[IssuerLog, ReceiptFold] = {}
+        self._shared = shared
+        self._ledgers: dict[tuple[int, ...], Rows] = {}  # the newest ledgers that peers put together, by their rows
 
     def of(self, log: IssuerLog) -> ReceiptFold:
         fold = self._folds.get(log)
@@ -131,13 +142,26 @@ class ReceiptBook:
         return fold
 
 
+    def share(self, rows: Rows) -> Rows:
+        """These rows, or the same ones as another peer put them together before: equal ledgers become one object."""
+        if not self._shared:
+            return rows
+        key = tuple(map(id, rows.values()))  # A row's credits are one object as long as no receipt comes, and kept by the ledger.
+        known = self._ledgers.setdefault(key, rows)
+        if len(self._ledgers) > LEDGERS_MAX:
+            del self._ledgers[next(iter(self._ledgers))]
+        return known
+
+
 class ContributionLedger:
     """All rows that this peer knows. `value` is the paper's cell: help offered to `reporter` by `helper` (Fig. 4)."""
 
     def __init__(self, dag: TangleDag, book: ReceiptBook) -> None:
         self._dag = dag
         self._book = book
-        self._plain: dict[PeerId, Mapping[PeerId, Credits]] = {}
+        self._open: PeerId | None = None  # a row that was still open
+        self._all_closed: Collection[PeerId] | None = None  # reporters whose rows are all closed
+        self._plain: Rows = {}
         self._plain_at = (0, 0)  # how many vertices and proofs of forks were known when `_plain` was made
 
     def row(self, reporter: PeerId) -> ContributionVector:
@@ -177,16 +201,43 @@ class ContributionLedger:
         log = self._dag.log(reporter)
         return log is not None and 0 < self._book.of(log).closing <= self._dag.counted_length(reporter)
 
+    def are_closed(self, reporters: Collection[PeerId]) -> bool:
+        """Whether all these rows are closed, or frozen by a fork. What was closed stays so, hence one open row is looked at first."""
+        forks = self._dag.forks
+        if self._all_closed is not reporters and (self._open is None or self.is_closed(self._open) or self._open in forks):
+            self._open = next((peer for peer in reporters if not self.is_closed(peer) and peer not in forks), None)
+            self._all_closed = reporters if self._open is None else None
+        return self._all_closed is reporters
+
     def value(self, reporter: PeerId, helper: PeerId) -> Credits:
         return self.row(reporter).credits.get(helper, Credits(0))
 
-    def rows(self) -> Mapping[PeerId, Mapping[PeerId, Credits]]:
+    def rows(self) -> Rows:
         """The whole ledger as plain rows, sorted, for the reward rules and for comparing two peers."""
         now = (len(self._dag), self._dag.proofs)
         if self._plain_at != now:
             self._plain_at = now
-            self._plain = {reporter: row.credits for reporter, row in sorted(self.vectors().items()) if row.credits}
+            self._plain = self._book.share(self._read_rows())
         return self._plain
+
+    def _read_rows(self) -> dict[PeerId, Mapping[PeerId, Credits]]:
+        dag, forks, book = self._dag, self._dag.forks, self._book
+        rows = []
+        for issuer, log, length in zip(dag.store.issuers, dag.logs, dag.lengths, strict=False):
+            if log is not None:
+                credits = book.of(log).credits_at(dag.counted_length(issuer) if issuer in forks else length)
+                if credits:
+                    rows.append((issuer, credits))
+        return dict(sorted(rows, key=itemgetter(0)))
+
+    def compute_counted(self) -> dict[PeerId, int]:
+        """Up to which number the vertices of every log count in its row."""
+        counted = {}
+        for reporter in self._dag.have_vector():
+            length, log = self._dag.counted_length(reporter), self._dag.log(reporter)
+            closing = 0 if log is None else self._book.of(log).closing
+            counted[reporter] = closing if 0 < closing <= length else length
+        return counted
 
     def vectors(self) -> dict[PeerId, ContributionVector]:
         return {reporter: self.row(reporter) for reporter in self._dag.have_vector()}

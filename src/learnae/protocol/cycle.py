@@ -60,21 +60,21 @@ class WorkCycle:
         self,
         *,
         rules: SessionRules,
-        me: PeerId,
         rng: Random,
         policy: ExchangePolicy,
+        market: ModelMarket,
         ledger: ContributionLedger,
         next_number: Callable[[], int],
         reports_help: bool = True,
     ) -> None:
         self._rules = rules
-        self._me = me
+        self._me = market.me
         self._rng = rng
         self.policy = policy  # how remote models are chosen and judged
         self._ledger = ledger
         self._next_number = next_number
         self._reports_help = reports_help
-        self.market = ModelMarket()
+        self.market = market
         self.shelf = DatasliceShelf(rules.overuse_threshold)
         self.local: LocalModel | None = None
         self.cycles = 0

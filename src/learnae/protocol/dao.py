@@ -126,7 +126,7 @@ class DaoMember:
         time_s = self.compute_chain_time(now_s)
         known_by = SETTLED_BY_PERMILLE if self._rules.audit_permille else KNOWN_BY_PERMILLE
         known_by_s = self.settlement.deadlines.compute_part_s(Stage.CLAIMING, known_by)
-        if self._least is None and (books.closed or time_s >= known_by_s):
+        if self._least is None and (books.is_closed() or time_s >= known_by_s):
             self._least = compute_known(self._lane)
         return self.settlement.needs_seal(self.view, self.membership, books, now_s=time_s)
 
@@ -164,15 +164,15 @@ class DaoMember:
     def _read_books(self, view: ChainView) -> Books | None:
         if view.stage not in (Stage.CLAIMING, Stage.VOTING):
             return None
-        ledger, dag = self._lane.ledger, self._lane.dag
-        closed = all(ledger.row(peer).closed or dag.fork(peer) for peer in self.membership.peers)
-        own = self._lane.seal or self._lane.closing
+        lane, dag = self._lane, self._lane.dag
+        own = lane.seal or lane.closing
         return Books(
-            rows=compute_rows(self._lane),
-            closed=closed and not len(dag.orphans) and self.are_audits_over(),
+            read_rows=lambda: compute_rows(lane),
+            is_closed=lambda: not dag.orphans and lane.ledger.are_closed(self.membership.peers) and self.are_audits_over(),
             evidence=own[4:] if own else bytes(32),
-            missing_evidence=any(to_vertex_cid(claim.evidence) not in dag for claim in view.claims),
+            lacks_evidence=lambda: any(to_vertex_cid(claim.evidence) not in dag for claim in view.claims),
             read_claimed=self._read_claimed,
+            compute_points=lane.store.compute_points,
         )
 
     def _submit(self, call: Call) -> list[ev.Effect]:

@@ -9,7 +9,7 @@ Pure. Source: paper 4.4.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from nacl.exceptions import BadSignatureError
@@ -41,10 +41,10 @@ class Membership:
 
     by_peer: Mapping[PeerId, Member]
     rejected: tuple[tuple[Member, str], ...] = ()
+    peers: frozenset[PeerId] = field(init=False)
 
-    @property
-    def peers(self) -> frozenset[PeerId]:
-        return frozenset(self.by_peer)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "peers", frozenset(self.by_peer))
 
 
 def judge_members(members: Iterable[Member]) -> Membership:

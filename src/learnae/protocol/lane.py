@@ -35,12 +35,13 @@ from learnae.protocol.sync import SYNC_BYTES_MAX, SYNC_VERTICES_MAX, SYNC_WANT_M
 from learnae.tangle.dag import Fork, TangleDag
 from learnae.tangle.store import Entry
 from learnae.tangle.verdict import ACCEPTED, Ruling, Verdict, ignore
-from learnae.tangle.vertex import Sign, Vertex, create_vertex
+from learnae.tangle.vertex import TIME_MS_MAX, Sign, Vertex, create_vertex
 
 PAGE_BYTES_MAX: Final = SYNC_BYTES_MAX // 2  # Leaves room for the have-vector in the same message.
 WANTED_PER_PAGE_MAX: Final = SYNC_VERTICES_MAX // 2  # The other half stays for what the have-vector shows.
 ANCESTRY_MAX: Final = 32  # Vertices before a wanted one: a branch of a thousand comes in thirty questions.
 DISPUTES_PER_REPORTER_MAX: Final = 32  # Heads in one checkpoint that contradict ours; an honest one names each forker once.
+UNDER_WAY_MS: Final = 1000  # Gossip takes less; what is older and lacking was lost.
 ORPHAN_AGE_MAX_MS: Final = 600_000  # A partition of ten minutes; what is older comes by sync, in order.
 
 
@@ -62,7 +63,7 @@ class ControlLane:
     """What this peer knows of the control lane, and its own log in it. Without a store it gets one that keeps all in memory."""
 
     def __init__(self, *, rules: SessionRules, me: PeerId, sign: Sign, rng: Random, store: ControlStore | None = None) -> None:
-        self._store = store = store or ControlStore()
+        self.store = store = store or ControlStore()
         self._rules = rules
         self._me = me
         self._sign = sign
@@ -109,40 +110,52 @@ class ControlLane:
         What another peer of this process judged needs only a look whether this peer may take it now: its issuer is a member, its time
         has come, all that it needs is here, and nobody that it hangs on forked.
         """
-        dag, judged, contested, members = self.dag, self._store.judged, self._store.contested, self.members
+        dag, judged, contested, members = self.dag, self.store.judged, self.store.contested, self.members
         dag.make_places()
-        lengths, append, waits = dag.lengths, dag.append, bool(dag.orphans)
+        lengths, logs, tips = dag.lengths, dag.logs, dag.tips
         latest_ms = now_ms + validation.TIME_AHEAD_MAX_MS
         entered: list[Entry] = []
         forked: list[PeerId] = []
         refused: list[tuple[PeerId, Ruling]] = []
         for sender, encoded in page:
             entry = judged.get(encoded)
-            if entry is not None and not (contested and entry.hangs_on(contested)):
-                ahead = entry.sequence - lengths[entry.issuer]
-                if ahead <= 0:
-                    continue  # Known: its issuer did not fork, so there is no other one of this number.
-                if ahead == 1 and entry.time_ms <= latest_ms and entry.vertex.issuer in members:
-                    for place, sequence in entry.needs:
-                        if lengths[place] < sequence:
-                            break
-                    else:
-                        append(entry)
-                        entered.append(entry)
-                        if type(entry.message) in _HEEDED:
-                            self._heed(entry, forked)
-                        if self.audits is not None:
-                            self._note_audit(self.audits, entry.vertex, entry.message)
-                        if waits:
-                            self._release(entry.vertex.cid, entered, forked)
-                        continue
-            received = self.receive(encoded, now_ms=now_ms)
-            entered += received.entered
-            forked += received.forked
-            waits = bool(dag.orphans)
-            if received.ruling.verdict is Verdict.REJECT:
-                refused.append((sender, received.ruling))
+            plain = entry is not None and not (contested and entry.hangs_on(contested))
+            if entry is None or not plain or entry.time_ms > latest_ms or entry.vertex.issuer not in members:
+                received = self.receive(encoded, now_ms=now_ms)
+                entered += received.entered
+                forked += received.forked
+                if received.ruling.verdict is Verdict.REJECT:
+                    refused.append((sender, received.ruling))
+                continue
+            vertex, place = entry.vertex, entry.issuer
+            ahead = entry.sequence - lengths[place]
+            if ahead <= 0:
+                continue  # Known: its issuer did not fork, so there is no other one of this number.
+            missing = [cid for cid, other, sequence in entry.needs if lengths[other] < sequence]
+            if missing or ahead > 1:
+                if vertex.cid not in dag.orphans:
+                    dag.orphans.add(vertex, missing if ahead == 1 else [vertex.parents[0], *missing])
+                continue
+            lengths[place] += 1
+            if logs[place] is None:
+                logs[place] = self.store.only_log(place)
+            for parent in vertex.parents:
+                if parent in tips:
+                    del tips[parent]
+            tips[vertex.cid] = vertex
+            dag.count += 1
+            entered.append(entry)
+            self._after(entry, entered, forked)
         return Received(ACCEPTED, tuple(entered), tuple(forked), tuple(refused))
+
+    def _after(self, entry: Entry, entered: list[Entry], forked: list[PeerId]) -> None:
+        """An entry that was judged before entered: what follows from it."""
+        if type(entry.message) in _HEEDED:
+            self._heed(entry, forked)
+        if self.audits is not None:
+            self._note_audit(self.audits, entry.vertex, entry.message)
+        if entry.vertex.cid in self.dag.orphans.needed:
+            self._release(entry.vertex.cid, entered, forked)
 
     def _enter(self, vertex: Vertex, message: Message) -> Received:
         """Let a vertex enter, then all that waited for it, parents first. The ruling is that of the first."""
@@ -164,13 +177,18 @@ class ControlLane:
                 ready += self.dag.orphans.release(freed.cid)
 
     def _insert(self, vertex: Vertex, message: Message, entered: list[Entry], forked: list[PeerId]) -> Ruling:
+        judged = self.store.judged.get(vertex.encoded)
+        if judged is not None and not judged.hangs_on(self.store.contested):
+            self.dag.make_places()
+            self.dag.append(judged)
+            entered.append(judged)
+            self._after(judged, entered, forked)
+            return ACCEPTED
         counted = self.dag.counted_length(vertex.issuer)
         on_branch = vertex.sequence != counted + 1 or self.dag.is_branch(vertex)  # beside the log: judged only as a fork
-        judged = self._store.judged.get(vertex.encoded)
-        if judged is None or judged.hangs_on(self._store.contested):
-            ruling = self._judge(vertex, message, on_branch=on_branch)
-            if ruling is not ACCEPTED:
-                return ruling
+        ruling = self._judge(vertex, message, on_branch=on_branch)
+        if ruling is not ACCEPTED:
+            return ruling
         inserted = self.dag.insert(vertex, message, validation.compute_dependencies(message))
         if inserted.fork is not None:
             forked.append(vertex.issuer)
@@ -178,7 +196,9 @@ class ControlLane:
             return ignore("its issuer has too many branches")
         entered.append(inserted.entry)
         if not on_branch:
-            self._store.accept(inserted.entry)
+            log = self.dag.log(vertex.issuer)
+            assert log is not None, "it was just extended"
+            self.store.accept(inserted.entry, log)
             self.ledger.fold(vertex.issuer, vertex.sequence, message)
             if self.audits is not None:
                 self._note_audit(self.audits, vertex, message)
@@ -243,7 +263,7 @@ class ControlLane:
     def _compare_heads(self, entry: Entry, checkpoint: Checkpoint) -> None:
         """Ask for heads that differ from ours at the same number: have-vectors alone do not show such a fork."""
         dag = self.dag
-        if self._store.agrees(entry, checkpoint):
+        if self.store.agrees(entry, checkpoint):
             return
         for issuer, sequence, cid in checkpoint.heads:
             comparable = sequence <= dag.length(issuer) or dag.fork(issuer) is not None
@@ -306,12 +326,12 @@ class ControlLane:
     def compute_checkpoint(self, *, closing: bool) -> Checkpoint:
         """What this peer has folded so far (section 6): the heads of all issuers, or of as many as fit; of forkers the common prefix."""
         heads = []
-        for issuer in sorted(self.dag.have_vector()):
+        for issuer in sorted(self.dag.have_vector())[:HEADS_MAX]:
             length = self.dag.counted_length(issuer)
             cid = self.dag.cid_at(issuer, length)
             if cid is not None:
                 heads.append((issuer, length, cid))
-        return Checkpoint(closing=closing, heads=tuple(heads[:HEADS_MAX]))
+        return Checkpoint(closing=closing, heads=tuple(heads))
 
     # --- sync -----------------------------------------------------------------------------------------------
 
@@ -326,8 +346,11 @@ class ControlLane:
                 del self._disputed[reporter]
         return SyncMessage(have=self.dag.have_vector(), answer=answer, want=tuple(dict.fromkeys(want))[:SYNC_WANT_MAX])
 
-    def answer(self, sync: SyncMessage) -> list[SyncMessage]:
-        """What to send back to a peer that told what it has: a page of what it lacks, and our own asking if it has more."""
+    def answer(self, sync: SyncMessage, *, now_ms: int | None = None) -> list[SyncMessage]:
+        """What to send back to a peer that told what it has: a page of what it lacks, and our own asking if it has more.
+
+        `now_ms`: leave out what gossip is just bringing to everybody.
+        """
         answers = []
         page: dict[Cid, Vertex] = {}
         for cid in sync.want:
@@ -335,13 +358,12 @@ class ControlLane:
                 page.update((vertex.cid, vertex) for vertex in self._find_wanted(cid, sync.have or {}))
         if sync.have is not None:
             lacking = self.dag.lacking(sync.have, vertices_max=max(0, SYNC_VERTICES_MAX - len(page)))
-            page.update((vertex.cid, vertex) for vertex in lacking)
+            latest_ms = TIME_MS_MAX if now_ms is None else now_ms - UNDER_WAY_MS
+            page.update((vertex.cid, vertex) for vertex in lacking if vertex.time_ms <= latest_ms)
         if page:
             answers.append(SyncMessage(vertices=_fill_page(page.values())))
-        if sync.have is not None and not sync.answer:
-            mine = self.dag.have_vector()
-            if any(sequence > mine.get(issuer, 0) for issuer, sequence in sync.have.items() if issuer in self.members):
-                answers.append(self.ask(answer=True))
+        if sync.have is not None and not sync.answer and self.dag.lacks(sync.have, self.members):
+            answers.append(self.ask(answer=True))
         return answers
 
     def _find_wanted(self, cid: Cid, have: Mapping[PeerId, int]) -> Iterator[Vertex]:

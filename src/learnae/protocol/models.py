@@ -7,15 +7,18 @@ Pure. Source: paper 4.1, Fig. 1 (blue area), 7.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from random import Random
 from typing import Final, Protocol
 
 from learnae.ids import Cid, PeerId
 from learnae.protocol.measures import SCORE_TOTAL, Evaluation
 from learnae.protocol.messages import ModelAnnounced
-from learnae.tangle.store import Entry
+from learnae.tangle.dag import TangleDag
+from learnae.tangle.store import Entry, IssuerLog
 
 ANNOUNCEMENTS_PER_ISSUER_MAX: Final = 8  # Older models of a peer are behind its newer ones; eight serve the paper's rule.
 FAILURES_MAX: Final = 2  # Tries of a remote model that could not be fetched or was not acceptable.
@@ -53,59 +56,80 @@ class Candidate:
     failures: int = 0  # fetches that failed, or bytes that were no model of this session
 
 
-class ModelMarket:
-    """Announcements heard, newest last per issuer, and how far each issuer's claims were from what was measured here."""
+class AnnouncementBook:
+    """The models announced in every log, in its order. Peers that share the store share it, each reads as far as it knows the log."""
 
-    def __init__(self) -> None:
-        self._heard: dict[PeerId, list[Entry]] = {}
-        self._tried: dict[Cid, Candidate] = {}
-        self._exaggeration: dict[PeerId, float] = {}
+    def __init__(self, *, kept_max: int | None = ANNOUNCEMENTS_PER_ISSUER_MAX) -> None:
+        self._kept_max = kept_max  # of a log; None: all, for peers that may be far behind another one of this process
+        self._heard: dict[IssuerLog, deque[Entry]] = {}
 
-    def add(self, announcement: Entry) -> None:
-        issuer = announcement.vertex.issuer
-        known = self._heard.get(issuer)
+    def add(self, log: IssuerLog, announcement: Entry) -> None:
+        known = self._heard.get(log)
         if known is None:
-            self._heard[issuer] = [announcement]
-            return
+            earlier = self._heard.get(log.origin, ()) if log.origin is not None else ()
+            known = self._heard[log] = deque((entry for entry in earlier if entry.sequence <= log.parted), self._kept_max)
         known.append(announcement)
-        if len(known) > ANNOUNCEMENTS_PER_ISSUER_MAX:
-            self._tried.pop(known.pop(0).vertex.cid, None)
 
-    def drop_issuer(self, issuer: PeerId) -> None:
-        """Its issuer forked: nothing that it said is used any more."""
-        for announcement in self._heard.pop(issuer, ()):
-            self._tried.pop(announcement.vertex.cid, None)
+    def newest(self, log: IssuerLog, length: int, count: int) -> list[Entry]:
+        """The last `count` announcements among the first `length` vertices of a log, newest first."""
+        known = self._heard.get(log if log in self._heard or log.origin is None else log.origin, ())
+        return list(islice((entry for entry in reversed(known) if entry.sequence <= length), count))
+
+
+class ModelMarket:
+    """Announcements heard from members that did not fork, and how far their claims were from what was measured here.
+
+    What was announced is read from the logs (`AnnouncementBook`), so hearing of a model costs nothing before one is chosen.
+    """
+
+    def __init__(self, dag: TangleDag, book: AnnouncementBook, me: PeerId) -> None:
+        self.me = me
+        self._dag = dag
+        self._book = book
+        self._tried: dict[PeerId, dict[Cid, Candidate]] = {}
+        self._exaggeration: dict[PeerId, float] = {}
 
     def keep(self, candidate: Candidate) -> None:
         """Remember what becomes of a candidate for as long as its announcement is among the newest of its issuer."""
-        if any(known.vertex.cid == candidate.announcement for known in self._heard.get(candidate.issuer, ())):
-            self._tried[candidate.announcement] = candidate
+        newest = {known.announcement: known for known in self.of(candidate.issuer)} | {candidate.announcement: candidate}
+        tried = self._tried.get(candidate.issuer, {})
+        self._tried[candidate.issuer] = {cid: known for cid, known in newest.items() if cid in tried or known is candidate}
 
     @property
-    def issuers(self) -> Collection[PeerId]:
-        return self._heard.keys()
-
-    def count(self, issuer: PeerId) -> int:
-        return len(self._heard.get(issuer, ()))
+    def issuers(self) -> list[PeerId]:
+        """Who announced a model that this peer could take."""
+        return [issuer for issuer in self._dag.store.issuers if self._find(issuer, 1)]
 
     def of(self, issuer: PeerId) -> list[Candidate]:
-        """The announcements of one issuer that are still known, newest last."""
-        return [self._find(known) for known in self._heard.get(issuer, ())]
+        """The announcements of one issuer that still count, newest last."""
+        return self._find(issuer, ANNOUNCEMENTS_PER_ISSUER_MAX)[::-1]
 
-    def newest_of(self, issuer: PeerId) -> Candidate:
-        return self._find(self._heard[issuer][-1])
+    def newest_of(self, issuer: PeerId) -> Candidate | None:
+        return next(iter(self._find(issuer, 1)), None)
 
     def all(self) -> Iterable[Candidate]:
-        for known in self._heard.values():
-            yield from map(self._find, known)
+        for issuer in self._dag.store.issuers:
+            yield from self.of(issuer)
 
     def newest(self) -> Iterable[Candidate]:
         """The newest announcement of every issuer."""
-        return map(self.newest_of, self._heard)
+        for issuer in self._dag.store.issuers:
+            yield from self._find(issuer, 1)
 
-    def _find(self, announcement: Entry) -> Candidate:
-        vertex = announcement.vertex
-        return self._tried.get(vertex.cid) or Candidate(vertex.cid, vertex.issuer, announcement.message)
+    def draw(self, rng: Random) -> Candidate | None:
+        """The newest announcement of an issuer drawn uniformly from all that were ever heard; None if that one has none."""
+        names = self._dag.store.names
+        return self.newest_of(rng.choice(names)) if names else None
+
+    def _find(self, issuer: PeerId, count: int) -> list[Candidate]:
+        log = self._dag.log(issuer)
+        if log is None or issuer == self.me or issuer in self._dag.forks:
+            return []
+        tried = self._tried.get(issuer, {})
+        return [
+            tried.get(entry.vertex.cid) or Candidate(entry.vertex.cid, issuer, entry.message)
+            for entry in self._book.newest(log, self._dag.length(issuer), count)
+        ]
 
     def measured(self, candidate: Candidate, remote: Evaluation) -> None:
         """Remember how far the claim was above what the model showed here; other data differ, so only the mean tells."""
@@ -116,6 +140,9 @@ class ModelMarket:
     def exaggeration(self, issuer: PeerId) -> float:
         """Mean of claim minus measured, in accuracy; 0 for an issuer of whom nothing was measured."""
         return self._exaggeration.get(issuer, 0.0)
+
+    def is_liar(self, issuer: PeerId) -> bool:
+        return self.exaggeration(issuer) > LIAR_EXAGGERATION
 
     def discount(self, candidate: Candidate) -> float:
         """The claimed accuracy, less what its issuer exaggerated so far."""
@@ -176,13 +203,12 @@ class PairedPolicy:
     """
 
     def choose(self, local: LocalModel, market: ModelMarket, rng: Random) -> Candidate | None:
-        issuers = list(market.issuers)
-        for _ in range(DRAWS_MAX if issuers else 0):  # As uniform as a choice among all that will do, without looking at all.
-            drawn = market.newest_of(rng.choice(issuers))
-            if not drawn.tried_with and _is_open(drawn, local) and market.exaggeration(drawn.issuer) <= LIAR_EXAGGERATION:
+        for _ in range(DRAWS_MAX):  # As uniform as a choice among all that will do, without looking at all.
+            drawn = market.draw(rng)
+            if drawn is not None and not drawn.tried_with and _is_open(drawn, local) and not market.is_liar(drawn.issuer):
                 return drawn
         untried = [c for c in market.newest() if not c.tried_with and _is_open(c, local)]
-        honest = [c for c in untried if market.exaggeration(c.issuer) <= LIAR_EXAGGERATION]
+        honest = [c for c in untried if not market.is_liar(c.issuer)]
         choices = honest or untried
         return rng.choice(choices) if choices else None
 

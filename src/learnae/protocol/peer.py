@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
+from operator import attrgetter
 from random import Random
 from typing import Final
 
@@ -33,21 +34,19 @@ from learnae.protocol.messages import (
     Message,
     ModelAnnounced,
 )
-from learnae.protocol.models import POLICIES, ExchangePolicy
+from learnae.protocol.models import POLICIES, ExchangePolicy, ModelMarket
 from learnae.protocol.rules import SessionRules
 from learnae.protocol.settlement import TURN_S
 from learnae.protocol.sharing import SliceSharing
 from learnae.protocol.signed import BallotSigned, ClaimSigned
 from learnae.protocol.store import ControlStore
-from learnae.protocol.sync import SYNC_VERTICES_MAX, AnswerBudget, decode_sync
+from learnae.protocol.sync import SYNC_VERTICES_MAX, AnswerBudget, SyncClock, decode_sync
 from learnae.protocol.tips import TipJar
 from learnae.protocol.validation import compute_time_allowed_ms
 from learnae.tangle.store import Entry
 from learnae.tangle.verdict import Ruling, Verdict
 from learnae.tangle.vertex import Sign
 
-SYNC_EVERY_S: Final = 5.0  # Gossip brings nearly everything at once; sync finds what it lost within seconds.
-SYNC_SOON_S: Final = 0.3  # When an orphan shows that something is missing; twice as long each time that it did not help.
 IDLE_S: Final = 0.5  # Pause when there is nothing to train on and nobody to average with.
 BUDGET_RESERVE: Final = 10  # Vertices kept back of the issuer's budget for what must be said (closing, proofs of forks).
 
@@ -62,6 +61,9 @@ class PeerSettings:
     policy: str = ""  # another choice of remote models than the session's; empty: the session's
     turn_s: float = TURN_S  # between members who may all make the same call on the chain
     relay_gas_max: int = RELAY_GAS_MAX  # gas for sending others' claims and ballots, in the whole session; 0: this node sends only its own
+
+
+_SAVED = attrgetter("saved")
 
 
 class Peer:
@@ -86,9 +88,9 @@ class Peer:
         policy: ExchangePolicy = POLICIES[settings.policy or rules.policy]()
         self.cycle = WorkCycle(
             rules=rules,
-            me=me,
             rng=rng,
             policy=policy,
+            market=ModelMarket(self.lane.dag, self.lane.store.announced, me),
             ledger=self.lane.ledger,
             next_number=self._next_number,
             reports_help=settings.reports_help,
@@ -104,9 +106,7 @@ class Peer:
         self.dao.are_audits_over = self.auditor.is_settled
         self.connected: set[PeerId] = set()
         self._addresses: tuple[str, ...] = ()
-        self._sync_at_s = 0.0
-        self._synced_at_s = 0.0
-        self._soon_s = SYNC_SOON_S
+        self._sync = SyncClock()
         self._introduced: Joined | None = None  # the newest introduction in the own log
         self._answers = AnswerBudget()
         self._pace_s = settings.pace_s
@@ -159,11 +159,9 @@ class Peer:
         said: list[Said] = [*self.sharing.start(event.facts)]  # Before the log is read: lists in it are fetched again.
         for entry in self.lane.restore(event.vertices):
             said += self._on_entry(entry, now_s)
-        for issuer in self.lane.dag.forks:
-            self.cycle.market.drop_issuer(issuer)
         self.cycle.start(event.facts, event.records.get(RECORD_LOCAL))
         effects = self._say([*said, *self.auditor.start(event.facts)], now_s)
-        return [*effects, ev.SetTimer(ev.Timer.CYCLE, now_s), *self._set_sync(now_s + SYNC_EVERY_S, now_s, again=True)]
+        return [*effects, ev.SetTimer(ev.Timer.CYCLE, now_s), ev.SetTimer(ev.Timer.SYNC, self._sync.start(now_s))]
 
     def _stop(self, reason: str, now_s: float) -> list[ev.Effect]:
         """Say goodbye, so that nobody waits; everything needed to come back is on disk already."""
@@ -190,7 +188,7 @@ class Peer:
         received = self.lane.receive_page([(event.sender, encoded) for encoded in sync.vertices], now_ms=self._compute_ms(now_s))
         effects = self._take_in(received, now_s)
         effects += [ev.PassVerdict(sender, ruling) for sender, ruling in received.refused[:1]]
-        answers = self.lane.answer(sync) if self._answers.take(event.sender, now_s) else []
+        answers = self.lane.answer(sync, now_ms=self._compute_ms(now_s)) if self._answers.take(event.sender, now_s) else []
         if len(sync.vertices) >= SYNC_VERTICES_MAX // 2 and received.entered:
             answers.append(self.lane.ask(answer=True))  # A full page: there may be more.
         return effects + [ev.SendSync(event.sender, answer.encode()) for answer in answers]
@@ -205,24 +203,21 @@ class Peer:
         said: list[Said] = []
         entered, me = received.entered, self.me
         for entry in entered:
-            if type(entry.message) is not HelpReported or entry.message.helper == me:  # Help among others is in the log already.
+            kind = type(entry.message)
+            # Models and help among others are read from the log when they are needed.
+            if kind is not ModelAnnounced and (kind is not HelpReported or entry.message.helper == me):
                 said += self._on_entry(entry, now_s)
         for issuer in received.forked:
-            self.cycle.market.drop_issuer(issuer)
             said.append(ev.Tell(ev.Topic.TROUBLE, f"{peer_text(issuer)} signed two different messages with one number: frozen"))
         if entered:
-            effects.append(ev.SaveVertices(tuple(entry.saved for entry in entered)))
+            effects.append(ev.SaveVertices(tuple(map(_SAVED, entered))))
         if said:
             effects += self._say(said, now_s)
         if self._is_idle and any(isinstance(entry.message, ModelAnnounced) for entry in entered):
             self._is_idle = False  # News: there may be something to do now.
             effects.append(ev.SetTimer(ev.Timer.CYCLE, max(now_s, self._cycle_began_s + self._pace_s)))
-        if not self.lane.dag.orphans:
-            self._soon_s = SYNC_SOON_S
-        elif now_s + self._soon_s < self._sync_at_s:
-            effects += self._set_sync(now_s + self._soon_s, now_s)
-            self._soon_s = min(SYNC_EVERY_S, 2 * self._soon_s)  # Somebody may name what does not exist: ask less and less.
-        return effects
+        sync_at_s = self._sync.note(self.lane.dag.orphans, now_s)
+        return effects if sync_at_s is None else [*effects, ev.SetTimer(ev.Timer.SYNC, sync_at_s)]
 
     def _on_entry(self, entry: Entry, now_s: float) -> list[Said]:
         """Act on one vertex that entered the lane from outside or from the journal."""
@@ -240,9 +235,6 @@ class Peer:
                 self.cycle.shelf.count_use(slices)
                 self.sharing.on_consumed(slices)
                 return self.sharing.fetch_more()
-            case ModelAnnounced() if not mine and issuer not in self.lane.dag.forks:
-                self.cycle.market.add(entry)
-                return []
             case ClaimSigned() | BallotSigned() as signed:
                 self.dao.hear(issuer, signed, now_s)
                 return []
@@ -293,26 +285,15 @@ class Peer:
 
     # --- the clock's turns ----------------------------------------------------------------------------------
 
-    def _set_sync(self, at_s: float, now_s: float, *, again: bool = False) -> list[ev.Effect]:
-        if not again and self._sync_at_s > now_s and self._sync_at_s <= at_s:
-            return []
-        self._sync_at_s = at_s
-        return [ev.SetTimer(ev.Timer.SYNC, at_s)]
-
     def _sync_due(self, now_s: float) -> list[ev.Effect]:
         self.lane.expire(now_ms=self._compute_ms(now_s))
-        effects: list[ev.Effect] = []
-        regular_at_s = self._synced_at_s + SYNC_EVERY_S
-        if not self.lane.dag.orphans and now_s < regular_at_s:
-            return self._set_sync(regular_at_s, now_s, again=True)  # Meanwhile gossip brought what was missing.
-        self._synced_at_s = now_s
-        if self.connected:
-            partners = sorted(self.connected)
-            # What an orphan waits for is asked of three peers: one of them will have it.
-            chosen = self._rng.sample(partners, min(3 if self.lane.dag.orphans else 1, len(partners)))
-            content = self.lane.ask().encode()
-            effects += [ev.SendSync(partner, content) for partner in chosen]
-        return effects + self._set_sync(now_s + SYNC_EVERY_S, now_s, again=True)
+        asked, at_s = self._sync.turn(self.lane.dag.orphans, now_s)
+        timer = ev.SetTimer(ev.Timer.SYNC, at_s)
+        partners = sorted(self.connected)
+        if not asked or not partners:
+            return [timer]
+        content = self.lane.ask().encode()
+        return [*(ev.SendSync(partner, content) for partner in self._rng.sample(partners, min(asked, len(partners)))), timer]
 
     def _cycle_due(self, now_s: float) -> list[ev.Effect]:
         """Begin the next turn of the work cycle if nothing is under way and the budget of vertices allows it."""

@@ -48,20 +48,21 @@ VOTE_BY_PERMILLE: Final = 600  # Of the voting stage: by then a member votes, al
 Points = Mapping[PeerId, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Books:
-    """This peer's ledger as settlement needs it."""
-
-    rows: Rows
-    closed: bool  # every member's log is closed and complete here
-    evidence: bytes  # 32 bytes: the digest of this peer's newest checkpoint, from which its claim follows
-    missing_evidence: bool  # some claim commits a checkpoint that is not here yet
-    read_claimed: Callable[[Claim], Rows | None] = lambda claim: None  # the ledger that a claim commits; None: not acceptable
-
-
 def compute_expected_points(rules: SessionRules, rows: Rows, membership: Membership) -> dict[PeerId, int]:
     """What each member may claim: the session's reward rule on the ledger; the same numbers on every honest peer."""
     return REWARD_RULES[rules.reward_rule](rows, sorted(membership.peers))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Books:
+    """This peer's ledger as settlement needs it; what takes work is a function, called only when something follows from it."""
+
+    read_rows: Callable[[], Rows]
+    is_closed: Callable[[], bool]  # whether every member's log is closed and complete here
+    evidence: bytes  # 32 bytes: the digest of this peer's newest checkpoint, from which its claim follows
+    lacks_evidence: Callable[[], bool]  # whether some claim commits a checkpoint that is not here yet
+    read_claimed: Callable[[Claim], Rows | None] = lambda claim: None  # the ledger that a claim commits; None: not acceptable
+    compute_points: Callable[[SessionRules, Rows, Membership], Points] = compute_expected_points
 
 
 def compute_nays(
@@ -141,7 +142,7 @@ class Settlement:
 
     def is_claim_due(self, books: Books, now_s: float) -> bool:
         """Whether the ledger is as it will be claimed by: all logs are closed, or it is time to claim without the others."""
-        return books.closed or self._is_late(Stage.CLAIMING, CLAIM_BY_PERMILLE, now_s)
+        return books.is_closed() or self._is_late(Stage.CLAIMING, CLAIM_BY_PERMILLE, now_s)
 
     def _is_late(self, stage: Stage, permille: int, now_s: float) -> bool:
         """Whether so much of a stage is over, and this peer has followed the chain for a part of it."""
@@ -157,10 +158,10 @@ class Settlement:
 
     def _claim(self, view: ChainView, member: Member, membership: Membership, books: Books, now_s: float) -> Call | None:
         rules = self.rules
-        if not self.is_claim_due(books, now_s):
-            return None
         if self.snapshot is None:
-            self.snapshot = compute_expected_points(rules, books.rows, membership)
+            if not self.is_claim_due(books, now_s):
+                return None
+            self.snapshot = dict(books.compute_points(rules, books.read_rows(), membership))
         points = self.snapshot.get(self.me, 0)
         if points == 0 or rules.reward_mode != "dao" or any(claim.index == member.index for claim in view.claims):
             return None
@@ -172,14 +173,14 @@ class Settlement:
             return None
         if self.ballot is not None:
             return CastBallot(self.ballot)
-        if books.missing_evidence and not self._is_late(Stage.VOTING, VOTE_BY_PERMILLE, now_s):
+        if not self._is_late(Stage.VOTING, VOTE_BY_PERMILLE, now_s) and books.lacks_evidence():
             return None
-        now = compute_expected_points(rules, books.rows, membership)
+        now = books.compute_points(rules, books.read_rows(), membership)
         accepted = (now,) if self.snapshot is None else (self.snapshot, now)
 
         def committed(claim: Claim) -> Points | None:
             claimed = books.read_claimed(claim)
-            return None if claimed is None else compute_expected_points(rules, claimed, membership)
+            return None if claimed is None else books.compute_points(rules, claimed, membership)
 
         self.ballot = compute_nays(view.claims, membership, accepted, committed, me=member.index, members=len(view.members))
         return CastBallot(self.ballot)

@@ -5,6 +5,7 @@ Source: docs/protocol.md, "Sync".
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,16 +13,20 @@ from typing import Final
 from learnae.ids import PEER_ID_BYTES, Cid, PeerId, is_cid
 from learnae.protocol.messages import COUNT_MAX
 from learnae.tangle import cbor
+from learnae.tangle.dag import OrphanPool
 
 SYNC_HAVE_MAX: Final = 8192  # Twice the most members that a session can have.
 SYNC_WANT_MAX: Final = 256
 SYNC_VERTICES_MAX: Final = 256
 SYNC_BYTES_MAX: Final = 1 << 20
+SYNC_EVERY_S: Final = 5.0  # Gossip brings nearly everything at once; sync finds what it lost within seconds.
+SYNC_SOON_S: Final = 0.3  # When an orphan waited so long, something was lost; twice as long each time that asking did not help.
+PARTNERS: Final = 3  # Asked for what an orphan waits for: one of them will have it.
 ANSWERS_PER_S: Final = 10  # Pages of half a megabyte for one neighbour: a newcomer gets 2,500 vertices a second.
 ANSWERS_BURST: Final = 40.0
 NEIGHBOURS_MAX: Final = 1024  # Buckets remembered, over reconnects; eight times the connections of a node.
-_SEQUENCE_BYTES: Final = 8
-_PAIR_BYTES: Final = PEER_ID_BYTES + _SEQUENCE_BYTES
+_PAIR: Final = struct.Struct(f">{PEER_ID_BYTES}sQ")  # issuer and sequence
+_PAIR_BYTES: Final = _PAIR.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +49,46 @@ class SyncMessage:
 
 def _encode_have(have: Mapping[PeerId, int]) -> bytes:
     """A have-vector: issuer (32 bytes) and sequence (8 bytes), sorted by issuer, in one string, because every sync carries one."""
-    return b"".join([issuer + have[issuer].to_bytes(_SEQUENCE_BYTES, "big") for issuer in sorted(have)])
+    return b"".join([_PAIR.pack(issuer, have[issuer]) for issuer in sorted(have)])
+
+
+class SyncClock:
+    """When to ask others for what is lacking: every few seconds, and soon when something waits for what gossip did not bring."""
+
+    def __init__(self) -> None:
+        self._at_s = 0.0  # the next turn
+        self._asked_at_s = 0.0
+        self._soon_s = SYNC_SOON_S
+        self._awaited: Cid | None = None  # the orphan that waited longest when a turn was planned for its sake
+
+    def start(self, now_s: float) -> float:
+        """The time of the first turn."""
+        self._at_s = now_s + SYNC_EVERY_S
+        return self._at_s
+
+    def note(self, orphans: OrphanPool, now_s: float) -> float | None:
+        """Something was heard. The time of the next turn if it must come earlier than planned."""
+        if not orphans:
+            self._soon_s = SYNC_SOON_S
+            return None
+        if now_s < self._at_s <= now_s + self._soon_s:
+            return None
+        self._awaited = orphans.oldest
+        self._at_s = now_s + self._soon_s
+        return self._at_s
+
+    def turn(self, orphans: OrphanPool, now_s: float) -> tuple[int, float]:
+        """How many others to ask now, and the time of the next turn."""
+        regular_at_s = self._asked_at_s + SYNC_EVERY_S
+        is_stuck = self._awaited is not None and self._awaited in orphans
+        if not is_stuck and now_s < regular_at_s:  # Gossip brought what was missing then; something else may be missing now.
+            self._awaited, self._soon_s = orphans.oldest, SYNC_SOON_S
+            self._at_s = min(regular_at_s, now_s + SYNC_SOON_S) if orphans else regular_at_s
+            return 0, self._at_s
+        if is_stuck:
+            self._soon_s = min(SYNC_EVERY_S, 2 * self._soon_s)  # Somebody may name what does not exist: ask less and less.
+        self._asked_at_s, self._at_s = now_s, now_s + SYNC_EVERY_S
+        return PARTNERS if is_stuck else 1, self._at_s
 
 
 class AnswerBudget:
@@ -87,8 +131,5 @@ def decode_sync(content: bytes) -> SyncMessage | None:
 def _parse_have(have: object) -> dict[PeerId, int] | None:
     if type(have) is not bytes or len(have) % _PAIR_BYTES or len(have) > SYNC_HAVE_MAX * _PAIR_BYTES:
         return None
-    starts = range(0, len(have), _PAIR_BYTES)
-    pairs = {
-        PeerId(have[i : i + PEER_ID_BYTES]): int.from_bytes(have[i + PEER_ID_BYTES : i + _PAIR_BYTES], "big") for i in starts
-    }
-    return pairs if len(pairs) == len(starts) and max(pairs.values(), default=0) <= COUNT_MAX else None
+    pairs: dict[PeerId, int] = dict(_PAIR.iter_unpack(have))
+    return pairs if len(pairs) * _PAIR_BYTES == len(have) and max(pairs.values(), default=0) <= COUNT_MAX else None

@@ -10,7 +10,6 @@ from learnae.ids import Cid, PeerId, short_name
 from learnae.protocol import events as ev
 from learnae.protocol.calls import CastBallot, Signable, Stage, SubmitClaim
 from learnae.protocol.dataslices import QUEUE_MAX, SHARED_SLICES_MAX
-from learnae.protocol.models import ANNOUNCEMENTS_PER_ISSUER_MAX
 from learnae.sim.host import UNPINNED_FILES_MAX, Host
 from learnae.tangle.dag import ORPHAN_BYTES_MAX
 
@@ -32,7 +31,7 @@ class Checker:
         if host.index in self._world.hostile:
             return
         heard = type(event) is ev.VerticesReceived or type(event) is ev.VertexReceived
-        if heard and len(effects) <= 1 and host.peer is not None and not host.peer.lane.dag.orphans:
+        if heard and len(effects) <= 1 and host.peer is not None and host.peer.lane.dag.orphans.used_bytes <= ORPHAN_BYTES_MAX:
             return  # A verdict, or vertices to save, and nothing else.
         fault = next(self._find_faults(host, event, effects), None)
         if fault is not None:
@@ -83,11 +82,8 @@ class Checker:
             if isinstance(event, ev.ModelsAveraged) and world.rules.policy == "paper" and local.correct < before:
                 yield "lost accuracy by an adoption under the paper's rule"
             self._accuracy[host.index] = local.correct
-            market = peer.cycle.market
             if len(host.files) > len(host.pins) + UNPINNED_FILES_MAX:
                 yield f"keeps {len(host.files)} files"
-            if any(market.count(issuer) > ANNOUNCEMENTS_PER_ISSUER_MAX for issuer in market.issuers):
-                yield "keeps more announcements of one issuer than it should"
         if peer.lane.dag.orphans.used_bytes > ORPHAN_BYTES_MAX:
             yield "keeps more orphans than it should"
         if len(peer.cycle.shelf.queue) > QUEUE_MAX + 1024 or len(peer.cycle.shelf.shared) > SHARED_SLICES_MAX:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from bisect import insort
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Final
 
@@ -282,7 +282,7 @@ class World:
                 pass  # Verdicts and addresses: everybody reaches everybody here.
 
     def _publish(self, host: Host, encoded: bytes) -> None:
-        others: Iterable[Host] = (other for other in self.hosts if other is not host and other.peer is not None)
+        others = [other for other in self.hosts if other.peer is not None and other is not host]
         if self.scenario.partitions:
             others = [other for other in others if self._reaches(host, other)]
         for moment in self._gossip.publish(host.name, encoded, others, now_s=self.now_s):

@@ -74,18 +74,25 @@ def _is_shallow(encoded: bytes, depth_max: int) -> bool:
 
 def _append(parts: list[bytes], value: object) -> None:
     kind = type(value)
-    if kind is int:
+    if kind is list:
+        assert isinstance(value, list)
+        parts.append(encode_head(4, len(value)))
+        for item in value:  # The usual leaves at once: every other item is one.
+            if type(item) is bytes:
+                size = len(item)
+                parts.append(_BYTES_HEADS[size] if size < 256 else encode_head(2, size))
+                parts.append(item)
+            elif type(item) is int and 0 <= item < 256:
+                parts.append(_NUMBERS[item])
+            else:
+                _append(parts, item)
+    elif kind is int:
         assert isinstance(value, int)
         parts.append(encode_head(0, value) if value >= 0 else encode_head(1, -1 - value))
     elif kind is bytes:
         assert isinstance(value, bytes)
         parts.append(encode_head(2, len(value)))
         parts.append(value)
-    elif kind is list:
-        assert isinstance(value, list)
-        parts.append(encode_head(4, len(value)))
-        for item in value:
-            _append(parts, item)
     elif kind is str:
         assert isinstance(value, str)
         text = value.encode()
@@ -108,3 +115,7 @@ def encode_head(major: int, number: int) -> bytes:
     if number < 0x1_0000_0000:
         return bytes((major << 5 | 26,)) + number.to_bytes(4, "big")
     return bytes((major << 5 | 27,)) + number.to_bytes(8, "big")
+
+
+_NUMBERS = tuple(encode_head(0, number) for number in range(256))
+_BYTES_HEADS = tuple(encode_head(2, size) for size in range(256))

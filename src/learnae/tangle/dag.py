@@ -10,9 +10,10 @@ Pure. Signatures and bodies have been judged before `insert` (`protocol.admissio
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from random import Random
 from typing import Final
 
@@ -58,7 +59,7 @@ class TangleDag:
         self._tips: dict[Cid, Vertex] = {}
         self._forks: dict[PeerId, Fork] = {}
         self.proofs = 0  # how often a fork, or an earlier one, came to light
-        self._count = 0
+        self.count = 0  # of the vertices here
         self._orphans = OrphanPool()
 
     # --- reading --------------------------------------------------------------------------------------------
@@ -67,7 +68,7 @@ class TangleDag:
         return self.find(cid) is not None
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def find(self, cid: Cid) -> Entry | None:
         """A known vertex with its message and number."""
@@ -157,14 +158,24 @@ class TangleDag:
 
         Of an issuer that forked only the common prefix: who knows the fork ignores the rest, and it would fill every page.
         """
-        runs = []
+        runs: list[array[int]] = []
+        forks = self._forks
         for issuer, log, length in zip(self.store.issuers, self.logs, self.lengths, strict=False):
             known = have.get(issuer, 0)
             if known < length and log is not None:
-                end = min(self.counted_length(issuer), known + vertices_max)
-                runs.append(log.numbers[known:end])
-        numbers = islice(heapq.merge(*runs), vertices_max)
+                end = length if issuer not in forks else self.counted_length(issuer)
+                runs.append(log.numbers[known : min(end, known + vertices_max)])
+        if sum(map(len, runs)) <= vertices_max:
+            numbers: Iterable[int] = sorted(chain.from_iterable(runs))
+        else:
+            numbers = islice(heapq.merge(*runs), vertices_max)
         return [self.store.at(number).vertex for number in numbers]
+
+    def lacks(self, have: Mapping[PeerId, int], members: Container[PeerId]) -> bool:
+        """Whether a peer with that have-vector has more of some member's log."""
+        places, lengths = self.store.issuers, self.lengths
+        known = {issuer: lengths[place] for issuer, place in places.items() if place < len(lengths)}
+        return any(issuer in members and sequence > known.get(issuer, 0) for issuer, sequence in have.items() - known.items())
 
     def ancestry(self, cid: Cid, *, vertices_max: int) -> Iterator[Entry]:
         """A vertex and those of its issuer before it, newest first: what a peer that asks for one of a branch lacks."""
@@ -238,7 +249,7 @@ class TangleDag:
         if log is None or len(log.numbers) == length or log.numbers[length] != entry.number:
             self.logs[place] = self.store.extend(log, length, entry)
         self.lengths[place] = length + 1
-        self._count += 1
+        self.count += 1
         tips = self._tips
         for parent in vertex.parents:
             if parent in tips:
@@ -272,7 +283,7 @@ class TangleDag:
             return Inserted(None, fork)
         entry = self.store.enter(vertex, message)
         branches.add(entry.number)
-        self._count += 1
+        self.count += 1
         return Inserted(entry, fork)
 
 
@@ -307,6 +318,16 @@ class OrphanPool:
                 left[issuer] -= 1
                 asked.append(cid)
         return asked[:cids_max]
+
+    @property
+    def oldest(self) -> Cid | None:
+        """The one that waits longest."""
+        return next(iter(self._waiting), None)
+
+    @property
+    def needed(self) -> Container[Cid]:
+        """All that some vertex waits for."""
+        return self._needed_by
 
     def is_needed(self, cid: Cid) -> bool:
         """Whether a waiting vertex depends on this one."""

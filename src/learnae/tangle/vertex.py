@@ -89,12 +89,24 @@ def create_vertex(  # noqa: PLR0913 - the fields of a vertex
 ) -> Vertex:
     """Encode and sign a vertex. `parents[0]` is the issuer's own previous vertex; the rest gets sorted."""
     parents = (parents[0], *sorted(set(parents[1:]) - {parents[0]}))
-    unsigned = _encode_unsigned([VERSION, net, list(parents), issuer, sequence, time_ms, kind, tag, body])
-    digest = hashlib.sha256(unsigned).digest()
-    encoded = unsigned + _SIGNATURE_HEAD + sign(compute_signed(net, issuer, sequence, digest))
-    ruling = VertexCodec().decode(encoded)
-    assert isinstance(ruling, Vertex), f"created a vertex that does not decode: {ruling.why}"
-    return ruling
+    fields = [VERSION, net, list(parents), issuer, sequence, time_ms, kind, tag, body]
+    unsigned = _encode_unsigned(fields)
+    signature = sign(compute_signed(net, issuer, sequence, hashlib.sha256(unsigned).digest()))
+    encoded = unsigned + _SIGNATURE_HEAD + signature
+    fault = _find_fault([*fields, signature])
+    assert not fault and len(encoded) <= VERTEX_BYTES_MAX, f"created a vertex that nobody accepts: {fault or len(encoded)}"
+    return Vertex(
+        net=net,
+        parents=parents,
+        issuer=issuer,
+        sequence=sequence,
+        time_ms=time_ms,
+        kind=kind,
+        tag=tag,
+        body=body,
+        cid=compute_cid(encoded, CODEC_DAG_CBOR),
+        encoded=encoded,
+    )
 
 
 class VertexCodec:
