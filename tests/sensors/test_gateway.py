@@ -8,10 +8,12 @@ import shutil
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
+from random import Random
 
 import cbor2
 import paho.mqtt.client as mqtt
@@ -27,9 +29,14 @@ from learnae.cli.sensor_run import open_publisher
 from learnae.protocol import events as ev
 from learnae.sensor_errors import BrokerError
 from learnae.sensors.gateway import RECEIVE_MAX, RECORD_FLIGHT, BrokerMessage, Gateway
+from learnae.sensors.judge import LaneRules
+from learnae.sensors.lane import SensorLane
 from learnae.sensors.mapping import parse_mapping
+from learnae.sensors.messages import compute_tag
 from learnae.sensors.publisher import SensorPublisher
 from learnae.tangle.channel import ChannelMode
+from learnae.tangle.verdict import ACCEPTED
+from tests.sensors.builders import MEMBER
 from tests.sensors.station_bed import Bed, admit, make_hello, open_bed, start_learnae, wait_until
 
 MAPPING = """
@@ -396,6 +403,40 @@ def test_message_beyond_what_numbers_and_text_can_be__is_told_and_the_next_one_r
     commits, troubles = gateway.take([BrokerMessage(topic, payload, 1), good], now_ms=1_795_000_000_000)
     assert [why in trouble for trouble in troubles] == [True]
     assert (gateway.readings, sum(len(commit.vertices) for commit in commits)) == (1, 2)
+    journal.close()
+
+
+def say_many(count: int, chars: int) -> bytes:
+    """A SenML pack of so many fields, whose names have so many letters of three bytes."""
+    return json.dumps([{"n": f"{number:04}{'€' * chars}", "v": 1} for number in range(count)], ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "why"),
+    [
+        ("s/", b'[{"n": "a", "v": 1}]', "expected 1 to 64 printable letters"),
+        ("s/x\u200by", b'[{"n": "a", "v": 1}]', "expected 1 to 64 printable letters"),
+        ("s/x", b'[{"v": 1}]', "different fields with printable names"),
+        ("s/x", b'[{"n": "a\\nb", "v": 1}]', "different fields with printable names"),
+        ("s/x", b'[{"n": "a", "u": "x\\ny", "v": 1}]', "different fields with printable names"),
+        ("s/x", say_many(2000, 0), "or its 2000 fields cannot be told"),
+        ("s/x", say_many(1000, 40), "bytes, at most 64512 fit"),
+    ],
+)
+def test_sensor_that_others_could_not_read__is_told_and_the_log_goes_on(tmp_path: Path, topic: str, payload: bytes, why: str) -> None:
+    """A vertex that its readers refuse would end the issuer's log for ever: it is never signed."""
+    gateway, _, journal = make_gateway(tmp_path)
+    gateway._rules = parse_mapping(ODD_MAPPING)
+    now_ms = int(time.time() * 1000)
+    good = BrokerMessage("s/good", b'[{"n": "a", "v": 1}]', 2)
+    commits, troubles = gateway.take([BrokerMessage(topic, payload, 1), good], now_ms=now_ms)
+    assert [why in trouble for trouble in troubles] == [True]
+    hello = make_hello()
+    rules = LaneRules(net=hello.net, tag=compute_tag(hello.codename), starts_ms=hello.starts_ms)
+    node = SensorLane(rules=rules, me=MEMBER.peer, sign=MEMBER.sign, rng=Random(1))
+    node.members = frozenset({MEMBER.peer})
+    rulings = [node.receive(encoded, now_ms=now_ms).ruling for commit in commits for _, encoded in commit.vertices]
+    assert rulings == [ACCEPTED, ACCEPTED]
     journal.close()
 
 

@@ -235,6 +235,14 @@ def test_budget__is_kept_by_whoever_issues() -> None:
     assert sensor.lane.compute_wait_ms(now_ms=STARTS_MS + 100) > 6_000
 
 
+def test_issuer__never_signs_what_others_could_not_read() -> None:
+    sensor = FakeSensor("a")
+    head = sign_head(replace(sensor.head, sensor="two\nlines"), sensor.channel, sensor.issuer)
+    with pytest.raises(AssertionError, match="others cannot read"):
+        sensor.lane.issue(head, now_ms=STARTS_MS)
+    assert sensor.lane.tangle.length(sensor.issuer.peer) == 0
+
+
 def test_admission__dates_a_sensors_past() -> None:
     """A sensor cannot fill the past, for which nobody budgeted it."""
     issuer = Key("issuer")

@@ -33,7 +33,7 @@ from learnae.sensors.messages import (
 from learnae.tangle.dag import Fork
 from learnae.tangle.stream import WINDOW, ReadVertex, StreamTangle
 from learnae.tangle.verdict import ACCEPTED, Ruling, ignore, reject
-from learnae.tangle.vertex import Sign, Vertex, create_vertex
+from learnae.tangle.vertex import VERTEX_BYTES_MAX, Sign, Vertex, create_vertex
 
 PATIENCE_MS: Final = 5_000  # Three rounds of asking for a parent that is not the issuer's own.
 ORPHAN_AGE_MAX_MS: Final = 600_000  # A partition of ten minutes; what is older comes by sync, in order.
@@ -266,6 +266,8 @@ class SensorLane:
             sign=self._sign,
             tag=self.rules.tag if isinstance(message, SensorHead) else b"",
         )
+        fits = self.codec.parse(vertex) == message and len(vertex.encoded) <= VERTEX_BYTES_MAX
+        assert fits, "issued a vertex that others cannot read: its issuer's log would end there"
         heard = self._enter(vertex, message)
         assert heard.ruling is ACCEPTED, f"issued a vertex that its own rules refuse: {heard.ruling.why}"
         return SensorEntry(vertex, message)

@@ -17,8 +17,16 @@ from learnae.ids import Cid, PeerId
 from learnae.sensor_errors import ReadingError
 from learnae.sensors.judge import LaneRules, SensorEntry
 from learnae.sensors.lane import SensorLane
-from learnae.sensors.messages import MESSAGES_MAX, Admission, ChannelMessages, SensorHead
-from learnae.sensors.readings import Reading, SensorField, encode_readings, find_fault
+from learnae.sensors.messages import (
+    MESSAGES_MAX,
+    SENSOR_CHARS_MAX,
+    Admission,
+    ChannelMessages,
+    SensorHead,
+    SensorKind,
+    parse_sensor_message,
+)
+from learnae.sensors.readings import FIELDS_MAX, Reading, SensorField, encode_readings, find_fault
 from learnae.sensors.slices import RowType, compute_rows_per_slice, split_rows
 from learnae.tangle import cbor
 from learnae.tangle.channel import (
@@ -32,9 +40,10 @@ from learnae.tangle.channel import (
     decode_state,
 )
 from learnae.tangle.stream import ReadVertex
-from learnae.tangle.vertex import Sign
+from learnae.tangle.vertex import SIGNATURE_BYTES, VERTEX_BYTES_MAX, Sign
 
 VERTEX_ROOM_BYTES: Final = 56 * 1024  # Messages of one vertex, together with what stands around them.
+HEAD_BYTES_MAX: Final = VERTEX_BYTES_MAX - 1024  # Leaves room for parents, issuer and signature.
 MESSAGE_ROOM_BYTES: Final = 160  # What a message adds to its body.
 MESSAGE_READINGS_MAX: Final = 1024  # As many as a row may have; they fit at any values.
 
@@ -111,7 +120,10 @@ class SensorPublisher:
         return self.lane.compute_wait_ms(now_ms=now_ms)
 
     def open(self, plan: SensorPlan, *, now_ms: int) -> Commit:
-        """Begin a sensor's stream, or go on with it after a restart."""
+        """Begin a sensor's stream, or go on with it after a restart.
+
+        Raises: ReadingError: others could not read its head, or it began with other fields; nothing was done.
+        """
         stream = next((s for s in self.lane.streams.values() if s.head.channel_key == plan.channel_key and not s.ended), None)
         head = stream.head if stream is not None else self._make_head(plan, first=1, now_ms=now_ms)
         if stream is not None and (stream.head.fields, stream.head.row_type) != (plan.fields, plan.row_type):
@@ -182,7 +194,10 @@ class SensorPublisher:
             row_type=plan.row_type,
             admission=self._admission,
             succession=succession,
+            signature=bytes(SIGNATURE_BYTES),
         )
+        if fault := _find_head_fault(head):
+            raise ReadingError(f"sensor {plan.sensor[:80]!r} {fault}", "give it another name, or fields that a head can hold")
         return replace(head, signature=plan.sign(head.compute_signed(self.lane.rules.net, self._me)))
 
     def _create(self, channel: _Channel, readings: Sequence[Reading]) -> ChannelMessage:
@@ -194,6 +209,17 @@ class SensorPublisher:
 
     def _attach(self, channel: _Channel, messages: tuple[ChannelMessage, ...], now_ms: int) -> SensorEntry:
         return self.lane.issue(ChannelMessages(channel=channel.head.channel, messages=messages), now_ms=now_ms)
+
+
+def _find_head_fault(head: SensorHead) -> str:
+    """What would keep others from reading a head, or an empty string: one that they refuse ends its issuer's log for ever."""
+    if parse_sensor_message(SensorKind.SENSOR_HEAD, head.to_body()) != head:
+        return (
+            f"or its {len(head.fields)} fields cannot be told to others: expected 1 to {SENSOR_CHARS_MAX} printable letters, "
+            f"and 1 to {FIELDS_MAX} different fields with printable names and units"
+        )
+    size = len(cbor.encode(head.to_body()))
+    return f"has a head of {size} bytes, at most {HEAD_BYTES_MAX} fit" if size > HEAD_BYTES_MAX else ""
 
 
 def _cut(readings: Sequence[Reading], channel: _Channel) -> Iterator[Sequence[Reading]]:
