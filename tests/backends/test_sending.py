@@ -152,6 +152,29 @@ def test_stuck_transaction__is_not_replaced_above_the_cap() -> None:
     trio.run(run)
 
 
+def test_stuck_transaction__that_would_revert_now_does_not_raise_its_bid() -> None:
+    """Nobody pays more and more for what the session does not take any more: here a deposit after the funding stage."""
+
+    async def run() -> None:
+        async with open_bench(bump_after_s=0.2) as bench, trio.open_nursery() as nursery:
+            poid = (await bench.chain.submit(bench.session, DeployPoid())).address
+            assert poid is not None
+            kept: list[bytes] = []
+            bench.faults.instead = swallow(99, kept)
+            nursery.start_soon(bench.chain.submit, bench.session, Join(poid))
+            await until(lambda: bool(kept))
+            async with Endpoint(bench.url, bench.troubles.append) as endpoint:
+                await endpoint.request("evm_increaseTime", hex(100_000))
+                await endpoint.request("evm_mine")
+            await until(partial(has, bench.troubles, "without paying more for gas, because it would fail now: joining the session"))
+            versions, asked = len(kept), bench.faults.methods.count("eth_call")
+            await until(lambda: bench.faults.methods.count("eth_call") >= asked + 2)
+            assert len(kept) == versions and sum("would fail now" in trouble for trouble in bench.troubles) == 1
+            nursery.cancel_scope.cancel()
+
+    trio.run(run)
+
+
 def test_offer__never_exceeds_the_cap_and_a_replacement_pays_an_eighth_more() -> None:
     fees = Fees(Endpoint("http://127.0.0.1:1", print), ChainOptions(fee_cap_wei=100), print)
     assert fees.offer(Price(30, 5)) == Offer(65, 5)
@@ -399,6 +422,19 @@ def lose_once(bench: Bench) -> Callable[[Any], Any]:
         return None
 
     return instead
+
+
+@pytest.mark.parametrize("message", ["nonce too high: next nonce 1, tx nonce 7", "gapped-nonce tx from delegated accounts"])
+def test_refused_transaction__after_a_missing_one_waits_and_says_so_once(message: str) -> None:
+    async def run() -> None:
+        async with open_bench() as bench:
+            bench.faults.instead = refuse_with(message, 3)
+            await bench.chain.submit(bench.session, TIP)
+            assert await bench.tipped() == 777
+            assert len(bench.troubles) == 1 and "the tip waits, and is sent again until it is taken" in bench.troubles[0]
+            assert f"the node says: {message}; an earlier transaction of this wallet is missing there" in bench.troubles[0]
+
+    trio.run(run)
 
 
 def test_gas__above_what_one_transaction_may_take_is_refused_here() -> None:

@@ -21,13 +21,13 @@ from tests.conformance.chain import make_terms
 
 
 @asynccontextmanager
-async def open_pair() -> AsyncIterator[tuple[Bench, Faults, EthereumChain]]:
+async def open_pair(**options: Any) -> AsyncIterator[tuple[Bench, Faults, EthereumChain]]:
     """A bench, the faults of a second endpoint of the same node, and a chain that compares both."""
     async with open_bench() as bench:
         second = Faults()
         async with FaultyEndpoint(bench.url, second, bench.troubles.append) as endpoint:
             witness = Witness(bench.chain.endpoint, endpoint, 1337)
-            pair = make_chain(bench.chain.endpoint, "payer", bench.troubles, bench.saved, witness=witness)
+            pair = make_chain(bench.chain.endpoint, "payer", bench.troubles, bench.saved, witness=witness, **options)
             yield bench, second, pair
 
 
@@ -42,6 +42,32 @@ def test_endpoints__that_agree_let_everything_pass() -> None:
             await pair.deploy_session(make_terms(bench.terms.funding_ends_s))
             assert second.count > 6, "both were asked"
             assert "eth_sendRawTransaction" in second.methods, "and both were given the transactions"
+
+    trio.run(run)
+
+
+def test_endpoints__are_compared_after_the_price_of_gas_was_waited_for() -> None:
+    """What was true hours ago is no reason to sign: comparison and estimate come once the price is good."""
+
+    async def run() -> None:
+        async with open_pair(fee_cap_wei=50 * 10**9) as (bench, second, pair):
+
+            def dear(asked: Any, answer: Any) -> Any:
+                told = any("waiting until it falls" in trouble for trouble in bench.troubles)
+                if isinstance(asked, dict) and asked["method"] == "eth_getBlockByNumber" and not told:
+                    answer["result"]["baseFeePerGas"] = hex(60 * 10**9)
+                return answer
+
+            def fork(asked: Any, answer: Any) -> Any:
+                told = any("waiting until it falls" in trouble for trouble in bench.troubles)
+                if isinstance(asked, dict) and asked["method"] == "eth_getBlockByNumber" and told:
+                    answer["result"]["hash"] = "0x" + "ab" * 32
+                return answer
+
+            bench.faults.rewrite, second.rewrite = dear, fork
+            with pytest.raises(EndpointsDisagreeError):
+                await pair.submit(bench.session, TIP)
+            assert await bench.tipped() == 0 and bench.saved == [] and "eth_estimateGas" not in bench.faults.methods
 
     trio.run(run)
 

@@ -85,7 +85,7 @@ class Sender:
     async def send(self, intent: Intent, guard: Callable[[], Awaitable[None]]) -> Receipt:
         """Send and wait until it counts. Asked again for what is still under way, it waits for that.
 
-        Args: guard: asked right before the signature; raises if nothing may be sent.
+        Args: guard: asked before the signature, once the price is good; raises if nothing may be sent.
         Raises: TransactionError, NotEnoughMoneyError.
         """
         async with self._lock:
@@ -101,8 +101,7 @@ class Sender:
                 else:
                     if same:
                         return receipt  # The caller was cancelled while it waited, and asks for the same again.
-            await guard()
-            pending = await self._prepare(intent)
+            pending = await self._prepare(intent, guard)
             self._keep(pending)
             return await self._finish(pending)
 
@@ -132,9 +131,11 @@ class Sender:
 
     # --- signing ------------------------------------------------------------------------------------------------
 
-    async def _prepare(self, intent: Intent) -> _Pending:
-        gas = await self.estimate_gas(intent)
+    async def _prepare(self, intent: Intent, guard: Callable[[], Awaitable[None]]) -> _Pending:
+        """Sign. The price may keep it waiting for hours, so everything else is asked after that."""
         offer = self._fees.offer(await self._fees.wait())
+        await guard()
+        gas = await self.estimate_gas(intent)
         await self._check_money(intent, gas, offer)
         left = self._pending  # Refused by the node just now, though another may have it: only its own number replaces it surely.
         nonce = await self._number("eth_getTransactionCount", self._author.wallet.address, "pending") if left is None else left.nonce
@@ -264,6 +265,9 @@ class Sender:
             why = f"another transaction of this wallet took its number {pending.nonce} ({refusal.message}); one wallet serves one peer only"
             raise TransactionError(pending.intent.what, why, "Replaced")
         if taken or "nonce" in refusal.message.lower():
+            if not taken and "too low" not in refusal.message.lower():
+                why = f"the node says: {refusal.message}; an earlier transaction of this wallet is missing there"
+                self._tell_once(pending, f"{pending.intent.what} waits, and is sent again until it is taken: {why}")
             return  # Used in a block that this node does not show yet, or that does not count yet.
         price = await self._fees.read()
         if pending.versions[-1].offer.most_wei < price.wei and await self._outbid(pending):
@@ -285,6 +289,10 @@ class Sender:
         needed = pending.intent.value + pending.gas * offer.most_wei
         if len(pending.versions) >= _VERSIONS_MAX or await self._balance() < needed:
             self._tell_once(pending, f"{what} waits: this wallet cannot pay more for gas than the {before.most_wei / 1e9:.2f} gwei offered")
+            return False
+        refusal = await self._call(pending.intent, "latest")
+        if refusal is not None:
+            self._tell_once(pending, f"{what} waits without paying more for gas, because it would fail now: {refusal}")
             return False
         pending.versions.append(self._sign(pending, offer))
         self._keep(pending)
@@ -310,12 +318,17 @@ class Sender:
 
     async def _explain(self, pending: _Pending, block: int) -> TransactionError:
         """Ask why a transaction in a block reverted, by calling the same once more."""
-        intent = pending.intent
+        refusal = await self._call(pending.intent, hex(block))
+        why = "it is in a block but reverted; the session changed meanwhile"
+        return refusal or TransactionError(pending.intent.what, why)
+
+    async def _call(self, intent: Intent, block: str) -> TransactionError | None:
+        """What the contract has against a call in a block's state."""
         try:
-            await self._endpoint.patiently(partial(self._endpoint.request, "eth_call", self._message(intent), hex(block)))
+            await self._endpoint.patiently(partial(self._endpoint.request, "eth_call", self._message(intent), block))
         except RpcError as error:
             return refuse(intent, error)
-        return TransactionError(intent.what, "it is in a block but reverted; the session changed meanwhile")
+        return None
 
     # --- small questions ----------------------------------------------------------------------------------------
 
