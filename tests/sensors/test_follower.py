@@ -29,7 +29,7 @@ from learnae.sensors.readings import Batch, Reading, SensorField, encode_reading
 from learnae.sensors.slices import RowType, SensorBuffer, compute_rows_per_slice, encode_rows, pack_row
 from learnae.sim.sensors import SensorScenario, SensorWorld
 from learnae.tangle import cbor
-from learnae.tangle.channel import ChannelMode, Opening
+from learnae.tangle.channel import ChannelMode, ChannelWriter, Opening, WriterState
 from learnae.tangle.verdict import Verdict
 from learnae.tangle.vertex import Vertex, VertexCodec
 from tests.sensors.builders import FIELDS, MEMBER, MEMBERS, RULES, STARTS_MS, FakeSensor, Key, make_head
@@ -195,6 +195,32 @@ def test_unfinished_dataslice__keeps_its_vertices_from_being_forgotten() -> None
     follower._tails[sensor.head.channel].buffer._rows.clear()
     follower._since_checkpoint = CHECKPOINT_EVERY
     assert [effect for effect in follower.tick(NOW_S + 2) if isinstance(effect, DropVertices)]
+
+
+def test_newcomer__follows_a_sensor_whose_head_stands_in_the_forgotten_part() -> None:
+    """The head comes by sync with what is kept; it is begun, and on disk like everything else."""
+    sensor, follower = FakeSensor("a", rate_per_s=1000), make_follower()
+    lane = follower.lane
+    follow(follower, sensor.begin())
+    sensor.channel = Key("second channel")
+    sensor.head = make_head(sensor.issuer, sensor.channel, admission=sensor.head.admission)
+    sensor.writer = ChannelWriter(WriterState(1, bytes(32)), mode=ChannelMode.PUBLIC, sign=sensor.channel.sign)
+    follow(follower, sensor.begin())
+    for number in range(1, 150):
+        follow(follower, attach(sensor, make_batch(STARTS_MS + 10 * number, begins=True), STARTS_MS + 10 * number))
+    lane.issue(lane.compute_checkpoint(), now_ms=STARTS_MS + 4000)
+    for number in range(110):
+        follow(follower, attach(sensor, make_batch(STARTS_MS + 5000 + number, begins=True), STARTS_MS + 5000 + number))
+    lane.prune(keep=100)
+    late = make_follower(Key("late"))
+    effects = follow(late, *lane.find_old_heads({}), *lane.tangle.lacking({}, vertices_max=1000))
+    effects += [effect for wait in (0, 10) for effect in late.tick(NOW_S + wait)]
+
+    assert [tail["messages"] for tail in late.describe()] == [tail["messages"] for tail in follower.describe()] == [0, 259]
+    saved = [encoded for effect in effects if isinstance(effect, ev.SaveVertices) for _, encoded in effect.vertices]
+    again = make_follower(Key("late"))
+    again.restore(saved, {})
+    assert [tail["messages"] for tail in again.describe()] == [0, 259]
 
 
 @pytest.mark.parametrize(

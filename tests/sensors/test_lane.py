@@ -16,7 +16,7 @@ from learnae.sensors.judge import SensorCodec
 from learnae.sensors.lane import KEEP_MIN, PATIENCE_MS, SensorLane
 from learnae.sensors.messages import ChannelMessages, SensorKind, SliceReceipt, parse_sensor_message
 from learnae.sensors.readings import SensorField
-from learnae.tangle.channel import ChannelMode, create_succession
+from learnae.tangle.channel import ChannelMode, ChannelWriter, WriterState, create_succession
 from learnae.tangle.stream import WINDOW
 from learnae.tangle.verdict import Verdict
 from learnae.tangle.vertex import Vertex, create_vertex
@@ -435,6 +435,36 @@ def test_newcomer__begins_a_forgotten_log_at_the_checkpoint() -> None:
     assert (late.tangle.base(sensor.issuer.peer), late.tangle.length(sensor.issuer.peer)) == (200, 310)
     assert late.streams[sensor.head.channel].last == lane.streams[sensor.head.channel].last
     assert feed(late, sensor.measure(LATER_MS).vertex.encoded) == [""]
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_head_before_what_is_kept__enters_is_kept_on_disk_and_known_after_a_restart(early: bool) -> None:
+    """A head in the forgotten part of a log; it comes before or after its log began at a checkpoint."""
+    sensor, lane, _ = make_long_lane(100)
+    second = Key("second channel")
+    head = make_head(sensor.issuer, second, admission=sensor.head.admission)
+    feed(lane, sensor.lane.issue(head, now_ms=STARTS_MS + 2000).vertex.encoded)
+    for number in range(100):
+        feed(lane, sensor.measure(STARTS_MS + 3000 + number).vertex.encoded)
+    lane.issue(lane.compute_checkpoint(), now_ms=STARTS_MS + 4000)
+    for number in range(110):
+        feed(lane, sensor.measure(STARTS_MS + 5000 + number).vertex.encoded)
+    lane.prune(keep=100)
+    late, saved = make_lane(OTHER_MEMBER), []
+    old = lane.find_old_heads({})
+    for encoded in [*(old if early else old[:1]), *lane.tangle.lacking({}, vertices_max=1000)]:
+        saved += late.receive(encoded, now_ms=LATER_MS).entered
+    late.settle(now_ms=LATER_MS)
+    saved += late.settle(now_ms=LATER_MS + PATIENCE_MS).entered
+    saved += [entry for encoded in old for entry in late.receive(encoded, now_ms=LATER_MS).entered]
+
+    assert [entry.message for entry in saved].count(head) == 1
+    again = make_lane(OTHER_MEMBER)
+    again.restore([entry.vertex.encoded for entry in saved])
+    assert set(again.streams) == set(late.streams) == set(lane.streams)
+    writer = ChannelWriter(WriterState(1, bytes(32)), mode=ChannelMode.PUBLIC, sign=second.sign)
+    message = ChannelMessages(channel=head.channel, messages=(writer.create(b"x"),))
+    assert feed(again, sensor.lane.issue(message, now_ms=LATER_MS).vertex.encoded) == [""]
 
 
 def test_newcomer__takes_no_strangers_word_for_where_a_log_begins() -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from functools import partial
 from pathlib import Path
 
@@ -17,9 +18,13 @@ from learnae.cli import main
 from learnae.learning.header import TensorSpec
 from learnae.learning.slices import DataManifest, decode_slice
 from learnae.protocol import events as ev
+from learnae.sensors.follower import FollowSettings
 from learnae.sensors.judge import SensorCodec
+from learnae.sensors.link import Attach, Watch
 from learnae.sensors.messages import ChannelMessages
+from learnae.sensors.view import SensorView
 from learnae.tangle.vertex import Vertex
+from tests.sensors.builders import MEMBER, FakeSensor
 from tests.sensors.station_bed import Bed, admit, make_hello, open_bed, read_json, run_learnae, start_learnae, wait_until
 
 FIELDS = "temperature:Cel:2,humidity:%RH:1"
@@ -194,6 +199,33 @@ def test_rotated_key__goes_on_under_the_same_name(tmp_path: Path) -> None:
             heads = [stream.head for stream in bed.follower.lane.streams.values()]
             assert [head.succession is None for head in heads] == [True, False]
             assert heads[1].first == 2
+
+    trio.run(run)
+
+
+def test_viewer__of_a_node_that_forgot_the_beginning_reads_what_is_kept(tmp_path: Path) -> None:
+    """A page brings the heads that stand in the forgotten part; without them nothing after could be read."""
+
+    async def run() -> None:
+        hello = make_hello()
+        async with open_bed(tmp_path / "node", hello) as bed:
+            now_ms = hello.starts_ms + 1000
+            sensor, lane = FakeSensor("a", rate_per_s=1000), bed.follower.lane
+            said = [sensor.begin(now_ms), *(sensor.measure(now_ms + 10 * n).vertex.encoded for n in range(1, 200))]
+            bed.station.attach(Attach(issuer=sensor.issuer.peer, vertices=tuple(said)))
+            checkpoint = lane.issue(lane.compute_checkpoint(), now_ms=now_ms + 5000).vertex
+            bed.station._parts.sensors.journal.append([(checkpoint.cid, checkpoint.encoded)])
+            said = [sensor.measure(now_ms + 6000 + 10 * n).vertex.encoded for n in range(110)]
+            bed.station.attach(Attach(issuer=sensor.issuer.peer, vertices=tuple(said)))
+            assert lane.prune(keep=100)
+            view = SensorView(hello.rules, frozenset({MEMBER.peer}), FollowSettings(slice_bytes=1024))
+            lines = []
+            for wait_s in range(0, 12, 3):
+                for encoded in bed.station.page(Watch(have=view.have)).vertices:
+                    lines += view.receive(encoded, time.time() + wait_s)
+                lines += view.settle(time.time() + wait_s)
+            assert [line["kind"] for line in lines].count("reading") == 110
+            assert view.have[sensor.issuer.peer] == 310
 
     trio.run(run)
 

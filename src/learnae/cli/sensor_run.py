@@ -32,6 +32,7 @@ from learnae.sensors.view import SensorView
 from learnae.tangle.channel import ChannelMode
 
 TELL_EVERY_S: Final = 10.0
+NOTHING_NEW_S: Final = 0.5  # A page that brought nothing new waits for what lets it begin; it need not come at once again.
 SAMPLES_AHEAD: Final = 1024  # Read from a fast source before the outbox takes them.
 
 
@@ -207,9 +208,12 @@ async def watch(codename: str, node: str, settings: FollowSettings, *, as_json: 
         nonlocal shown
         told_s = trio.current_time()
         while not count or shown < count:
-            page = await link.page(Watch(have=view.have))
+            before = view.have
+            page = await link.page(Watch(have=before))
             lines = [line for encoded in page.vertices for line in view.receive(encoded, time.time())]
             lines += view.settle(time.time())
+            if page.vertices and view.have == before:
+                await trio.sleep(NOTHING_NEW_S)
             for line in lines:
                 show(line)
                 shown += line["kind"] == "reading"

@@ -119,7 +119,8 @@ class SensorStation:
         return Attached(have=tangle.length(question.issuer), why=why, tips=recent)
 
     def page(self, question: Watch) -> Page:
-        vertices = self._follower.lane.tangle.lacking(question.have, vertices_max=VERTICES_MAX)
+        lane = self._follower.lane
+        vertices = lane.find_old_heads(question.have) + lane.tangle.lacking(question.have, vertices_max=VERTICES_MAX)
         size = 0
         for count, encoded in enumerate(vertices):
             size += len(encoded)

@@ -102,7 +102,8 @@ class SensorLane:
         if fork is not None:
             return self._meet_fork(fork)
         if vertex.sequence <= self.tangle.base(vertex.issuer):
-            return Heard(self._learn_old_head(vertex, message))
+            ruling = self._learn_old_head(vertex, message)
+            return Heard(ruling, (SensorEntry(vertex, message),) if ruling is ACCEPTED else ())
         missing = [cid for cid in vertex.parents if cid not in self.tangle and cid != self.tangle.head(vertex.issuer)]
         if missing:
             return self._let_wait(vertex, message, missing, now_ms)
@@ -292,7 +293,7 @@ class SensorLane:
                 page |= dict.fromkeys(self.tangle.ancestry(cid, vertices_max=ANCESTRY_MAX if len(page) == 0 else 1))
         answers = []
         if sync.have is not None:
-            page |= dict.fromkeys(self._find_old_heads(sync.have))
+            page |= dict.fromkeys(self.find_old_heads(sync.have))
             page |= dict.fromkeys(self.tangle.lacking(sync.have, vertices_max=SYNC_VERTICES_MAX))
         if page:
             answers.append(SyncMessage(vertices=_fill_page(page)))
@@ -302,7 +303,7 @@ class SensorLane:
                 answers.append(self.ask(answer=True))
         return answers
 
-    def _find_old_heads(self, have: Mapping[PeerId, int]) -> list[bytes]:
+    def find_old_heads(self, have: Mapping[PeerId, int]) -> list[bytes]:
         """Heads that one who lacks an issuer's forgotten beginning needs to understand the rest."""
         old = (channel for channel, s in self.streams.items() if have.get(s.issuer, 0) < self.tangle.base(s.issuer))
         return [self._heads[channel] for channel in islice(old, SYNC_VERTICES_MAX // 4)]
@@ -341,7 +342,8 @@ class SensorLane:
         del self._gaps_since[issuer]
         self.tangle.adopt(issuer, sequence, cid)
         for early in self._early_heads.pop(issuer, {}).values():
-            self._learn_old_head(early.vertex, early.message)
+            if self._learn_old_head(early.vertex, early.message) is ACCEPTED:
+                entered.append(early)
         for freed in self.tangle.orphans.release(cid):
             heard = self._enter(freed, self._read(freed))
             entered += heard.entered
