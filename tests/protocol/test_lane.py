@@ -8,7 +8,8 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learnae.protocol.committed import Known, compute_rows_at
+from learnae.protocol.committed import compute_rows_at
+from learnae.protocol.known import Known
 from learnae.protocol.lane import ANCESTRY_MAX, ORPHAN_AGE_MAX_MS, ControlLane
 from learnae.protocol.messages import Checkpoint, Departed, ForkProved, Joined
 from learnae.protocol.sync import SYNC_VERTICES_MAX, SYNC_WANT_MAX, SyncMessage, decode_sync

@@ -9,16 +9,19 @@ import pytest
 
 from learnae.protocol import events as ev
 from learnae.protocol.calls import CastBallot, ChainView, Signable, Stage, SubmitClaim
+from learnae.protocol.committed import compute_rows
 from learnae.protocol.cycle import Phase
 from learnae.protocol.peer import PeerSettings
 from learnae.protocol.relay import compute_group_gas, compute_patience_s
-from learnae.protocol.settlement import OWN_BY_PERMILLE
+from learnae.protocol.settlement import KNOWN_BY_PERMILLE, OWN_BY_PERMILLE, compute_expected_points
 from learnae.protocol.signed import BallotSigned, ClaimSigned
 from tests.protocol import builders
 from tests.protocol.builders import (
     ALICE,
     BOB,
+    CAROL,
     CLAIMING_ENDS_S,
+    DAVE,
     PEERS,
     TRAINING_ENDS_S,
     VOTING_ENDS_S,
@@ -138,6 +141,32 @@ def test_signed__is_published_once_and_after_a_restart_not_again() -> None:
     back.now_s = player.now_s
     back.start(journal=player)
     assert find_all(look(back, Stage.CLAIMING, player.now_s + 1), ev.SignCall) == []
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_voter__is_after_a_restart_as_strict_as_before(restarted: bool) -> None:
+    """What a claim must hold was decided in the claiming stage: a receipt that came later makes no honest claim wrong, restart or not."""
+    player = make_player("alice", settings=PeerSettings(relay_gas_max=0))
+    bob, carol, dave = Author("bob"), Author("carol"), Author("dave")
+    one, two = player.hear(carol, builders.announce("1")), player.hear(dave, builders.announce("2"))
+    player.now_s += 10
+    player.hear(bob, report(CAROL, one.cid, owed=10))
+    known_s = TRAINING_ENDS_S + (CLAIMING_ENDS_S - TRAINING_ENDS_S) * (KNOWN_BY_PERMILLE + 1) / 1000
+    membership = player.peer.dao.membership
+    points = compute_expected_points(player.rules, compute_rows(player.peer.lane), membership)
+    look(player, Stage.CLAIMING, known_s)
+    seal = player.hear(carol, player.peer.lane.compute_checkpoint(closing=False))
+    player.hear(bob, report(DAVE, two.cid, owed=10))
+    later = compute_expected_points(player.rules, compute_rows(player.peer.lane), membership)
+    assert points[CAROL] and later[CAROL] != points[CAROL]
+
+    voter = player
+    if restarted:
+        voter = Player(settings=PeerSettings(relay_gas_max=0))
+        voter.start(journal=player)
+    claims = (make_claim(PEERS.index(CAROL), points[CAROL], seal.cid[4:]),)
+    look(voter, Stage.VOTING, CLAIMING_ENDS_S + 1, claims=claims)
+    assert sent(look(voter, Stage.VOTING, OWN_BALLOT_S, claims=claims)) == [CastBallot(())]
 
 
 def hear_ballots(player: Player, *names: str) -> None:

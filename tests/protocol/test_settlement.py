@@ -9,6 +9,7 @@ import pytest
 from learnae.ids import Address, Wei
 from learnae.protocol.calls import CastBallot, ChainView, Claim, DeployPoid, Join, Release, Stage, SubmitClaim, Tally, Withdraw
 from learnae.protocol.identity import judge_members
+from learnae.protocol.known import Known
 from learnae.protocol.rewards import Rows
 from learnae.protocol.rules import SessionRules
 from learnae.protocol.settlement import (
@@ -19,6 +20,7 @@ from learnae.protocol.settlement import (
     compute_expected_points,
     compute_nays,
 )
+from learnae.tangle import cbor
 from tests.protocol.builders import (
     ALICE,
     BOB,
@@ -317,3 +319,13 @@ def test_identity__a_faulty_earlier_record_takes_no_name_away() -> None:
     honest = make_member(1, BOB, position=(5, 0))
 
     assert judge_members([front_runner, honest]).by_peer == {BOB: honest}
+
+
+def test_record__keeps_all_that_was_decided_and_older_ones_are_read() -> None:
+    decided = Settlement(RULES, ALICE, Address("0x" + "1" * 40), {BOB: 5}, (1, 2), Known({ALICE: 3, BOB: 0}, frozenset({BOB}), {CAROL: 7}))
+    back, older = Settlement(RULES, ALICE), Settlement(RULES, ALICE)
+    back.restore(decided.encode())
+    older.restore(cbor.encode([None, None, [1]]))
+
+    assert back == decided
+    assert older == Settlement(RULES, ALICE, ballot=(1,))

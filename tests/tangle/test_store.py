@@ -7,7 +7,8 @@ from random import Random
 import pytest
 
 from learnae.backends.memory_journal import MemoryJournal
-from learnae.protocol.committed import Known, compute_rows_at
+from learnae.protocol.committed import compute_rows_at
+from learnae.protocol.known import Known
 from learnae.protocol.lane import ControlLane
 from learnae.protocol.messages import Checkpoint
 from learnae.protocol.store import ControlStore

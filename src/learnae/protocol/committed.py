@@ -8,11 +8,11 @@ Pure. Source: paper 6; docs/protocol.md, docs/audits.md; deviation D10.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from learnae.ids import Cid, PeerId
 from learnae.protocol import validation
 from learnae.protocol.contribution import ContributionVector, ReceiptFold
+from learnae.protocol.known import Known
 from learnae.protocol.lane import ControlLane
 from learnae.protocol.messages import HEADS_MAX, Checkpoint, HelpReported, ValidationCommitted
 from learnae.protocol.rewards import Rows
@@ -21,15 +21,6 @@ from learnae.tangle.verdict import ACCEPTED
 
 Heads = Mapping[PeerId, tuple[int, Cid]]
 """What a checkpoint says of each issuer: the number and the name of its newest vertex."""
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What of the ledger was known at some time: up to which number every row counted, who had forked, who had accused."""
-
-    counted: Mapping[PeerId, int] = field(default_factory=dict)
-    forked: frozenset[PeerId] = frozenset()
-    accused: Mapping[PeerId, int] = field(default_factory=dict)  # auditor -> number of its newest accusation
 
 
 def compute_known(lane: ControlLane) -> Known:

@@ -12,10 +12,11 @@ from learnae.ids import Address, PeerId
 from learnae.protocol import events as ev
 from learnae.protocol.audits import SETTLED_BY_PERMILLE
 from learnae.protocol.calls import Call, CastBallot, CastGrouped, ChainView, Claim, ClaimBatch, Signable, Stage, SubmitClaim
-from learnae.protocol.committed import Known, compute_known, compute_rows, compute_rows_at
+from learnae.protocol.committed import compute_known, compute_rows, compute_rows_at
 from learnae.protocol.cycle import Phase
 from learnae.protocol.deadlines import compute_deadlines
 from learnae.protocol.identity import Membership, judge_members
+from learnae.protocol.known import Known
 from learnae.protocol.lane import ControlLane
 from learnae.protocol.relay import Group, Relay, compute_patience_s
 from learnae.protocol.rewards import Rows
@@ -45,14 +46,20 @@ class DaoMember:
         self._signing: dict[int, Signable] = {}
         self._phase = Phase.WAITING
         self.are_audits_over: Callable[[], bool] = lambda: True
-        self._least: Known | None = None  # when all rows were closed, or a part of the claiming stage was over
+        self._saved = self._decided  # as on disk
 
     def restore(self, records: Mapping[str, bytes]) -> None:
         record = records.get(RECORD_SETTLEMENT)
         if record is not None:
             self.settlement.restore(record)
+            self._saved = self._decided
         if RECORD_RELAY in records:
             self.relay.restore(records[RECORD_RELAY])
+
+    @property
+    def _decided(self) -> tuple[object, ...]:
+        """What this member decided once and for all: a restart must not decide it otherwise."""
+        return self.settlement.least, self.settlement.snapshot, self.settlement.ballot
 
     @property
     def is_member(self) -> bool:
@@ -126,15 +133,15 @@ class DaoMember:
         time_s = self.compute_chain_time(now_s)
         known_by = SETTLED_BY_PERMILLE if self._rules.audit_permille else KNOWN_BY_PERMILLE
         known_by_s = self.settlement.deadlines.compute_part_s(Stage.CLAIMING, known_by)
-        if self._least is None and (books.is_closed() or time_s >= known_by_s):
-            self._least = compute_known(self._lane)
+        if self.settlement.least is None and (books.is_closed() or time_s >= known_by_s):
+            self.settlement.least = compute_known(self._lane)
         return self.settlement.needs_seal(self.view, self.membership, books, now_s=time_s)
 
     def _read_claimed(self, claim: Claim) -> Rows | None:
         claimant = next((peer for peer, member in self.membership.by_peer.items() if member.index == claim.index), None)
         if claimant is None:
             return None
-        return compute_rows_at(self._lane, to_vertex_cid(claim.evidence), claimant, self._least or Known())
+        return compute_rows_at(self._lane, to_vertex_cid(claim.evidence), claimant, self.settlement.least or Known())
 
     def settle(self, now_s: float) -> list[ev.Effect]:
         """The next call that this member owes the session, and the end when nothing is left to do."""
@@ -142,11 +149,11 @@ class DaoMember:
         if self.finished or view is None:
             return []
         settlement = self.settlement
-        before = settlement.snapshot, settlement.ballot
         time_s = self.compute_chain_time(now_s)
         call = settlement.step(view, self.membership, self._read_books(view), now_s=time_s)
         effects: list[ev.Effect] = []
-        if (settlement.snapshot, settlement.ballot) != before:
+        if self._decided != self._saved:
+            self._saved = self._decided
             effects.append(ev.SaveRecord(RECORD_SETTLEMENT, settlement.encode()))  # Before it is signed: nothing else ever will be.
         if isinstance(call, SubmitClaim | CastBallot) and time_s < settlement.compute_own_due_s(view.stage):
             effects += self._sign(call, view.stage)

@@ -28,6 +28,7 @@ from learnae.protocol.calls import (
 )
 from learnae.protocol.deadlines import Deadlines, compute_deadlines
 from learnae.protocol.identity import Membership
+from learnae.protocol.known import Known
 from learnae.protocol.rewards import REWARD_RULES, Rows
 from learnae.protocol.rules import SessionRules
 from learnae.tangle import cbor
@@ -105,6 +106,7 @@ class Settlement:
     poid: Address | None = None  # own proof of identity, once deployed
     snapshot: dict[PeerId, int] | None = None  # expected points when this peer's claim was due
     ballot: tuple[int, ...] | None = None  # the claims that this peer votes against, once it decided: it never signs another ballot
+    least: Known | None = None  # what every claim must be computed from: known when all rows were closed, or late in the claiming stage
     pending: bool = False
     failures: int = 0
     retry_at_s: float = 0.0
@@ -228,9 +230,11 @@ class Settlement:
 
     def encode(self) -> bytes:
         snapshot = None if self.snapshot is None else [[peer, points] for peer, points in sorted(self.snapshot.items())]
-        return cbor.encode([self.poid, snapshot, None if self.ballot is None else list(self.ballot)])
+        ballot = None if self.ballot is None else list(self.ballot)
+        return cbor.encode([self.poid, snapshot, ballot, None if self.least is None else self.least.encode()])
 
     def restore(self, record: bytes) -> None:
-        self.poid, snapshot, ballot = cbor.decode(record)
+        self.poid, snapshot, ballot, *known = cbor.decode(record)
+        self.least = Known.decode(known[0]) if known and known[0] is not None else None  # Older records have none.
         self.ballot = None if ballot is None else tuple(ballot)
         self.snapshot = None if snapshot is None else {PeerId(peer): points for peer, points in snapshot}
