@@ -10,7 +10,7 @@ import trio
 from eth_abi.abi import encode
 
 from learnae.backends.ethereum import EthereumChain, governance
-from learnae.backends.ethereum.abi import governance_abi
+from learnae.backends.ethereum.abi import governance_abi, tips_abi
 from learnae.backends.ethereum.chain import make_creation
 from learnae.backends.ethereum.costs import MEASURED_GAS
 from learnae.backends.ethereum.governance import GovernanceReader, Proposal
@@ -174,3 +174,17 @@ async def govern(bed: ChainBed, chain: EthereumChain, session: Address, facts: S
     await bed.travel_to(await bed.now_s() + 20)
     executed = await chain.submit_intent(session, governance.execute(facts, 0, call))
     return {"proposal": proposed.gas_used, "vote on a proposal": voted.gas_used, "execution of a proposal": executed.gas_used}
+
+
+def test_tips__that_were_collected_are_sent_to_another_address() -> None:
+    async def run() -> None:
+        async with open_ethereum_bed() as bed:
+            chain, _, facts = await open_session(bed, 1)
+            pay = tips_abi().encode("tip", [(chain.wallet, 55, EVIDENCE)])
+            await chain.submit_intent(None, Intent("the budget", facts.tips, tips_abi().encode("fill"), 100))
+            await chain.submit_intent(None, Intent("a tip", facts.tips, pay))
+            before = await chain.balance_wei(STRANGER)
+            await chain.submit_intent(None, governance.take_tips(facts, chain.wallet, STRANGER))
+            assert await chain.balance_wei(STRANGER) - before == 55
+
+    trio.run(run)

@@ -12,13 +12,13 @@ import pytest
 import trio
 
 from learnae.backends.disk_journal import DiskJournal
-from learnae.backends.ethereum import ChainOptions, open_ethereum_chain
+from learnae.backends.ethereum import ChainOptions, EthereumChain, open_ethereum_chain
 from learnae.backends.keystore import open_keystore
 from learnae.cli import main
 from learnae.cli.dao.opening import RECORD_POID
 from learnae.ids import Address, Wei
 from learnae.node.runtime import RECORD_TRANSACTION
-from learnae.protocol.calls import Call, DeployPoid, PayTip
+from learnae.protocol.calls import Call, ChainView, DeployPoid, PayTip
 from learnae.protocol.rules import Ticket
 from tests.cli.conftest import World, start
 from tests.cli.dao_bench import ETHER, EVIDENCE, PASSWORD, DaoBench, run_chain
@@ -138,7 +138,9 @@ def test_proposal__to_change_the_dao_is_voted_on_and_executed(funding: DaoBench)
     assert state["proposal_deposit_wei"] == str(2 * 10**15) and state["back_wei"] == str(10**15)
     assert state["proposals"][0]["state"] == "passed"
     assert "was executed or closed already" in funding.refused("ada", "execute", "0")
-    funding.send("ada", "withdraw")
+    before = funding.balance(HELPER)
+    funding.send("ada", "withdraw", "--to", HELPER)
+    assert funding.balance(HELPER) - before == 10**15, "--to is also for deposits of proposals"
     assert funding.read("proposals", name="ada")["back_wei"] == "0"
 
 
@@ -224,6 +226,27 @@ def test_join__that_cannot_be_paid_loses_nothing(funding: DaoBench) -> None:
     error = funding.refused("poor", "join")
     assert f"wallet {wallet} holds 0.100000 ETH and 0.10" in error and "send it some and try again" in error
     assert funding.balance(wallet) == ETHER // 10
+
+
+def test_endpoint__that_lags_after_a_payment_is_told(funding: DaoBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind one address there may be a node that does not show yet what was just paid: a sentence, and no traceback."""
+    read = EthereumChain.read
+    views: list[ChainView] = []
+
+    async def lag(chain: EthereumChain, session: Address) -> ChainView:
+        views.append(await read(chain, session))
+        return views[0]
+
+    monkeypatch.setattr(EthereumChain, "read", lag)
+    funding.make_wallet("ben")
+    assert "the deposit is paid, but the endpoint does not show it yet" in funding.send("ben", "join")[0]
+    views.clear()
+    funding.travel(1100)
+    out, _ = funding.send("ben", "propose", "--text", "late", "--change", "quorum-divisor", "4")
+    assert "it is made, but the endpoint does not show it yet" in out
+    views.clear()
+    assert funding.read()["members"][1]["number"] == 1
+    assert len(funding.read("proposals")["proposals"]) == 1
 
 
 def test_join__of_a_full_session_is_refused_before_a_proof_of_identity_is_paid_for(bench: DaoBench) -> None:

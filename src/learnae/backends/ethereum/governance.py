@@ -13,7 +13,7 @@ from eth_abi.abi import decode
 from eth_abi.exceptions import DecodingError
 from eth_utils.crypto import keccak
 
-from learnae.backends.ethereum.abi import checksum, governance_abi, session_abi, tips_abi
+from learnae.backends.ethereum.abi import ContractAbi, checksum, governance_abi, session_abi, tips_abi
 from learnae.backends.ethereum.intents import Intent
 from learnae.backends.ethereum.queries import call_view, make_view_call, read_logs, read_topics
 from learnae.backends.ethereum.reader import SessionFacts
@@ -205,11 +205,15 @@ def close(facts: SessionFacts, number: int) -> Intent:
     return Intent("closing the proposal", facts.governance, governance_abi().encode("close", number))
 
 
-def take_back(facts: SessionFacts, wallet: Address) -> Intent:
-    """Withdraw the deposits of proposals that passed."""
-    return Intent("taking back the deposits of proposals", facts.governance, governance_abi().encode("withdraw", wallet))
+def take_back(facts: SessionFacts, wallet: Address, to: Address | None = None) -> Intent:
+    """Withdraw the deposits of proposals that passed, for `wallet`, which may send its own to another address."""
+    return Intent("taking back the deposits of proposals", facts.governance, _withdraw(governance_abi(), wallet, to))
 
 
-def take_tips(facts: SessionFacts, wallet: Address) -> Intent:
-    """Withdraw the tips that were collected for a helper."""
-    return Intent("taking out the tips", facts.tips, tips_abi().encode("withdraw", wallet))
+def take_tips(facts: SessionFacts, wallet: Address, to: Address | None = None) -> Intent:
+    """Withdraw the tips that were collected for a helper, who may send them to another address."""
+    return Intent("taking out the tips", facts.tips, _withdraw(tips_abi(), wallet, to))
+
+
+def _withdraw(abi: ContractAbi, wallet: Address, to: Address | None) -> bytes:
+    return abi.encode("withdraw", wallet) if to is None else abi.encode("withdrawTo", to)

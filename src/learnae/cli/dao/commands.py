@@ -225,9 +225,9 @@ def _withdraw(options: argparse.Namespace) -> Action:
         if share:
             await desk.send_call(Withdraw() if to is None else WithdrawTo(to))
         if credits.back_wei:
-            await desk.send(governance.take_back(facts, wallet))
+            await desk.send(governance.take_back(facts, wallet, to))
         if credits.tips_wei:
-            await desk.send(governance.take_tips(facts, wallet))
+            await desk.send(governance.take_tips(facts, wallet, to))
 
     return act
 
@@ -277,7 +277,10 @@ def _propose(options: argparse.Namespace) -> Action:
         if await desk.send(intent) is not None:
             view = await desk.chain.read(desk.session)
             state = await _read_governance(desk.chain, desk.session, view.block_number)
-            number = max(proposal.number for proposal in state.proposals if proposal.creator == desk.chain.wallet)
+            number = max((proposal.number for proposal in state.proposals if proposal.creator == desk.chain.wallet), default=None)
+            if number is None:
+                print("it is made, but the endpoint does not show it yet; `learnae dao proposals` will list it with its number")
+                return
             print(f"it is proposal {number}; others vote with:  learnae dao vote {desk.session} --proposal {number} --for")
 
     return act

@@ -38,7 +38,10 @@ async def join(desk: Desk) -> None:
         desk.keep(RECORD_POID, poid.encode())
     await desk.send_call(Join(poid))
     view = await chain.read(desk.session)
-    number = next(member.index for member in view.members if member.wallet == chain.wallet)
+    number = next((member.index for member in view.members if member.wallet == chain.wallet), None)
+    if number is None:
+        print("the deposit is paid, but the endpoint does not show it yet; `learnae dao status` will list you as a member")
+        return
     print(f"{chain.wallet} is member {number} of {len(view.members)}")
 
 

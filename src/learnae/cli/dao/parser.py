@@ -43,7 +43,7 @@ def add_dao_commands(commands: Any, add: Add) -> None:
     _add_vote(sending("vote", "Vote on all claims with one ballot, or on one proposal."))
     sending("release", "Count the votes if that is due, and send all members what they are due; anybody may.")
     withdraw = sending("withdraw", "Take out what is due to you: share or deposit, collected tips, deposits of proposals.")
-    withdraw.add_argument("--to", metavar="ADDRESS", help="pay a share or deposit to another wallet than the member's")
+    withdraw.add_argument("--to", metavar="ADDRESS", help="pay everything to another wallet than the member's")
     _add_propose(sending("propose", "Propose to pay from the DAO's own money, or to change the DAO; costs a deposit."))
     proposals = add("proposals", "List the proposals, what they do and how the votes stand.", group, "dao proposals")
     _add_reading(proposals)
