@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,8 +56,8 @@ class DiskJournal:
 
     def append(self, vertices: Sequence[tuple[Cid, bytes]], records: Iterable[tuple[str, bytes | None]] = ()) -> None:
         changes = list(records)
-        try:
-            self._database.execute("BEGIN IMMEDIATE")
+        needed = sum(len(block) for _, block in vertices) + sum(len(value or b"") for _, value in changes)
+        with self._change(needed):
             self._database.executemany("INSERT OR IGNORE INTO vertices (cid, block) VALUES (?, ?)", vertices)
             for name, value in changes:
                 if value is None:
@@ -65,13 +65,19 @@ class DiskJournal:
                 else:
                     self._database.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (name, value))
             count = self._database.execute("SELECT coalesce(max(position), 0) FROM vertices").fetchone()[0] if vertices else self._count
+        self._count = count
+
+    @contextmanager
+    def _change(self, needed: int) -> Iterator[None]:
+        """One transaction: all of it is on disk afterwards, or nothing and an error. `needed`: bytes to be told if the disk is full."""
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            yield
             self._database.execute("COMMIT")
-            self._count = count
         except sqlite3.Error as error:
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             if _is_full(error):
-                needed = sum(len(block) for _, block in vertices) + sum(len(value or b"") for _, value in changes)
                 raise DiskFullError("the journal", needed, str(error)) from error
             raise JournalDamagedError(str(self._folder), str(error)) from error
 

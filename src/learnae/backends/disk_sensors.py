@@ -7,7 +7,6 @@ SQLite wipes them (secure_delete), so that a stolen disk does not open a channel
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 
 from learnae.backends.disk_journal import DiskJournal
@@ -23,12 +22,10 @@ class SensorJournal(DiskJournal):
 
     def read(self, cid: Cid) -> bytes | None:
         """The bytes of one vertex; None if it is not here any more."""
-        with closing(self._database.execute("SELECT block FROM vertices WHERE cid = ?", (cid,))) as cursor:
-            row: tuple[bytes] | None = cursor.fetchone()
+        row = self._select("SELECT block FROM vertices WHERE cid = ?", cid)
         return None if row is None else row[0]
 
     def drop(self, cids: Iterable[Cid]) -> None:
         """Forget vertices. Losing this on a kill does no harm: they are forgotten again."""
-        self._database.execute("BEGIN IMMEDIATE")
-        self._database.executemany("DELETE FROM vertices WHERE cid = ?", ((cid,) for cid in cids))
-        self._database.execute("COMMIT")
+        with self._change(0):
+            self._database.executemany("DELETE FROM vertices WHERE cid = ?", ((cid,) for cid in cids))
