@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learnae.protocol.sync import SYNC_VERTICES_MAX, decode_sync
+from learnae.sensors import judge
 from learnae.sensors.judge import SensorCodec
 from learnae.sensors.lane import KEEP_MIN, PATIENCE_MS, SensorLane
 from learnae.sensors.messages import ChannelMessages, SensorKind, SliceReceipt, parse_sensor_message
@@ -198,6 +199,27 @@ def test_key__is_rotated_by_the_channel_itself() -> None:
     assert rotate(succession) == ""
     assert lane.streams[sensor.head.channel].ended
     assert "that ended" in feed(lane, sensor_message_after(sensor, lane))[0]
+
+
+def test_rotated_channel__counts_no_more_and_rotations_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "SUCCESSIONS_MAX", 2)
+    sensor, lane = FakeSensor("a"), make_lane()
+    admission = make_admission(sensor.issuer, channels_max=1)
+    head = make_head(sensor.issuer, sensor.channel, admission=admission)
+    feed(lane, sensor.lane.issue(head, now_ms=STARTS_MS).vertex.encoded)
+    old, said = sensor.channel, []
+    for number in range(3):
+        new = Key(f"channel {number}")
+        statement = create_succession(channel_key=old.peer, last=0, successor=new.peer, sign=old.sign)
+        head = make_head(sensor.issuer, new, succession=statement, admission=admission)
+        parents, time_ms = (lane.tangle.head(sensor.issuer.peer),), STARTS_MS + 100 + number
+        said += feed(lane, make_vertex(sensor.issuer, head, sequence=2 + number, parents=parents, time_ms=time_ms))
+        old = new
+    assert said == ["", "", "its issuer changed keys more than 2 times"]
+    second = make_head(sensor.issuer, Key("another sensor"), admission=admission)
+    parents = (lane.tangle.head(sensor.issuer.peer),)
+    vertex = make_vertex(sensor.issuer, second, sequence=4, parents=parents, time_ms=STARTS_MS + 900)
+    assert "its admission allows 1" in feed(lane, vertex)[0]
 
 
 def sensor_message_after(sensor: FakeSensor, lane: SensorLane) -> bytes:

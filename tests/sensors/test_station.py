@@ -203,6 +203,26 @@ def test_rotated_key__goes_on_under_the_same_name(tmp_path: Path) -> None:
     trio.run(run)
 
 
+def test_folder_admitted_for_one_sensor__changes_its_key_and_mode_and_takes_no_second_one(tmp_path: Path) -> None:
+    async def run() -> None:
+        hello = make_hello()
+        admit(tmp_path / "s", hello, channels_max=1)
+        async with open_bed(tmp_path / "node", hello) as bed:
+            for more, why in (
+                ((), ""),
+                (("--new-key",), ""),
+                (("--mode", "private"), "began in mode public, and now has private; go on in its mode, or change its key"),
+                (("--mode", "private", "--new-key"), ""),
+                (("--name", "s-02"), "sensor 's-02' is one more than the 1 that a member admitted here"),
+            ):
+                ran = await run_learnae(*publish_arguments(tmp_path / "s", bed, *more), text="1 2 3\n")
+                assert (ran.returncode, "Traceback" in ran.stderr) == (1 if why else 0, False), ran.stderr
+                assert why in ran.stderr
+            assert [stream.head.mode.name for stream in bed.follower.lane.streams.values()] == ["PUBLIC", "PUBLIC", "PRIVATE"]
+
+    trio.run(run)
+
+
 def test_viewer__of_a_node_that_forgot_the_beginning_reads_what_is_kept(tmp_path: Path) -> None:
     """A page brings the heads that stand in the forgotten part; without them nothing after could be read."""
 

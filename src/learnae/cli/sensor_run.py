@@ -29,7 +29,7 @@ from learnae.sensors.publisher import SensorPublisher
 from learnae.sensors.readings import Reading, SensorField
 from learnae.sensors.slices import RowType
 from learnae.sensors.view import SensorView
-from learnae.tangle.channel import ChannelMode
+from learnae.tangle.channel import KEY_BYTES, ChannelMode
 
 TELL_EVERY_S: Final = 10.0
 NOTHING_NEW_S: Final = 0.5  # A page that brought nothing new waits for what lets it begin; it need not come at once again.
@@ -110,7 +110,12 @@ async def publish(plan: PublishPlan) -> None:
 def _open_channel(plan: PublishPlan, folder: SensorFolder, publisher: SensorPublisher, outbox: SensorOutbox) -> None:
     ended = sum(1 for stream in publisher.lane.streams.values() if stream.head.sensor == plan.sensor and stream.ended)
     make = partial(folder.make_plan, plan.sensor, plan.fields, mode=plan.mode, side_key=plan.side_key, row_type=plan.row_type)
-    outbox.commit(publisher.open(make(generation=ended), now_ms=now_ms()))
+    old = next((s.head.mode for s in publisher.lane.streams.values() if s.head.sensor == plan.sensor and not s.ended), None)
+    if plan.new_key and old not in (None, plan.mode):  # Nothing is said in the old mode any more, so any side key will do.
+        side_key = bytes(KEY_BYTES) if old is ChannelMode.RESTRICTED else b""
+        outbox.commit(publisher.open(make(generation=ended, mode=old, side_key=side_key), now_ms=now_ms()))
+    else:
+        outbox.commit(publisher.open(make(generation=ended), now_ms=now_ms()))
     if plan.new_key:
         outbox.commit(publisher.rotate(make(generation=ended + 1), now_ms=now_ms()))
 

@@ -28,6 +28,7 @@ from learnae.tangle.stream import WINDOW
 from learnae.tangle.verdict import ACCEPTED, Ruling, ignore, reject
 from learnae.tangle.vertex import Vertex, VertexCodec, verify_statement
 
+SUCCESSIONS_MAX: Final = 1024  # Of one issuer's channels, together: heads are kept for ever, by everybody.
 MEMBERS_KINDS: Final = (SliceReceipt, LaneCheckpoint, ForkProved)  # What only members say.
 
 
@@ -145,14 +146,17 @@ def compute_allowed_ms(admission: Admission | None, window_ms: int | None) -> in
 
 
 def validate_head(head: SensorHead, issuer: PeerId, *, net: bytes, streams: Mapping[bytes, Stream], count: int) -> Ruling:
-    """Judge a new stream. `count`: how many channels its issuer has already."""
-    # 11. The channel's own key signed it, it is new, and its issuer may have one more.
+    """Judge a new stream. `count`: how many channels its issuer began already."""
+    # 11. The channel's own key signed it, it is new, and its issuer may have one more. One that another took over counts no more.
     if not head.is_signed(net, issuer):
         return reject("a head that its channel's key did not sign")
     if head.channel in streams:
         return reject("a second head of one channel")
-    if count >= head.admission.channels_max:
-        return reject(f"its issuer has {count} channels, its admission allows {head.admission.channels_max}")
+    ended = sum(s.ended for s in streams.values() if s.issuer == issuer) + (head.succession is not None)
+    if count - ended >= head.admission.channels_max:
+        return reject(f"its issuer has {count - ended} channels, its admission allows {head.admission.channels_max}")
+    if count >= head.admission.channels_max + SUCCESSIONS_MAX:
+        return reject(f"its issuer changed keys more than {SUCCESSIONS_MAX} times")
     # 12. A key takes over only from a channel of this issuer that handed over to it, where that one stands.
     if head.succession is not None:
         before = next((s for s in streams.values() if s.head.channel_key == head.succession.channel_key), None)

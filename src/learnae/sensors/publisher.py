@@ -14,7 +14,7 @@ from random import Random
 from typing import Final
 
 from learnae.ids import Cid, PeerId
-from learnae.sensor_errors import ReadingError
+from learnae.sensor_errors import AdmissionError, ReadingError
 from learnae.sensors.judge import LaneRules, SensorEntry
 from learnae.sensors.lane import SensorLane
 from learnae.sensors.messages import (
@@ -122,7 +122,8 @@ class SensorPublisher:
     def open(self, plan: SensorPlan, *, now_ms: int) -> Commit:
         """Begin a sensor's stream, or go on with it after a restart.
 
-        Raises: ReadingError: others could not read its head, or it began with other fields; nothing was done.
+        Raises: ReadingError: others could not read its head, or it began with other fields or in another mode. AdmissionError: it is
+            one sensor more than a member admitted. Nothing was done.
         """
         stream = next((s for s in self.lane.streams.values() if s.head.channel_key == plan.channel_key and not s.ended), None)
         head = stream.head if stream is not None else self._make_head(plan, first=1, now_ms=now_ms)
@@ -131,6 +132,14 @@ class SensorPublisher:
                 f"sensor {plan.sensor!r} began with fields {_tell_fields(stream.head.fields)}, and now has {_tell_fields(plan.fields)}",
                 "give the changed sensor another name",
             )
+        if stream is not None and stream.head.mode is not plan.mode:
+            raise ReadingError(
+                f"sensor {plan.sensor!r} began in mode {stream.head.mode.name.lower()}, and now has {plan.mode.name.lower()}",
+                "go on in its mode, or change its key with the mode (`learnae sensor publish --new-key`)",
+            )
+        running = sum(not s.ended for s in self.lane.streams.values())
+        if stream is None and running >= self.channels_max:
+            raise AdmissionError(f"sensor {plan.sensor!r} is one more than the {self.channels_max} that a member admitted here")
         content = self._records.get(_record_name(head))
         state, rows_since = _decode_record(content) if content else (WriterState(head.first, plan.first_key), 0)
         writer = ChannelWriter(state, mode=plan.mode, sign=plan.sign, side_key=plan.side_key)
