@@ -355,6 +355,22 @@ def test_busy_endpoint__is_waited_for() -> None:
     trio.run(run)
 
 
+def test_view__of_a_block_that_counts_also_tells_the_time_of_the_newest() -> None:
+    """Deadlines pass for the newest block: who goes by the one that counts sends its own claim too late."""
+
+    async def run() -> None:
+        async with open_bench(confirmations=4) as bench:
+            for _ in range(5):
+                await bench.good.submit(bench.session, TIP)
+            view = await bench.chain.read(bench.session)
+            assert view.time_s < view.newest_s == await bench.chain.read_time()
+            await bench.good.submit(bench.session, TIP)
+            later = await bench.chain.read(bench.session)
+            assert later.newest_s == await bench.chain.read_time() > view.newest_s
+
+    trio.run(run)
+
+
 # --- contracts that are not what they say ---------------------------------------------------------------------------
 
 

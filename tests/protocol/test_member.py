@@ -87,6 +87,19 @@ def test_claim__is_signed_for_others_and_sent_by_itself_only_when_the_stage_is_n
     assert isinstance(signed, SubmitClaim) and signed.points > 0
 
 
+@pytest.mark.parametrize("ahead_s", [0, 30])
+def test_claim__of_its_own_is_in_time_where_the_block_that_counts_lags_behind(ahead_s: int) -> None:
+    """Confirmations: the contract's clock is the newest block's, which may be a good part of the stage ahead."""
+    player = make_helper()
+    signed = sign(player, look(player, Stage.CLAIMING, TRAINING_ENDS_S + 61 - ahead_s, newest_s=TRAINING_ENDS_S + 61))
+    at_s = int(OWN_CLAIM_S) - ahead_s
+
+    view = make_view(Stage.CLAIMING, time_s=at_s - 2, newest_s=int(OWN_CLAIM_S) - 2)
+    player.now_s = at_s - 2
+    assert sent(player.handle(ev.ChainRead(view))) == []
+    assert sent(player.handle(ev.ChainRead(view), after_s=2)) == [signed], "its own clock goes on from the newest block"
+
+
 def test_claim__that_a_relayer_brought_is_not_sent_again() -> None:
     player = make_helper()
     signed = sign(player, look(player, Stage.CLAIMING, TRAINING_ENDS_S + 61))

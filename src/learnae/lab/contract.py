@@ -127,6 +127,7 @@ class ContractChain(SimulatedChain):
             view = replace(
                 view,
                 time_s=now_s,
+                newest_s=now_s,
                 training_ends_s=_shrink(view.training_ends_s),
                 claiming_ends_s=_shrink(view.claiming_ends_s),
                 voting_ends_s=_shrink(view.voting_ends_s),

@@ -207,4 +207,5 @@ class ChainView:
     training_ends_s: int = 0  # when TRAINING, CLAIMING and VOTING end now: governance may have put them off,
     claiming_ends_s: int = 0
     voting_ends_s: int = 0  # and a late ballot that reaches the quorum extends the vote once
+    newest_s: int = 0  # time of the newest block, which has no confirmations yet; 0: the same as `time_s`
     beacon: bytes | None = None  # hash of the first block after the rows are closed (docs/audits.md); None before

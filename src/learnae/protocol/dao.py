@@ -42,6 +42,7 @@ class DaoMember:
         self.view: ChainView | None = None
         self.finished = False
         self._view_at_s = 0.0
+        self._newest_at_s = 0.0
         self._calls: dict[int, Call] = {}
         self._signing: dict[int, Signable] = {}
         self._phase = Phase.WAITING
@@ -80,6 +81,12 @@ class DaoMember:
         """The chain's clock, carried on by this machine's: only differences of the own clock count."""
         return now_s if self.view is None else self.view.time_s + (now_s - self._view_at_s)
 
+    def compute_newest_time(self, now_s: float) -> float:
+        """The time of a block that would take a transaction now; the blocks that count are older by the confirmations."""
+        time_s = self.compute_chain_time(now_s)
+        newest_s = 0 if self.view is None else self.view.newest_s
+        return max(time_s, newest_s + (now_s - self._newest_at_s)) if newest_s else time_s
+
     def compute_phase(self, now_s: float) -> Phase:
         """What the work cycle may do now."""
         rules, view, ends_s = self._rules, self.view, self.settlement.deadlines.training_ends_s
@@ -96,6 +103,8 @@ class DaoMember:
         """Take a view: who is a member now, which stage and phase it is."""
         if self.view is None or view.time_s != self.view.time_s:
             self._view_at_s = now_s
+        if self.view is None or view.newest_s != self.view.newest_s:
+            self._newest_at_s = now_s
         before, self.view = self.view, view
         self.settlement.deadlines = compute_deadlines(self._rules, view)
         effects: list[ev.Effect] = []
@@ -130,7 +139,7 @@ class DaoMember:
         books = None if self.view is None or self.finished else self._read_books(self.view)
         if self.view is None or books is None:
             return False
-        time_s = self.compute_chain_time(now_s)
+        time_s = self.compute_newest_time(now_s)
         known_by = SETTLED_BY_PERMILLE if self._rules.audit_permille else KNOWN_BY_PERMILLE
         known_by_s = self.settlement.deadlines.compute_part_s(Stage.CLAIMING, known_by)
         if self.settlement.least is None and (books.is_closed() or time_s >= known_by_s):
@@ -149,7 +158,7 @@ class DaoMember:
         if self.finished or view is None:
             return []
         settlement = self.settlement
-        time_s = self.compute_chain_time(now_s)
+        time_s = self.compute_newest_time(now_s)
         call = settlement.step(view, self.membership, self._read_books(view), now_s=time_s)
         effects: list[ev.Effect] = []
         if self._decided != self._saved:
@@ -221,7 +230,7 @@ class DaoMember:
             return []
         from_s, to_s = self.settlement.deadlines.compute_span(view.stage)
         own_due_s = self.settlement.compute_own_due_s(view.stage)
-        if own_due_s <= self.compute_chain_time(now_s) < own_due_s + compute_patience_s(to_s - from_s):
+        if own_due_s <= self.compute_newest_time(now_s) < own_due_s + compute_patience_s(to_s - from_s):
             return []  # Members are sending their own now: relaying the same would be paid for twice.
         points = self.settlement.snapshot
         claimants = len(self.membership.by_peer) if points is None else sum(value > 0 for value in points.values())
@@ -258,7 +267,7 @@ class DaoMember:
         if isinstance(call, ClaimBatch | CastGrouped):
             self.settlement.pending = False  # The next relayer has its turn; own calls need not wait for a pause.
             return [*effects, told]
-        self.settlement.failed(now_s=self.compute_chain_time(now_s))
+        self.settlement.failed(now_s=self.compute_newest_time(now_s))
         if event.final and not self.is_member:
             self.finished = True
             return [told, ev.Finish(event.reason)]

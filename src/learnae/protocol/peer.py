@@ -345,7 +345,7 @@ class Peer:
         effects += self._say(self._introduce(), now_s)
         effects += self._say(self._close(now_s), now_s)
         if view.stage is Stage.CLAIMING and self.dao.may_speak:
-            is_late = self.dao.compute_chain_time(now_s) >= self.dao.settlement.deadlines.compute_part_s(view.stage, TRIES_BY_PERMILLE)
+            is_late = self.dao.compute_newest_time(now_s) >= self.dao.settlement.deadlines.compute_part_s(view.stage, TRIES_BY_PERMILLE)
             effects += self._say(self.auditor.step(view.beacon, connected=self.connected, is_late=is_late), now_s)
         if self.dao.may_speak and self.dao.needs_seal(now_s):
             effects += self._say([self.lane.compute_checkpoint(closing=False)], now_s)

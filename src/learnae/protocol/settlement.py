@@ -118,7 +118,7 @@ class Settlement:
         self.deadlines = compute_deadlines(self.rules, None)
 
     def step(self, view: ChainView, membership: Membership, books: Books | None, *, now_s: float) -> Call | None:
-        """The next call, or None. `books` are needed while claiming and voting; `now_s` estimates the chain's time."""
+        """The next call, or None. `books` are needed while claiming and voting; `now_s` estimates the newest block's time."""
         since_s = self._stage_since.setdefault(view.stage, now_s)
         member = membership.by_peer.get(self.me)
         if self.pending or now_s < self.retry_at_s:

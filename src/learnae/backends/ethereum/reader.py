@@ -205,7 +205,9 @@ class SessionReader:
                 return self._view
         elif self._scan.block_hash:
             self._forget()
-        return await self._read_block(number, newest if newest.number("number") == number else None)
+        header = newest if newest.number("number") == number else None
+        self._view = replace(await self._read_block(number, header), newest_s=newest.number("timestamp"))
+        return self._view
 
     async def read_at(self, number: int) -> ChainView:
         """The session at one block, not older than what was read before. Raises: ChainAnswerError."""
