@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
-from learnae.tangle import cbor
+from learnae.tangle import cbor, channel
 from learnae.tangle.channel import (
     BODY_BYTES_MAX,
+    SKIP_AT_ONCE,
     SKIP_MAX,
     ChannelMessage,
     ChannelMode,
@@ -202,6 +203,56 @@ def test_far_number__is_not_walked_to() -> None:
     refused = ChannelReader(Opening(1, SECRET)).read(message)
 
     assert isinstance(refused, Refused) and "more than" in refused.why
+
+
+def count_derivations(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    derived: list[bytes] = []
+
+    def derive(key: bytes) -> bytes:
+        derived.append(key)
+        return compute_next_key(key)
+
+    monkeypatch.setattr(channel, "compute_next_key", derive)
+    return derived
+
+
+def write_at(sequence: int, mode: ChannelMode, key: bytes) -> ChannelMessage:
+    return make_writer(mode, WriterState(sequence, key, b"p" * 16)).create(b"x")
+
+
+def test_public_message__is_read_without_deriving_keys_however_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = [write_at(1_000_000 * n, ChannelMode.PUBLIC, bytes([n]) * 32) for n in range(1, 5)]
+    reader, derived = ChannelReader(Opening(1, SECRET)), count_derivations(monkeypatch)
+
+    assert [reader.read(message) for message in messages] == [b"x"] * 4
+    assert derived == []
+
+
+def test_far_message__is_reached_in_bounded_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes late, or was away long, reads on after a few messages."""
+    key = SECRET
+    for _ in range(2 * SKIP_AT_ONCE + 9):
+        key = compute_next_key(key)
+    writer = make_writer(state=WriterState(2 * SKIP_AT_ONCE + 10, key, b"p" * 16))
+    messages = [writer.create(b"x") for _ in range(3)]
+    reader, derived = ChannelReader(Opening(1, SECRET)), count_derivations(monkeypatch)
+    steps = []
+    for message in messages:
+        before = len(derived)
+        said = reader.read(message)
+        steps.append((said if isinstance(said, bytes) else "far ahead" in said.why, len(derived) - before))
+
+    assert steps == [(True, SKIP_AT_ONCE), (True, SKIP_AT_ONCE), (b"x", 11)]
+
+
+def test_foreign_channel__costs_a_reader_a_bounded_number_of_keys_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "SKIP_MAX", 1000)
+    monkeypatch.setattr(channel, "SKIP_AT_ONCE", 100)
+    messages = [write_at(99 * n, ChannelMode.PRIVATE, b"o" * 32) for n in range(1, 100)]
+    reader, derived = ChannelReader(Opening(1, SECRET)), count_derivations(monkeypatch)
+
+    assert all(isinstance(reader.read(message), Refused) for message in messages)
+    assert 900 <= len(derived) <= 1000
 
 
 @given(st.integers(1, 20))

@@ -40,7 +40,8 @@ NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
 CHANNEL_ID_BYTES: Final = 16
 BODY_BYTES_MAX: Final = 32 * 1024  # With its cover it fits into one vertex; sensors send little at a time (4.2).
-SKIP_MAX: Final = 1 << 20  # Keys derived for one message, about a second: a channel's owner could name any number.
+SKIP_MAX: Final = 1 << 20  # How far a message may be from the one read before, and keys derived in vain: about a second in all.
+SKIP_AT_ONCE: Final = 4096  # Keys derived for one message: a channel's owner could name any number.
 SIDE_KEYS_MAX: Final = 16  # Tried for one message.
 
 _DOMAIN = b"learnae channel 1\n"
@@ -226,26 +227,27 @@ class ChannelWriter:
 class ChannelReader:
     """Reads one channel from an opening on, in any order, whatever is lost. Does not check signatures: the lane did.
 
+    A message far from the last one is reached in steps, with the messages that come after it; what was derived is kept.
     `side_keys`: those given for a restricted channel, the newest first; bodies are encrypted under one of them.
     """
 
     opening: Opening
     side_keys: Sequence[bytes] = (b"",)
     _at: Opening = field(init=False)
+    _ahead: Opening = field(init=False)  # on the way to a message that is far
+    _vain: int = field(init=False, default=0)  # keys derived since a message was read
 
     def __post_init__(self) -> None:
-        self._at = self.opening
+        self._at = self._ahead = self.opening
 
     def read(self, message: ChannelMessage) -> bytes | Refused:
-        """The body of a message, or why it stays closed. A refusal changes nothing."""
+        """The body of a message, or why it stays closed."""
         if message.sequence < self.opening.sequence:
             return Refused(f"message {message.sequence} is before number {self.opening.sequence}, from which on this reader may read")
-        start = self._at if message.sequence >= self._at.sequence else self.opening
-        if message.sequence - start.sequence > SKIP_MAX:
-            return Refused(f"message {message.sequence} is more than {SKIP_MAX} after the one read before")
-        key = start.key
-        for _ in range(message.sequence - start.sequence):
-            key = compute_next_key(key)
+        # The signed address of a public message is its key.
+        key = message.address if message.mode is ChannelMode.PUBLIC else self._derive(message.sequence)
+        if isinstance(key, Refused):
+            return key
         if compute_address(key, message.mode) != message.address:
             return Refused("it is not a message of this channel, or the key is another channel's")
         body = self._decrypt(message, key)
@@ -253,7 +255,26 @@ class ChannelReader:
             return Refused("it cannot be decrypted: the side key is another one, or the message was changed")
         if message.sequence >= self._at.sequence:
             self._at = Opening(message.sequence, key)
+        self._vain = 0
         return body
+
+    def _derive(self, sequence: int) -> bytes | Refused:
+        """The key of a message, a bounded number of steps on from the nearest one that is known."""
+        starts = (start for start in (self.opening, self._at, self._ahead) if start.sequence <= sequence)
+        start = max(starts, key=lambda opening: opening.sequence)
+        if sequence - start.sequence > SKIP_MAX:
+            return Refused(f"message {sequence} is more than {SKIP_MAX} after the one read before")
+        steps = min(sequence - start.sequence, SKIP_AT_ONCE)
+        if self._vain + steps > SKIP_MAX:
+            return Refused("too many messages before it were not of this channel")
+        self._vain += steps
+        key = start.key
+        for _ in range(steps):
+            key = compute_next_key(key)
+        self._ahead = Opening(start.sequence + steps, key)
+        if self._ahead.sequence < sequence:
+            return Refused(f"message {sequence} is far ahead; the way to it is walked {SKIP_AT_ONCE} at a time, with those that follow")
+        return key
 
     def _decrypt(self, message: ChannelMessage, key: bytes) -> bytes | None:
         covered = message.compute_covered()
