@@ -163,3 +163,13 @@ def test_verify__fails_if_one_of_its_checks_does(monkeypatch: pytest.MonkeyPatch
     assert command.verify() == 1
     assert calls == ["forge", "coverage", "halmos", "slither"] * 2
     assert "verification failed: coverage" in capsys.readouterr().out
+
+
+def test_page__names_only_commands_and_functions_that_exist() -> None:
+    page = (ROOT / "docs" / "verification.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"python -m verification COMMAND +# (.*)", page)
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "verification").glob("*/*.sol"))
+    named = re.findall(r"`(_\w+|check\w+)`", page)
+
+    assert re.findall(r"[a-z]+", re.sub(r" ?\[.*?\]", "", listed)) == list(command.COMMANDS)
+    assert len(named) > 10 and [name for name in named if f"function {name}(" not in sources] == []
