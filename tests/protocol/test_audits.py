@@ -9,6 +9,7 @@ import pytest
 from learnae.ids import Credits, PeerId
 from learnae.protocol.audits import (
     JURORS,
+    LIES,
     AuditBook,
     AuditedReceipt,
     Drawn,
@@ -88,6 +89,18 @@ def test_freeze__needs_more_than_half_of_the_others() -> None:
     assert book.compute_frozen(EVERYBODY, lambda auditor: 99) == frozenset()
     accuse(book, ERIN, receipt)
     assert book.compute_frozen(EVERYBODY, lambda auditor: 99) == {ALICE}
+
+
+def test_lie__is_what_only_opened_files_can_show() -> None:
+    """Who opened nothing is frozen and no more; a majority for a lie on one receipt is needed to call it one."""
+    book, receipt = AuditBook(), make_receipt(0)
+    for auditor in (CAROL, DAVE):
+        accuse(book, auditor, receipt, finding=Finding.NOT_DERIVED)
+    accuse(book, ERIN, receipt, finding=Finding.UNAVAILABLE)
+    assert book.compute_frozen(EVERYBODY, lambda auditor: 99) == {ALICE}
+    assert book.compute_frozen(EVERYBODY, lambda auditor: 99, findings=LIES) == frozenset()
+    accuse(book, MALLORY, receipt, finding=Finding.WRONG_COUNTS)
+    assert book.compute_frozen(EVERYBODY, lambda auditor: 99, findings=LIES) == {ALICE}
 
 
 @pytest.mark.parametrize("why", ["no part", "not a member", "not heard of", "changed its mind"])

@@ -105,6 +105,11 @@ def test_liars__are_frozen_and_nobody_else() -> None:
     names = read_reporters(world)
     liars = {world.hosts[index].name for index in LIARS}
     assert read_counted(world) == names - liars
+    peer = world.hosts[-1].peer
+    assert peer is not None
+    assert not any(liars & row.keys() for row in compute_rows(peer.lane).values()), "nobody's row credits a liar"
+    claimants = {world.chain.fund.seats[claim.index].wallet for claim in world.chain.read(int(world.now_s)).claims}
+    assert claimants and claimants.isdisjoint(world.chain.wallets[liar] for liar in liars)
     findings = [finding for said in run.verdicts.values() for finding in said.values()]
     assert Finding.WRONG_COUNTS in findings and Finding.UPHELD in findings
     assert summarise(world)["stage"] == "released"
@@ -153,6 +158,9 @@ def test_reporter_that_opens_nothing__is_frozen(monkeypatch: pytest.MonkeyPatch)
     name = run.world.hosts[secretive].name
     assert read_counted(run.world) == read_reporters(run.world) - {name}
     assert Finding.UNAVAILABLE in {finding for said in run.verdicts.values() for finding in said.values()}
+    peer = run.world.hosts[0].peer
+    assert peer is not None
+    assert any(name in row for row in compute_rows(peer.lane).values()), "its own help still counts: it may have crashed"
 
 
 def test_real_models__are_measured_again_and_a_liar_is_frozen() -> None:

@@ -3,7 +3,8 @@
 After the rows are closed a random beacon of the chain, which nobody could know before, draws receipts of every row, the larger the
 likelier, and jurors for each of them. A juror repeats the measurement from the models and the opened validation set and
 publishes an `AuditVerdict`. If a juror accuses, every member looks. A row is frozen when more than half of the members, without the
-reporter and the helper, accuse the same receipt; a frozen row counts as a silent one.
+reporter and the helper, accuse the same receipt; a frozen row counts as a silent one. If more than half find that the receipt is a lie,
+the liar's claim is void as well.
 
 Pure functions of what is in the lane, so that the same vertices freeze the same rows on every peer.
 Source: docs/audits.md; paper 6 and 8 (what one gains by false reports); deviation D14.
@@ -27,6 +28,9 @@ SETTLED_BY_PERMILLE: Final = 500  # Of the claiming stage: every claim must heed
 JURORS: Final = 3  # With 30 % of the members dishonest, 97 % of the drawn receipts have an honest juror.
 TOLERANCE_PARTS: Final = 200  # Other machines may count one example in so many differently: floats tie and round otherwise.
 VALIDATION_BYTES_MAX: Final = 64 << 20  # Of a file of validation examples; a stranger's larger one is not fetched.
+LIES: Final = frozenset({Finding.WRONG_COUNTS, Finding.NOT_DERIVED})
+"""What can only be found if the reporter opened its files, and they show that a receipt is false."""
+ACCUSATIONS: Final = LIES | {Finding.UNAVAILABLE, Finding.LATE}
 _DOMAIN: Final = b"learnae audit 1\n"
 
 
@@ -120,17 +124,20 @@ class AuditBook:
                     newest[auditor] = max(sequence, newest.get(auditor, 0))
         return newest
 
-    def compute_frozen(self, members: frozenset[PeerId], counted: Callable[[PeerId], int]) -> frozenset[PeerId]:
+    def compute_frozen(
+        self, members: frozenset[PeerId], counted: Callable[[PeerId], int], *, findings: Collection[Finding] = ACCUSATIONS
+    ) -> frozenset[PeerId]:
         """The reporters of whom more than half of the other members accuse one and the same subject.
 
         Args:
             counted: up to which number an auditor's log counts.
+            findings: what counts as an accusation: any, or only `LIES`.
         """
         frozen = set()
         for case in self._cases.values():
             eligible = sum(map(case.may_judge, members))
             accusers = sum(
-                finding is not Finding.UPHELD and sequence <= counted(auditor) and auditor in members and case.may_judge(auditor)
+                finding in findings and sequence <= counted(auditor) and auditor in members and case.may_judge(auditor)
                 for auditor, (sequence, finding) in case.findings.items()
             )
             if accusers * 2 > eligible:

@@ -7,10 +7,11 @@ Pure. Source: paper 6; docs/protocol.md, docs/audits.md; deviation D10.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from learnae.ids import Cid, PeerId
 from learnae.protocol import validation
+from learnae.protocol.audits import LIES
 from learnae.protocol.contribution import ContributionVector, ReceiptFold
 from learnae.protocol.known import Known
 from learnae.protocol.lane import ControlLane
@@ -30,12 +31,12 @@ def compute_known(lane: ControlLane) -> Known:
 
 
 def compute_rows(lane: ControlLane) -> Rows:
-    """The ledger that counts now: where receipts are audited, without rows that are frozen or not closed."""
+    """The ledger that counts now: where receipts are audited, without rows that are frozen or not closed, and without liars."""
     rows = lane.ledger.rows()
     if lane.audits is None:
         return rows
-    frozen = lane.audits.compute_frozen(lane.members, lane.dag.counted_length)
-    return {issuer: row for issuer, row in rows.items() if issuer not in frozen and lane.ledger.is_closed(issuer)}
+    closed = {issuer: row for issuer, row in rows.items() if lane.ledger.is_closed(issuer)}
+    return _heed_audits(lane, closed, lane.dag.counted_length)
 
 
 def compute_rows_at(lane: ControlLane, evidence: Cid, claimant: PeerId, least: Known) -> Rows | None:
@@ -55,11 +56,21 @@ def compute_rows_at(lane: ControlLane, evidence: Cid, claimant: PeerId, least: K
         if vector is None:
             return None
         vectors[issuer] = vector
-    frozen: frozenset[PeerId] = frozenset()
-    if lane.audits is not None:
-        frozen = lane.audits.compute_frozen(lane.members, lambda auditor: _count_log(lane, auditor, heads))
-        frozen |= {issuer for issuer, vector in vectors.items() if not vector.closed}
-    return {issuer: vector.credits for issuer, vector in vectors.items() if vector.credits and issuer not in frozen}
+    if lane.audits is None:
+        return {issuer: vector.credits for issuer, vector in vectors.items() if vector.credits}
+    closed = {issuer: vector.credits for issuer, vector in vectors.items() if vector.credits and vector.closed}
+    return _heed_audits(lane, closed, lambda auditor: _count_log(lane, auditor, heads))
+
+
+def _heed_audits(lane: ControlLane, rows: Rows, counted: Callable[[PeerId], int]) -> Rows:
+    """The rows without those that are frozen; whoever was found to lie is not credited by anybody either, so its claim is void."""
+    assert lane.audits is not None
+    frozen = lane.audits.compute_frozen(lane.members, counted)
+    liars = lane.audits.compute_frozen(lane.members, counted, findings=LIES)
+    kept = {issuer: row for issuer, row in rows.items() if issuer not in frozen}
+    if liars:
+        kept = {issuer: {helper: owed for helper, owed in row.items() if helper not in liars} for issuer, row in kept.items()}
+    return {issuer: row for issuer, row in kept.items() if row}
 
 
 def _read_row(lane: ControlLane, row: ContributionVector, heads: Heads, least: Known) -> ContributionVector | None:
