@@ -17,11 +17,13 @@ from learnae.backends.disk_sensors import SensorJournal
 from learnae.cli import main
 from learnae.learning.header import TensorSpec
 from learnae.learning.slices import DataManifest, decode_slice
+from learnae.node import station
 from learnae.protocol import events as ev
-from learnae.sensors.follower import FollowSettings
+from learnae.sensors.follower import FollowEffect, FollowSettings
 from learnae.sensors.judge import SensorCodec
 from learnae.sensors.link import Attach, Watch
 from learnae.sensors.messages import ChannelMessages
+from learnae.sensors.readings import Reading, encode_readings
 from learnae.sensors.view import SensorView
 from learnae.tangle.vertex import Vertex
 from tests.sensors.builders import MEMBER, FakeSensor
@@ -221,6 +223,46 @@ def test_folder_admitted_for_one_sensor__changes_its_key_and_mode_and_takes_no_s
             assert [stream.head.mode.name for stream in bed.follower.lane.streams.values()] == ["PUBLIC", "PUBLIC", "PRIVATE"]
 
     trio.run(run)
+
+
+def test_full_block_store__is_told_and_waited_out_and_the_node_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(station, "STORE_AGAIN_S", 0.01)
+
+    async def run() -> None:
+        hello = make_hello()
+        async with open_bed(tmp_path / "node", hello) as bed:
+            bed.blocks._quota_bytes = 10
+            bed.station._do(lambda: feed_rows(bed, hello.starts_ms, 200))
+            await wait_until(lambda: bool(bed.told) and "waits for room" in bed.told[-1].text)
+            assert (bed.slices, bed.broken) == ([], [])
+            bed.blocks._quota_bytes = 1 << 20
+            await wait_until(lambda: len(bed.slices) >= 2)
+            assert bed.broken == []
+
+    trio.run(run)
+
+
+def test_streams__never_fill_the_block_store_with_what_they_said_long_ago(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(station, "PINNED_MAX", 2)
+
+    async def run() -> None:
+        hello = make_hello()
+        async with open_bed(tmp_path / "node", hello) as bed:
+            bed.station._do(lambda: feed_rows(bed, hello.starts_ms, 400))
+            await wait_until(lambda: len(bed.slices) >= 4)
+            assert len(bed.blocks._pins) == 2 and bed.blocks._pins < set(bed.slices)
+
+    trio.run(run)
+
+
+def feed_rows(bed: Bed, now_ms: int, count: int) -> list[FollowEffect]:
+    """What a follower answers to a sensor that said so many labelled rows."""
+    sensor = FakeSensor("a", rate_per_s=1000)
+    said = [sensor.begin(now_ms + 1)]
+    readings = [Reading(now_ms + n // 2, n % 2, n / 4, 1) for n in range(2 * count)]
+    message = sensor.writer.create(encode_readings(readings, sensor.head.fields, begins=True))
+    said.append(sensor.lane.issue(ChannelMessages(channel=sensor.head.channel, messages=(message,)), now_ms=now_ms + 2).vertex.encoded)
+    return [effect for encoded in said for effect in bed.follower.receive(MEMBER.peer, encoded, time.time())]
 
 
 def test_viewer__of_a_node_that_forgot_the_beginning_reads_what_is_kept(tmp_path: Path) -> None:

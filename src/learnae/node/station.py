@@ -14,6 +14,7 @@ from typing import Final
 
 import trio
 
+from learnae.errors import DiskFullError
 from learnae.ids import Cid, PeerId, Topic
 from learnae.ports import BlockStore, Network, SensorStore
 from learnae.protocol import events as ev
@@ -23,6 +24,8 @@ from learnae.tangle.verdict import Verdict
 
 PUBLISH_QUEUE_MAX: Final = 4096  # Vertices that wait for the network; what does not fit comes to the others by sync.
 SYNCS_MAX: Final = 64  # Direct messages under way; more are dropped, the next sync repairs.
+PINNED_MAX: Final = 4096  # Dataslices of streams that are never thrown away: hours of a session's sensors, at 64 KiB 256 MiB.
+STORE_AGAIN_S: Final = 5.0
 TICK_S: Final = 0.5
 TIPS_AGE_MS: Final = 60_000
 
@@ -61,6 +64,7 @@ class SensorStation:
         self._nursery: trio.Nursery | None = None
         self._syncs = 0
         self._is_broken = False
+        self._pinned: dict[Cid, None] = {}  # dataslices of streams, the oldest first
 
     async def run(self) -> None:
         """Until cancelled. Takes back what the journal kept, joins the topic, then works."""
@@ -68,6 +72,8 @@ class SensorStation:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._do(lambda: self._follower.restore(parts.sensors.journal.vertices(), parts.sensors.journal.records()))
+            self._pinned |= dict.fromkeys(self._follower.slices.values())
+            self._unpin_oldest(len(self._pinned) - PINNED_MAX)
             await parts.network.subscribe(parts.topic, self.judge)
             nursery.start_soon(self._publish)
             nursery.start_soon(self._keep_time)
@@ -198,10 +204,34 @@ class SensorStation:
             self._syncs -= 1
 
     async def _store(self, number: int, content: bytes) -> None:
-        """Keep a dataslice, pinned: others may be told of it. Only this node's own training reads it."""
-        dataslice = await trio.to_thread.run_sync(lambda: self._parts.blocks.put_file(content, public=False))
+        """Keep a dataslice, pinned: others may be told of it. Only this node's own training reads it. A full disk is waited out."""
+        parts = self._parts
+        is_told = False
+        while True:
+            try:
+                dataslice = await trio.to_thread.run_sync(lambda: parts.blocks.put_file(content, public=False))
+                self._pin(dataslice)
+                break
+            except DiskFullError as error:
+                if not is_told:
+                    text = f"a stream's dataslice waits for room: {error}"
+                    parts.on_tell(ev.Tell(ev.Topic.TROUBLE, text, {"event": "full"}), parts.now_s())
+                is_told = True
+                self._unpin_oldest(len(self._pinned) // 2)
+                await trio.sleep(STORE_AGAIN_S)
+        self._do(lambda: self._follower.slice_stored(number, dataslice, parts.now_s()))
+
+    def _pin(self, dataslice: Cid) -> None:
         self._parts.blocks.pin(dataslice)
-        self._do(lambda: self._follower.slice_stored(number, dataslice, self._parts.now_s()))
+        self._pinned.pop(dataslice, None)
+        self._pinned[dataslice] = None
+        self._unpin_oldest(len(self._pinned) - PINNED_MAX)
+
+    def _unpin_oldest(self, count: int) -> None:
+        """Let the oldest dataslices of streams go when the block store needs room; their rows were learnt from longest."""
+        for dataslice in list(self._pinned)[: max(0, count)]:
+            del self._pinned[dataslice]
+            self._parts.blocks.unpin(dataslice)
 
     async def _publish(self) -> None:
         async for encoded in self._receive:
