@@ -125,7 +125,8 @@ def test_kill__after_a_replacement_resumes_with_every_version() -> None:
             async with Endpoint(bench.url, bench.troubles.append) as endpoint:
                 await endpoint.request("eth_sendRawTransaction", "0x" + kept[0].hex())
             restarted = make_chain(bench.chain.endpoint, "payer", bench.troubles, bench.saved)
-            receipt = await restarted.resume(record)
+            intent, receipt = await restarted.resume(record)
+            assert intent.value == 777
             assert receipt.gas_used > 0 and await bench.tipped() == 777 and bench.saved[-1] is None
 
     trio.run(run)

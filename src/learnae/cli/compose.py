@@ -19,17 +19,18 @@ from learnae.cli.folder import NodeFolder, NodeSettings
 from learnae.cli.sensor_config import make_sensor_parts
 from learnae.cli.spending import check_spending, compute_spending
 from learnae.errors import ForeignTaskError, LearnaeError, SessionLostError
-from learnae.ids import PeerId, peer_text
+from learnae.ids import Address, PeerId, peer_text
 from learnae.learning.config import LearnerConfig, compute_task_digest
 from learnae.learning.process import ProcessLearner
 from learnae.node import Node, NodeParts
 from learnae.node.runtime import RECORD_TRANSACTION
 from learnae.ports import BlockStore, Network
-from learnae.protocol.calls import Stage
+from learnae.protocol.calls import DeployPoid, Stage
+from learnae.protocol.dao import RECORD_SETTLEMENT
 from learnae.protocol.events import Tell, Topic
 from learnae.protocol.peer import Peer, PeerSettings
 from learnae.protocol.rules import SessionRules, Ticket
-from learnae.protocol.settlement import TURN_S
+from learnae.protocol.settlement import TURN_S, keep_poid
 from learnae.protocol.store import ControlStore
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ class NodeStarter:
                 network = KuboNetwork(network, blocks, rpc)
             await check_contract(chain, ticket)
             await check_money(chain, ticket, keys.identity.peer_id)
-            await _resume(chain, journal, self._tell_trouble)
+            await _resume(chain, ticket.contract, journal, self._tell_trouble)
             parts = NodeParts(
                 peer=make_peer(ticket, settings, keys, journal),
                 network=network,
@@ -244,15 +245,20 @@ def _load_backends() -> None:
     import learnae.backends.libp2p  # noqa: F401
 
 
-async def _resume(chain: EthereumChain, journal: DiskJournal, tell_trouble: Callable[[str], None]) -> None:
+async def _resume(chain: EthereumChain, session: Address, journal: DiskJournal, tell_trouble: Callable[[str], None]) -> None:
     """Finish the transaction that was under way when the node was killed: it is sent again as it is, never signed anew."""
-    raw = journal.records().get(RECORD_TRANSACTION)
+    records = journal.records()
+    raw = records.get(RECORD_TRANSACTION)
     if raw is None:
         return
     try:
-        await chain.resume(raw)
+        intent, receipt = await chain.resume(raw)
     except LearnaeError as error:
         tell_trouble(f"a transaction from before the restart: {error}")
+        return
+    if receipt.address is not None and intent.is_same(await chain.make_intent(session, DeployPoid())):
+        kept = keep_poid(records.get(RECORD_SETTLEMENT), receipt.address)
+        journal.append([], [(RECORD_SETTLEMENT, kept)])  # Or it would be paid for again.
 
 
 def _compute_addresses(settings: NodeSettings, listening: tuple[str, ...], peer_id: PeerId) -> tuple[str, ...]:

@@ -7,25 +7,30 @@ import re
 import socket
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from learnae.backends.disk_blocks import DiskBlocks
-from learnae.backends.ethereum import open_ethereum_chain
+from learnae.backends.disk_journal import DiskJournal
+from learnae.backends.ethereum import EthereumChain, open_ethereum_chain
 from learnae.backends.keystore import Keys, create_keystore, open_keystore
 from learnae.cli import compose
 from learnae.cli.checks import check_contract
 from learnae.cli.consent import tell
 from learnae.cli.folder import NodeFolder, NodeSettings
 from learnae.cli.spending import compute_spending, format_spending
-from learnae.errors import UsageError
-from learnae.ids import Cid, Wei, cid_text, compute_cid, peer_text
+from learnae.errors import TransactionError, UsageError
+from learnae.ids import Address, Cid, Wei, cid_text, compute_cid, peer_text
 from learnae.learning.config import LearnerConfig, compute_task_digest
 from learnae.learning.process import ProcessLearner
-from learnae.protocol.rules import SessionRules, Ticket
+from learnae.node.runtime import RECORD_TRANSACTION
+from learnae.protocol.rules import SessionRules, Ticket, decode_rules
 
 MARGIN_S: Final = 5  # Between now and the first second of a session, so that clocks may differ a little.
+STARTED_S: Final = 60  # So long before its founding a session started, for members whose clocks are behind.
+RECORD_FOUNDING: Final = "rules of the session that is founded"
 _DEBATING_S: Final = 3 * 86400  # Least time to vote on a proposal; a tenth of the training if that is shorter.
 
 
@@ -77,7 +82,7 @@ def compute_rules(plan: SessionPlan, *, task_digest: bytes, initial: tuple[Cid, 
         deposit_wei=plan.deposit_wei,
         members_min=plan.members_min,
         members_max=plan.members_max,
-        starts_s=now_s - 60,
+        starts_s=now_s - STARTED_S,
         funding_ends_s=funding_ends_s,
         training_ends_s=training_ends_s,
         claiming_ends_s=claiming_ends_s,
@@ -101,19 +106,31 @@ def check_plan(plan: SessionPlan, settings: NodeSettings) -> None:
 async def make_session(plan: SessionPlan, folder: NodeFolder, settings: NodeSettings, keys: Keys) -> Ticket:
     """Make the initial model, the rules and the contract; the folder is then the founder's node.
 
+    The same plan again after an interruption goes on with the contract that was under way.
+
     Raises: LearnaeError: the task, its data, the chain, the money or the plan are not good.
     """
     task_digest = compute_task_digest(settings.task)
     learner = ProcessLearner(LearnerConfig(task=settings.task, source=settings.data, slice_bytes=plan.slice_bytes, device=settings.device))
-    opened = open_ethereum_chain(
-        settings.rpc,
-        wallet=keys.wallet,
-        peer_id=keys.identity.peer_id,
-        sign_identity=keys.identity.sign,
-        on_trouble=tell,
-        options=compose.make_chain_options(settings, on_progress=tell),
-    )
-    async with opened as chain:
+    async with AsyncExitStack() as stack:
+        journal = DiskJournal(folder.path)
+        stack.callback(journal.close)
+
+        def save(record: bytes | None) -> None:
+            journal.append([], [(RECORD_TRANSACTION, record)])
+
+        opened = open_ethereum_chain(
+            settings.rpc,
+            wallet=keys.wallet,
+            peer_id=keys.identity.peer_id,
+            sign_identity=keys.identity.sign,
+            on_trouble=tell,
+            options=compose.make_chain_options(settings, save_pending=save, on_progress=tell),
+        )
+        chain = await stack.enter_async_context(opened)
+        made = await _finish_founding(chain, journal, plan, task_digest)
+        if made is not None:
+            return _write_ticket(folder, settings, keys, *made)
         try:
             await learner.open()
             model = await learner.initial_model(plan.seed)
@@ -125,10 +142,41 @@ async def make_session(plan: SessionPlan, folder: NodeFolder, settings: NodeSett
         rules = compute_rules(
             plan, task_digest=task_digest, initial=(cid, len(model)), chain_id=chain.chain_id, now_s=int(time.time())
         )
+        journal.append([], [(RECORD_FOUNDING, rules.encoded)])  # Before anything is sent: the contract alone does not tell them.
         contract = await chain.deploy_session(rules.compute_terms())
-        addresses = tuple(f"{address}/p2p/{peer_text(keys.identity.peer_id)}" for address in settings.announce or settings.listen)
-        ticket = Ticket(rules=rules, contract=contract, addresses=addresses[:8])
-        folder.write(ticket, settings)
+        return _write_ticket(folder, settings, keys, rules, contract)
+
+
+async def _finish_founding(
+    chain: EthereumChain, journal: DiskJournal, plan: SessionPlan, task_digest: bytes
+) -> tuple[SessionRules, Address] | None:
+    """Finish what an interrupted `session new` had sent; its rules and contract, if it is the session of this plan and not too late."""
+    records = journal.records()
+    if RECORD_TRANSACTION not in records:
+        return None
+    tell("a transaction from before is still under way; finishing it first")
+    try:
+        _, receipt = await chain.resume(records[RECORD_TRANSACTION])
+    except TransactionError as error:
+        tell(f"a transaction from before: {error}")
+        return None
+    tell(f"the transaction from before is done in block {receipt.block_number}")
+    if receipt.address is None or RECORD_FOUNDING not in records:
+        return None
+    rules = decode_rules(records[RECORD_FOUNDING])
+    model = (rules.initial_model, rules.model_bytes)
+    planned = compute_rules(plan, task_digest=task_digest, initial=model, chain_id=chain.chain_id, now_s=rules.starts_s + STARTED_S)
+    if planned != rules or rules.funding_ends_s <= time.time():
+        tell(f"it created the session {receipt.address}, which is not what you ask for now; another one is made")
+        return None
+    tell(f"it created the session {receipt.address}, the one you ask for; no other one is made")
+    return rules, receipt.address
+
+
+def _write_ticket(folder: NodeFolder, settings: NodeSettings, keys: Keys, rules: SessionRules, contract: Address) -> Ticket:
+    addresses = tuple(f"{address}/p2p/{peer_text(keys.identity.peer_id)}" for address in settings.announce or settings.listen)
+    ticket = Ticket(rules=rules, contract=contract, addresses=addresses[:8])
+    folder.write(ticket, settings)
     return ticket
 
 

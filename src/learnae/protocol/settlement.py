@@ -66,6 +66,12 @@ class Books:
     compute_points: Callable[[SessionRules, Rows, Membership], Points] = compute_expected_points
 
 
+def keep_poid(record: bytes | None, poid: Address) -> bytes:
+    """What `Settlement.encode` made, if anything, with the own proof of identity that an interrupted peer deployed."""
+    _, snapshot, ballot = (None, None, None) if record is None else cbor.decode(record)
+    return cbor.encode([poid, snapshot, ballot])
+
+
 def compute_nays(
     claims: tuple[Claim, ...],
     membership: Membership,

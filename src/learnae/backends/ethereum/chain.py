@@ -188,8 +188,8 @@ class EthereumChain:
         price = await self.read_price()
         return Cost(gas, Wei(gas * price.wei), Wei(intent.value))
 
-    async def resume(self, record: bytes) -> Receipt:
-        """Go on with the transaction that `save_pending` kept before a restart. Raises as `submit`."""
+    async def resume(self, record: bytes) -> tuple[Intent, Receipt]:
+        """Go on with the transaction that `save_pending` kept before a restart; what it was, and its receipt. Raises as `submit`."""
         return await self._sender.resume(record)
 
     async def make_intent(self, session: Address, call: Call) -> Intent:

@@ -105,15 +105,15 @@ class Sender:
             self._keep(pending)
             return await self._finish(pending)
 
-    async def resume(self, record: bytes) -> Receipt:
-        """Go on with what `save_pending` kept before a restart. Raises as `send`."""
+    async def resume(self, record: bytes) -> tuple[Intent, Receipt]:
+        """Go on with what `save_pending` kept before a restart; what it was, and how it ended. Raises as `send`."""
         versions = []
         for raw in cbor.decode(record):
             intent, numbers = read_intent(raw)
             versions.append(_Version(raw, Offer(numbers["maxFeePerGas"], numbers["maxPriorityFeePerGas"])))
         async with self._lock:
             self._pending = _Pending(intent, numbers["nonce"], numbers["gas"], versions, only_here=False)
-            return await self._finish(self._pending)
+            return intent, await self._finish(self._pending)
 
     async def estimate_gas(self, intent: Intent) -> int:
         """Gas to send along: the estimate and a margin. Raises: TransactionError, NotEnoughMoneyError."""

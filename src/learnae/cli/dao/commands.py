@@ -20,7 +20,7 @@ from learnae.cli.dao.joining import join
 from learnae.cli.dao.opening import Desk, SessionName, find_folder, find_session, open_desk, open_reading
 from learnae.cli.dao.text import describe_governance, describe_session, format_governance, format_session
 from learnae.cli.signals import run_interruptible
-from learnae.errors import MachineError, TransactionError, UsageError
+from learnae.errors import MachineError, NotASessionError, TransactionError, UsageError
 from learnae.ids import Address, Wei, wei_text
 from learnae.protocol.calls import CastBallot, Leave, PayTip, Release, SessionTerms, Stage, SubmitClaim, Tally, Withdraw, WithdrawTo
 from learnae.protocol.fund import POINTS_MAX
@@ -102,15 +102,37 @@ def _deploy(options: argparse.Namespace) -> Action:
     async def act(desk: Desk) -> None:
         from learnae.backends.ethereum.chain import make_creation
 
+        if await _is_deployed(desk, terms_of):
+            return
         newest_s = await desk.chain.read_time()
         terms = terms_of(max(newest_s, int(time.time())) + MARGIN_S)
         receipt = await desk.send(make_creation(terms))
         if receipt is not None and receipt.address is not None:
-            facts = await desk.chain.read_facts(receipt.address)
-            print(f"the session's contract is {receipt.address}\n  governance {facts.governance}, tips {facts.tips}")
-            print(f"others join with:  learnae dao join {receipt.address}")
+            await _tell_deployed(desk, receipt.address)
 
     return act
+
+
+async def _is_deployed(desk: Desk, terms_of: Callable[[int], SessionTerms]) -> bool:
+    """Whether the interrupted command had sent the same session, which only began earlier; if so, tells where it is."""
+    if desk.finished is None or desk.finished[1].address is None:
+        return False
+    contract = desk.finished[1].address
+    try:
+        found = await desk.chain.read_terms(contract)
+    except NotASessionError:
+        return False  # A proof of identity.
+    if found != terms_of(found.funding_ends_s - terms_of(0).funding_ends_s) or found.funding_ends_s <= await desk.chain.read_time():
+        return False
+    print("the interrupted command had sent this session, and it is done now; no other one is sent")
+    await _tell_deployed(desk, contract)
+    return True
+
+
+async def _tell_deployed(desk: Desk, contract: Address) -> None:
+    facts = await desk.chain.read_facts(contract)
+    print(f"the session's contract is {contract}\n  governance {facts.governance}, tips {facts.tips}")
+    print(f"others join with:  learnae dao join {contract}")
 
 
 def _read_terms(options: argparse.Namespace) -> Callable[[int], SessionTerms]:

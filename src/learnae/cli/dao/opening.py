@@ -20,7 +20,7 @@ from learnae.cli.amounts import GWEI, parse_address, parse_gwei
 from learnae.cli.consent import agree, tell
 from learnae.cli.dao.endpoints import check_confirmations, choose_endpoints
 from learnae.cli.folder import NodeFolder, read_ticket_text
-from learnae.errors import ChainError, UsageError
+from learnae.errors import TransactionError, UsageError
 from learnae.ids import Address, PeerId, wei_text
 from learnae.node.runtime import RECORD_TRANSACTION
 from learnae.ports import Receipt
@@ -119,6 +119,7 @@ class Desk:
     ticket: Ticket | None
     journal: DiskJournal | None  # None: nothing is sent
     asks: bool  # whether the user is asked before money is sent
+    finished: tuple[Intent, Receipt] | None = None  # what an interrupted command had sent, finished by this one
 
     @property
     def session(self) -> Address:
@@ -137,7 +138,14 @@ class Desk:
         return await self.send(await self.chain.make_intent(self.session, call))
 
     async def send(self, intent: Intent) -> Receipt | None:
-        """Tell what a transaction costs, ask if it sends money, send it. None: it was not sent. Raises: TransactionError."""
+        """Tell what a transaction costs, ask if it sends money, send it. None: it was not sent. Raises: TransactionError.
+
+        The same that an interrupted command had sent is not sent again, once.
+        """
+        if self.finished is not None and self.finished[0].is_same(intent):
+            (_, done), self.finished = self.finished, None
+            print(f"{intent.what}: the interrupted command had sent it, and it is done now; it is not sent again", flush=True)
+            return done
         cost = await self.chain.estimate(intent)
         print(f"{intent.what}: {await self._describe(cost)}", flush=True)
         if not self.sends:
@@ -204,10 +212,11 @@ async def _finish_earlier(desk: Desk) -> None:
         return
     tell("a transaction from before is still under way; finishing it first")
     try:
-        receipt = await desk.chain.resume(record)
-    except ChainError as error:
+        desk.finished = await desk.chain.resume(record)
+    except TransactionError as error:
         tell(f"a transaction from before: {error}")
     else:
+        receipt = desk.finished[1]
         tell(f"the transaction from before is done in block {receipt.block_number}")
         if receipt.address is not None:
             tell(f"it created the contract {receipt.address}")
