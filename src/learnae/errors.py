@@ -351,7 +351,8 @@ class MissingExtraError(LearnaeError):
 
     def __init__(self, module: str) -> None:
         root = module.partition(".")[0]
-        extra = "learnae[cluster]" if root in ("dask", "distributed") else "learnae[demo] to have everything"
+        extras = {"dask": "cluster", "distributed": "cluster", "paho": "gateway", "cbor2": "gateway"}
+        extra = f"learnae[{extras[root]}]" if root in extras else "learnae[demo] to have everything"
         super().__init__(f"the Python package {module!r} is not installed, but this command needs it; install {extra}")
 
 

@@ -45,9 +45,12 @@ class Ready(Protocol):
 
 
 async def run_gateway(
-    plan: GatewayPlan, *, on_batch: Callable[[int], None] = lambda count: None, task_status: Ready = trio.TASK_STATUS_IGNORED
+    plan: GatewayPlan, *, on_batch: Callable[[list[bytes]], None] = lambda payloads: None, task_status: Ready = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Until cancelled. Raises: LearnaeError leaves: no admission, a broker that refuses, a full disk."""
+    """Until cancelled. `on_batch` hears the payloads whose readings are on disk.
+
+    Raises: LearnaeError leaves: no admission, a broker that refuses, a full disk.
+    """
     folder = SensorFolder(plan.folder)
     journal = SensorJournal(plan.folder)
     try:
@@ -74,7 +77,7 @@ async def run_gateway(
                     commits, troubles = gateway.take([message for message, _ in batch], now_ms=now_ms())
                     outbox.commit(_merge(commits))
                     source.acknowledge([receipt for _, receipt in batch])
-                    on_batch(len(batch))
+                    on_batch([message.payload for message, _ in batch])
                     for text in troubles:
                         tell_trouble(text)
                     if trio.current_time() - told_s >= TELL_EVERY_S:
