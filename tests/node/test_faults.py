@@ -361,7 +361,7 @@ def test_node__hostile_models_are_refused_counted_and_survived(tmp_path: Path, s
             refused = len(bed.machines["ada"].events("trained"))
             await bed.wait_for(lambda: len(bed.machines["ada"].events("trained")) > refused + 1)
         issuer = bed.machines["mallory"].peer_id
-        candidates = node._peer.cycle.market.by_issuer[PeerId(issuer)]
+        candidates = node._peer.cycle.market.of(PeerId(issuer))
         assert any(candidate.failures for candidate in candidates)
         assert not any(candidate.tried_with for candidate in candidates)
         assert not bed.machines["ada"].events("adopted")
