@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench contracts verify mutants clean
+.PHONY: help install demo test lint bench contracts forge verify mutants clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -35,6 +35,9 @@ contracts: .venv/.dev-installed ## rebuild the contract artefacts from their sou
 
 verify: .venv/.provers-installed ## check the contracts: forge tests, invariants, coverage, proofs, slither
 	@$(BIN)/python -m verification verify
+
+forge: .venv/.nodes-installed ## test the contracts: units, fuzzing, 250 random runs of 128 calls with all invariants
+	@$(BIN)/python -m verification forge
 
 mutants: .venv/.nodes-installed ## put faults into the contracts; the tests must catch each one (about ten minutes)
 	@$(BIN)/python -m verification mutants
