@@ -39,7 +39,7 @@ verify: .venv/.provers-installed ## check the contracts: forge tests, invariants
 forge: .venv/.nodes-installed ## test the contracts: units, fuzzing, 250 random runs of 128 calls with all invariants
 	@$(BIN)/python -m verification forge
 
-mutants: .venv/.nodes-installed ## put faults into the contracts; the tests must catch each one (about ten minutes)
+mutants: .venv/.nodes-installed ## put faults into the contracts; the tests must catch each one (fifteen minutes on two cores)
 	@$(BIN)/python -m verification mutants
 
 clean: ## remove .venv, caches and demo folders

@@ -21,10 +21,9 @@ from verification.tools import find_command, install_nodes, make_environment
 CHAIN_ID = 31337
 ETHER = 10**18
 TRANSACTION_GAS_MAX = 1 << 24  # EIP-7825
+BLOCK_GAS_MAX = 30_000_000
 _BATCH = 200
 _FEE_WEI = 10**10
-_POLL_S = 0.002
-_MINED_S_MAX = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +77,28 @@ class _Signer:
         return sent.wallet.sign_transaction(fields if sent.to is None else {**fields, "to": sent.to})
 
 
+def _fill_blocks(transactions: Sequence[Sent]) -> Iterator[list[Sent]]:
+    """As many transactions to a block as fit."""
+    block, gas = list[Sent](), 0
+    for sent in transactions:
+        if block and gas + sent.gas > BLOCK_GAS_MAX:
+            yield block
+            block, gas = [], 0
+        block.append(sent)
+        gas += sent.gas
+    if block:
+        yield block
+
+
+def _read_receipt(receipt: Any) -> Mined:
+    if receipt is None or int(receipt["status"], 16) != 1:
+        raise RuntimeError(f"a transaction of the benchmark was not mined or reverted: {receipt}")
+    contract = receipt.get("contractAddress")
+    return Mined(int(receipt["gasUsed"], 16), checksum(contract) if contract else None)
+
+
 class AnvilBed:
-    """Foundry's node; a block for each transaction."""
+    """Foundry's node; it mines when it is told."""
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
@@ -89,23 +108,14 @@ class AnvilBed:
         self._ask([("anvil_setBalance", wallet, hex(100 * ETHER)) for wallet in wallets])
 
     def send(self, transactions: Sequence[Sent]) -> list[Mined]:
-        signed = [self._signer.sign(sent) for sent in transactions]
-        self._ask([("eth_sendRawTransaction", "0x" + raw.hex()) for raw, _ in signed])
-        return [self._wait(receipt, digest) for receipt, digest in zip(self._find_receipts(signed), signed, strict=True)]
-
-    def _find_receipts(self, signed: Sequence[tuple[bytes, bytes]]) -> list[Any]:
-        return self._ask([("eth_getTransactionReceipt", "0x" + digest.hex()) for _, digest in signed])
-
-    def _wait(self, receipt: Any, signed: tuple[bytes, bytes]) -> Mined:
-        """A transaction is taken before it is mined; the last ones of a batch are asked for again."""
-        late_s = time.monotonic() + _MINED_S_MAX
-        while receipt is None and time.monotonic() < late_s:
-            time.sleep(_POLL_S)
-            (receipt,) = self._find_receipts([signed])
-        if receipt is None or int(receipt["status"], 16) != 1:
-            raise RuntimeError(f"a transaction of the benchmark was not mined or reverted: {receipt}")
-        contract = receipt.get("contractAddress")
-        return Mined(int(receipt["gasUsed"], 16), checksum(contract) if contract else None)
+        mined = []
+        for block in _fill_blocks(transactions):
+            signed = [self._signer.sign(sent) for sent in block]
+            self._ask([("eth_sendRawTransaction", "0x" + raw.hex()) for raw, _ in signed])
+            self._ask([("evm_mine",)])
+            receipts = self._ask([("eth_getTransactionReceipt", "0x" + digest.hex()) for _, digest in signed])
+            mined += [_read_receipt(receipt) for receipt in receipts]
+        return mined
 
     def now_s(self) -> int:
         return int(self._ask([("eth_getBlockByNumber", "latest", False)])[0]["timestamp"], 16)
@@ -138,7 +148,8 @@ class AnvilBed:
 def open_anvil() -> Iterator[AnvilBed]:
     """A fresh anvil on a free port."""
     install_nodes()
-    command = [*find_command("anvil"), "--port", "0", "--accounts", "1", "--chain-id", str(CHAIN_ID)]
+    limits = ["--chain-id", str(CHAIN_ID), "--gas-limit", str(BLOCK_GAS_MAX)]
+    command = [*find_command("anvil"), "--port", "0", "--accounts", "1", "--no-mining", *limits]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=make_environment()) as process:
         assert process.stdout is not None
         try:
@@ -176,17 +187,11 @@ class EmbeddedBed:
         return self._chain
 
     def send(self, transactions: Sequence[Sent]) -> list[Mined]:
-        mined: list[Mined] = []
-        waiting: list[tuple[Any, bytes, bytes]] = []
-        gas = 0
-        for sent in transactions:
-            raw, digest = self._signer.sign(sent)
-            if waiting and gas + sent.gas > 30_000_000:
-                mined += self._mine(waiting)
-                waiting, gas = [], 0
-            waiting.append((self.chain.decode(raw), raw, digest))
-            gas += sent.gas
-        return mined + self._mine(waiting)
+        mined = list[Mined]()
+        for block in _fill_blocks(transactions):
+            signed = [self._signer.sign(sent) for sent in block]
+            mined += self._mine([(self.chain.decode(raw), raw, digest) for raw, digest in signed])
+        return mined
 
     def _mine(self, waiting: Sequence[tuple[Any, bytes, bytes]]) -> list[Mined]:
         self._clock_s = self.now_s() + 1
