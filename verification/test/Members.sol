@@ -9,7 +9,8 @@ contract Member {
 
     Session public immutable session;
     Mood public mood;
-    uint256 public paidTwice;
+    uint256 public paidTwice; // calls back that were paid, although only one payment was due
+    uint256 public received; // from the session, in all
 
     constructor(Session session_) payable {
         session = session_;
@@ -47,6 +48,7 @@ contract Member {
                 revert(0, 1000000)
             }
         }
+        if (msg.sender == address(session)) received += msg.value;
         if (mood == Mood.Reenter) {
             address[] memory self = new address[](1);
             self[0] = address(this);
