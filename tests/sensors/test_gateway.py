@@ -461,6 +461,39 @@ def test_mapping__that_stumbles_over_a_message_does_not_end_the_gateway(
     journal.close()
 
 
-def test_inbox__is_bounded_by_what_the_broker_may_send() -> None:
-    """Issue: back-pressure. The broker waits for thanks, and is not read while the inbox is full."""
+def test_node_that_is_away__lets_the_broker_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue: back-pressure. With too much on its way the gateway takes no more; the broker keeps the rest, and all arrives later."""
     assert backend.INBOX_MAX >= RECEIVE_MAX >= backend.BATCH_MAX
+    monkeypatch.setattr("learnae.backends.sensor_outbox.PENDING_MAX", 3)
+    monkeypatch.setattr(backend, "BATCH_MAX", 1)
+    hello = make_hello()
+    admit(tmp_path / "gateway", hello)
+    total = 40
+
+    def speak(port: int) -> None:
+        with open_device(port) as device:
+            for number in range(total):
+                device.say("lab/a/data", {"t": number, "h": 2, "label": 1})
+
+    async def run(port: int) -> None:
+        async with open_bed(tmp_path / "node", hello) as bed:
+            address = bed.address
+        plan = GatewayPlan(
+            folder=tmp_path / "gateway",
+            node=address,
+            broker=parse_broker(f"mqtt://127.0.0.1:{port}"),
+            rules=parse_mapping(MAPPING),
+            linger_s=0,
+        )
+        taken: list[bytes] = []
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(run_gateway, plan, on_batch=taken.extend))
+            await trio.to_thread.run_sync(speak, port)
+            await wait_until(lambda: len(taken) == 2)  # The head is one of the three that wait.
+            async with open_bed(tmp_path / "node", hello, port=int(address.rpartition(":")[2])) as again:
+                await wait_until(lambda: sorted(read_values(again, "a")) == [float(number) for number in range(total)])
+            nursery.cancel_scope.cancel()
+        assert len(taken) == total
+
+    with run_broker(tmp_path / "broker") as port:
+        trio.run(run, port)

@@ -11,7 +11,7 @@ import os
 import termios
 import time
 import tty
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -108,7 +108,7 @@ def _parse_label(value: Any) -> int:
 
 async def read_lines(
     file: IO[bytes], fields: Sequence[SensorField], *, on_trouble: OnTrouble, now_ms: Callable[[], int]
-) -> AsyncIterator[Sample]:
+) -> AsyncGenerator[Sample, None]:
     """Samples from lines, as they come, until the file ends. A thread waits for the next line."""
     while line := await _read_line(file):
         text = line.decode("utf-8", "replace")
@@ -129,7 +129,7 @@ async def _read_line(file: IO[bytes]) -> bytes:
 
 async def read_csv(
     path: Path, fields: Sequence[SensorField], *, label: str, on_trouble: OnTrouble, now_ms: Callable[[], int]
-) -> AsyncIterator[Sample]:
+) -> AsyncGenerator[Sample, None]:
     """Samples from a CSV file with a header that names the fields; `label`: the column of the label, or empty.
 
     Raises: SourceError: the file cannot be read, or lacks a column.
@@ -184,7 +184,7 @@ def find_own_fields() -> tuple[SensorField, ...]:
     return (SensorField("load", "1", 2), *zones)
 
 
-async def read_self(*, every_s: float, on_trouble: OnTrouble) -> AsyncIterator[Sample]:
+async def read_self(*, every_s: float, on_trouble: OnTrouble) -> AsyncGenerator[Sample, None]:
     """The machine's load and temperatures, at regular times."""
     while True:
         try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -157,11 +158,11 @@ class _Pump:
         tell(f"{self._samples} samples in {self._messages} messages are on disk")
 
     async def _read(self, send: trio.MemorySendChannel[sources.Sample]) -> None:
-        async with send:
-            async for sample in self._open():
+        async with send, aclosing(self._open()) as samples:
+            async for sample in samples:
                 await send.send(sample)
 
-    def _open(self) -> AsyncIterator[sources.Sample]:
+    def _open(self) -> AsyncGenerator[sources.Sample, None]:
         plan = self._plan
         lines = partial(sources.read_lines, fields=plan.fields, on_trouble=tell_trouble, now_ms=now_ms)
         if plan.source == "-":
@@ -190,10 +191,11 @@ class _Pump:
         await trio.lowlevel.checkpoint()
 
 
-async def _paced(rows: AsyncIterator[sources.Sample], every_s: float) -> AsyncIterator[sources.Sample]:
-    async for row in rows:
-        yield row
-        await trio.sleep(every_s)
+async def _paced(rows: AsyncGenerator[sources.Sample, None], every_s: float) -> AsyncGenerator[sources.Sample, None]:
+    async with aclosing(rows):
+        async for row in rows:
+            yield row
+            await trio.sleep(every_s)
 
 
 # --- watching ---------------------------------------------------------------------------------------------------
@@ -207,10 +209,10 @@ async def watch(codename: str, node: str, settings: FollowSettings, *, as_json: 
         raise UsageError(f"the node at {node} follows sensors of {hello.codename!r}, not of {codename!r}; give that, or another --node")
     view = SensorView(hello.rules, frozenset(hello.members), settings)
     show = _show_json if as_json else _show_text
-    shown = 0
+    shown = odd = 0
 
     async def follow(link: SensorLink) -> None:
-        nonlocal shown
+        nonlocal shown, odd
         told_s = trio.current_time()
         while not count or shown < count:
             before = view.have

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+SENSORS_SHOWN_MAX: Final = 16
 
 
 def format_status(status: Mapping[str, Any], *, now_s: float) -> str:
@@ -22,9 +24,16 @@ def format_status(status: Mapping[str, Any], *, now_s: float) -> str:
         ("money", f"deposit {_to_ether(status['deposit_wei'])}, paid out {_to_ether(status['payout_wei'])}"),
         ("relayed", _describe_relayed(status["relayed"])),
         ("stored", f"{status['vertices']} messages, {status['stored_bytes'] / 1e6:.1f} MB of models and data"),
+        *[("sensor", _describe_sensor(sensor)) for sensor in status.get("sensors", ())[:SENSORS_SHOWN_MAX]],
         ("reached at", ", ".join(status["addresses"]) or "nowhere: it only dials"),
     ]
     return "\n".join(f"{label:>10}  {text}" for label, text in lines)
+
+
+def _describe_sensor(sensor: Mapping[str, Any]) -> str:
+    dropped = f", {sensor['rows_dropped']} rows could not be learnt from" if sensor["rows_dropped"] else ""
+    waiting = f"{sensor['slices']} dataslices, {sensor['rows_waiting']} rows on their way to the next"
+    return f"{sensor['sensor']} ({sensor['mode']}): {sensor['messages']} messages, {waiting}{dropped}"
 
 
 def _describe_relayed(relayed: Mapping[str, int]) -> str:

@@ -6,6 +6,7 @@ Source: ARCHITECTURE.md; paper 4.2, Fig. 1.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from learnae.ids import Cid, PeerId, Topic
 from learnae.ports import BlockStore, Network, SensorStore
 from learnae.protocol import events as ev
 from learnae.sensors.follower import DropVertices, FollowEffect, SensorFollower, SliceReady, StoreSlice
-from learnae.sensors.link import VERTICES_MAX, Attach, Attached, Hello, Page, Watch
+from learnae.sensors.link import FRAME_BYTES_MAX, TEXTS_MAX, VERTICES_MAX, Attach, Attached, Hello, Page, Watch
 from learnae.tangle.verdict import Verdict
 
 PUBLISH_QUEUE_MAX: Final = 4096  # Vertices that wait for the network; what does not fit comes to the others by sync.
@@ -62,6 +63,8 @@ class SensorStation:
         self._follower = parts.sensors.follower
         self._send, self._receive = trio.open_memory_channel[bytes](PUBLISH_QUEUE_MAX)
         self._nursery: trio.Nursery | None = None
+        self._odd: deque[str] = deque(maxlen=TEXTS_MAX)  # what viewers are shown beside the vertices
+        self._odd_count = 0
         self._syncs = 0
         self._is_broken = False
         self._pinned: dict[Cid, None] = {}  # dataslices of streams, the oldest first
@@ -130,9 +133,18 @@ class SensorStation:
         size = 0
         for count, encoded in enumerate(vertices):
             size += len(encoded)
-            if size > 1 << 19:
-                return Page(vertices=tuple(vertices[:count]), done=False)
-        return Page(vertices=tuple(vertices), done=len(vertices) < VERTICES_MAX)
+            if size > FRAME_BYTES_MAX // 2:
+                return Page(vertices=tuple(vertices[:count]), done=False, odd=question.odd)
+        new = min(len(self._odd), max(0, self._odd_count - question.odd))
+        texts = tuple(self._odd)[len(self._odd) - new :]
+        return Page(vertices=tuple(vertices), done=len(vertices) < VERTICES_MAX, odd=self._odd_count, texts=texts)
+
+    def _tell(self, tell: ev.Tell) -> None:
+        """Tell the node's user, and viewers if it is odd; the same sentence is not repeated to them at once."""
+        self._parts.on_tell(tell, self._parts.now_s())
+        if tell.topic is ev.Topic.TROUBLE and tell.text not in self._odd:
+            self._odd.append(tell.text)
+            self._odd_count += 1
 
     def describe(self) -> list[dict[str, object]]:
         """The streams in plain values, for the status file."""
@@ -176,7 +188,7 @@ class SensorStation:
             case ev.SendSync(peer=peer, content=content):
                 self._start(self._sync, peer, content)
             case ev.Tell():
-                self._parts.on_tell(effect, self._parts.now_s())
+                self._tell(effect)
             case StoreSlice(number=number, content=content):
                 assert self._nursery is not None
                 self._nursery.start_soon(self._store, number, content)

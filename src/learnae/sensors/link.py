@@ -5,8 +5,8 @@ the node judges them as if gossip had brought them. A node listens where its own
 
     publisher -> node   [1, issuer, vertices]     attach these; none of them asks only where the node stands
     node -> publisher   [1, have, why, tips]      newest number of that issuer here, what was refused, tips to name as parents
-    viewer -> node      [2, have]                 send what I lack, and go on sending; issuer and number, 40 bytes each
-    node -> viewer      [2, vertices, done]       a page; `done` when there is no more for the moment
+    viewer -> node      [2, have, odd]            send what I lack: issuer and number, 40 bytes each; and what was odd after that number
+    node -> viewer      [2, vertices, done, odd, [text, ...]]    a page; `done` when there is no more; the newest oddities
     either -> node      [0]                       who are you?
     node -> either      [0, net, codename, session's start in ms, slice_bytes, members]
 Pure: encodes and reads frames. The streams are `backends.sensor_link`.
@@ -30,6 +30,7 @@ VERTICES_MAX: Final = 256
 TIPS_MAX: Final = 8  # From which a publisher names three.
 MEMBERS_MAX: Final = 4096
 WHY_CHARS_MAX: Final = 200
+TEXTS_MAX: Final = 64  # Oddities in one page.
 LENGTH_BYTES: Final = 4
 CODENAME_CHARS_MAX: Final = 64
 DEFAULT_PORT: Final = 4480
@@ -85,21 +86,24 @@ class Attached:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """A viewer's have-vector."""
+    """A viewer's have-vector, and up to which number it heard what was odd: refused vertices, forks, gaps."""
 
     have: Mapping[PeerId, int]
+    odd: int = 0
 
     def encode(self) -> bytes:
-        return _frame([2, b"".join(issuer + n.to_bytes(8, "big") for issuer, n in sorted(self.have.items()))])
+        return _frame([2, b"".join(issuer + n.to_bytes(8, "big") for issuer, n in sorted(self.have.items())), self.odd])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     vertices: tuple[bytes, ...]
     done: bool
+    odd: int = 0  # number of the newest of `texts`
+    texts: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
-        return _frame([2, list(self.vertices), self.done])
+        return _frame([2, list(self.vertices), self.done, self.odd, [text[:WHY_CHARS_MAX] for text in self.texts[-TEXTS_MAX:]]])
 
 
 Question = AskHello | Attach | Watch
@@ -113,10 +117,10 @@ def parse_question(content: bytes) -> Question | None:
             return AskHello()
         case [1, bytes() as issuer, list() as vertices] if len(issuer) == PEER_ID_BYTES and _are_vertices(vertices):
             return Attach(issuer=PeerId(issuer), vertices=tuple(vertices))
-        case [2, bytes() as have] if len(have) % (PEER_ID_BYTES + 8) == 0 and len(have) <= SYNC_HAVE_MAX * (PEER_ID_BYTES + 8):
+        case [2, bytes() as have, odd] if _is_whole(odd, 2**53) and _is_have(have):
             size = PEER_ID_BYTES + 8
             pieces = [have[start : start + size] for start in range(0, len(have), size)]
-            return Watch(have={PeerId(piece[:PEER_ID_BYTES]): int.from_bytes(piece[PEER_ID_BYTES:], "big") for piece in pieces})
+            return Watch(have={PeerId(piece[:PEER_ID_BYTES]): int.from_bytes(piece[PEER_ID_BYTES:], "big") for piece in pieces}, odd=odd)
     return None
 
 
@@ -133,8 +137,9 @@ def parse_answer(content: bytes) -> Answer | None:
             parsed = [_parse_tip(tip) for tip in tips[:TIPS_MAX]]
             if None not in parsed:
                 return Attached(have=have, why=why, tips=dict(tip for tip in parsed if tip is not None))
-        case [2, list() as vertices, bool() as done] if _are_vertices(vertices):
-            return Page(vertices=tuple(vertices), done=done)
+        case [2, list() as vertices, bool() as done, odd, list() as texts] if _are_vertices(vertices) and _is_whole(odd, 2**53):
+            if len(texts) <= TEXTS_MAX and all(isinstance(text, str) and len(text) <= WHY_CHARS_MAX for text in texts):
+                return Page(vertices=tuple(vertices), done=done, odd=odd, texts=tuple(texts))
     return None
 
 
@@ -191,6 +196,11 @@ def _decode(content: bytes) -> Any:
 
 def _are_vertices(vertices: list[Any]) -> bool:
     return len(vertices) <= VERTICES_MAX and all(isinstance(v, bytes) and len(v) <= VERTEX_BYTES_MAX for v in vertices)
+
+
+def _is_have(have: bytes) -> bool:
+    size = PEER_ID_BYTES + 8
+    return len(have) % size == 0 and len(have) <= SYNC_HAVE_MAX * size
 
 
 def _parse_tip(tip: Any) -> tuple[Cid, tuple[int, PeerId]] | None:

@@ -6,7 +6,8 @@ Pure. Source: paper 4.2; `learnae sensor watch`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
@@ -21,6 +22,7 @@ from learnae.sensors.witness import WitnessCounter
 from learnae.tangle.channel import ChannelMessage
 from learnae.tangle.vertex import Vertex
 
+ODD_SHOWN_MAX: Final = 256  # The same sentence is shown again only after so many others.
 READINGS_SHOWN_MAX: Final = 8  # Of one message; a picture of 64 values is no line.
 
 
@@ -49,6 +51,7 @@ class SensorView:
         self._follower.observe = self._observe
         self._witnesses = WitnessCounter()
         self._lines: list[dict[str, Any]] = []
+        self._shown: deque[str] = deque(maxlen=ODD_SHOWN_MAX)
         self.counts: dict[bytes, SensorCount] = {}
 
     @property
@@ -72,13 +75,24 @@ class SensorView:
                         self._take(encoded)
                 case ev.Tell(topic=ev.Topic.TROUBLE, text=text, values=values):
                     self._count_odd(str(values.get("sensor", "")))
-                    self._lines.append({"kind": "odd", "text": text})
+                    self._show_odd(text)
                 case ev.Tell(text=text, values={"event": "sensor"} as values):
                     issuer = values["issuer"]
                     assert isinstance(issuer, bytes)
                     self._lines.append({"kind": "sensor", "text": f"{text}, attached by {short_name(PeerId(issuer))}"})
         lines, self._lines = self._lines, []
         return lines
+
+    def hear(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """What the node found odd, refused vertices among it; what this view found itself is not shown twice."""
+        for text in texts:
+            self._show_odd(text)
+        return self._describe([])
+
+    def _show_odd(self, text: str) -> None:
+        if text not in self._shown:
+            self._shown.append(text)
+            self._lines.append({"kind": "odd", "text": text})
 
     def _take(self, encoded: bytes) -> None:
         lane = self._follower.lane
