@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from learnae.protocol.sync import SYNC_VERTICES_MAX, decode_sync
 from learnae.sensors import judge
-from learnae.sensors.judge import SensorCodec
+from learnae.sensors.judge import SensorCodec, SensorEntry
 from learnae.sensors.lane import KEEP_MIN, PATIENCE_MS, SensorLane
 from learnae.sensors.messages import ChannelMessages, SensorKind, SliceReceipt, parse_sensor_message
 from learnae.sensors.readings import SensorField
@@ -472,7 +472,8 @@ def test_head_before_what_is_kept__enters_is_kept_on_disk_and_known_after_a_rest
     for number in range(110):
         feed(lane, sensor.measure(STARTS_MS + 5000 + number).vertex.encoded)
     lane.prune(keep=100)
-    late, saved = make_lane(OTHER_MEMBER), []
+    late = make_lane(OTHER_MEMBER)
+    saved: list[SensorEntry] = []
     old = lane.find_old_heads({})
     for encoded in [*(old if early else old[:1]), *lane.tangle.lacking({}, vertices_max=1000)]:
         saved += late.receive(encoded, now_ms=LATER_MS).entered

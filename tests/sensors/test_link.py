@@ -23,8 +23,8 @@ from tests.sensors.station_bed import make_hello, open_bed
 
 ISSUER = Key("issuer").peer
 TIPS = {make_lane().tangle.genesis: (5, MEMBER.peer)}
-QUESTIONS = [AskHello(), Attach(issuer=ISSUER, vertices=(b"a", b"b")), Watch(have={ISSUER: 3, MEMBER.peer: 0}, odd=7)]
-ANSWERS = [
+QUESTIONS: list[link.Question] = [AskHello(), Attach(issuer=ISSUER, vertices=(b"a", b"b")), Watch(have={ISSUER: 3, MEMBER.peer: 0}, odd=7)]
+ANSWERS: list[link.Answer] = [
     Hello(net=b"12345678", codename="garden", starts_ms=5, slice_bytes=100, members=(MEMBER.peer,)),
     Attached(have=3, why="no", tips=TIPS),
     Page(vertices=(b"a",), done=True, odd=2, texts=("odd",)),
