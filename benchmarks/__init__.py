@@ -1,7 +1,8 @@
 """Benchmarks: every module in this folder is one, named like the module, with `run() -> list[Result]`.
 
-`python -m benchmarks` lists them; `python -m benchmarks NAME` prints a table, `--json` one line of JSON. Where there is
-something to compare with, it is measured in the same run, so that a ratio means the same on every machine.
+`python -m benchmarks` lists them; `python -m benchmarks NAME` prints a table, `--json` one line of JSON. A module with `CASES` takes one
+as the argument of `run`: `NAME:CASE`. Where there is something to compare with, it is measured in the same run, so that a ratio means
+the same on every machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...] [--json]`."""
+"""`python -m benchmarks [NAME[:CASE] ...] [--json]`."""
 
 from __future__ import annotations
 
@@ -27,17 +27,23 @@ def format_table(results: list[Result]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure a part of learnae on this machine.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {', '.join(list_names())}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {', '.join(list_names())}; NAME:CASE picks a case")
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each")
     chosen = parser.parse_args(arguments)
-    unknown = [name for name in chosen.names if name not in list_names()]
+    unknown = [name for name in chosen.names if name.partition(":")[0] not in list_names()]
     if unknown:
         print(f"there is no benchmark {unknown[0]!r}; choose from: {', '.join(list_names())}", file=sys.stderr)
         return 2
     if not chosen.names:
         print("\n".join(list_names()))
     for name in chosen.names:
-        results: list[Result] = import_module(f"benchmarks.{name}").run()
+        name, _, case = name.partition(":")
+        module = import_module(f"benchmarks.{name}")
+        cases = getattr(module, "CASES", ())
+        if case and case not in cases:
+            print(f"the benchmark {name!r} has no case {case!r}; it has {', '.join(cases) or 'none'}", file=sys.stderr)
+            return 2
+        results: list[Result] = module.run(case) if case else module.run()
         if chosen.json:
             print(json.dumps({"benchmark": name, "results": [result.to_json() for result in results]}), flush=True)
         else:

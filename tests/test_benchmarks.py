@@ -51,5 +51,16 @@ def test_benchmarks__an_unknown_name_is_one_sentence(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == "there is no benchmark 'other'; choose from: sample\n"
 
 
+def test_benchmarks__a_case_is_chosen_by_name(capsys: pytest.CaptureFixture[str], sample: None) -> None:
+    module = sys.modules["benchmarks.sample"]
+    module.CASES = ("small", "large")  # type: ignore[attr-defined]
+    module.run = lambda case="small": [Result(case=case, value=1.0, unit="s")]  # type: ignore[attr-defined]
+
+    assert command.main(["sample:large", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"][0]["case"] == "large"
+    assert command.main(["sample:huge"]) == 2
+    assert capsys.readouterr().err == "the benchmark 'sample' has no case 'huge'; it has small, large\n"
+
+
 def test_benchmarks__transfer_is_there() -> None:
     assert "transfer" in command.list_names()

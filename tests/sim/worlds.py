@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from learnae.learning.synthetic import SyntheticLearner
+from learnae.learning.synthetic import make_learners
+from learnae.sim.conditions import RANDOM, draw_conditions
 from learnae.sim.scenario import Scenario, find_scenario
 from learnae.sim.world import Observe, PeerType, World
 
@@ -14,15 +15,15 @@ def make_world(
     name: str | Scenario,
     *,
     seed: int = 1,
-    peers: int = 6,
-    cycles: int = 15,
-    shared_slices: int = 0,
     observe: Observe | None = None,
     peer_types: Mapping[int, PeerType] | None = None,
     **changes: Any,
 ) -> World:
-    scenario = find_scenario(name, peers=peers, cycles=cycles, **changes) if isinstance(name, str) else name
-    learners = [SyntheticLearner(seed * 1000 + index, shared_slices=shared_slices) for index in range(scenario.peers)]
+    """As `learnae sim run` makes it, so that the command which a broken promise prints repeats a test; 6 peers, 15 cycles."""
+    scenario = find_scenario(name, **{"peers": 6, "cycles": 15, **changes}) if isinstance(name, str) else name
+    if scenario.name == RANDOM:
+        scenario = draw_conditions(scenario, seed)
+    learners = make_learners(seed, scenario.peers, shared_slices=scenario.shared_slices)
     initial = learners[0].initial_model(seed)
     return World(scenario, seed=seed, learners=learners, initial_model=initial, observe=observe, peer_types=peer_types)
 

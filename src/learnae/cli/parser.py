@@ -164,6 +164,8 @@ def _add_sim(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None
     run.add_argument("--peers", type=int, help="how many peers")
     run.add_argument("--cycles", type=int, help="work cycles of an average peer")
     run.add_argument("--policy", choices=("paired", "paper"), help="choice and acceptance of remote models")
+    about = "change something else of the scenario, e.g. link.loss=0.3, churn=0.5, silent=2; may be repeated"
+    run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=about)
     run.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 

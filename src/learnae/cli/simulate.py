@@ -7,12 +7,13 @@ import json
 import sys
 
 from learnae.errors import UsageError
-from learnae.learning.synthetic import SyntheticLearner
+from learnae.learning.synthetic import LEARNERS_MAX, make_learners
+from learnae.sim.conditions import RANDOM, change_scenario, draw_conditions
 from learnae.sim.scenario import find_scenario
 from learnae.sim.summary import format_summary, summarise
 from learnae.sim.world import World
 
-PEERS_MAX = 100_000
+PEERS_MAX = LEARNERS_MAX
 
 
 def simulate(options: argparse.Namespace) -> int:
@@ -23,7 +24,13 @@ def simulate(options: argparse.Namespace) -> int:
         raise UsageError(f"--cycles is {options.cycles}, expected 1 to {PEERS_MAX}")
     chosen = {"peers": options.peers, "cycles": options.cycles, "policy": options.policy}
     scenario = find_scenario(options.scenario, **{name: value for name, value in chosen.items() if value is not None})
-    learners = [SyntheticLearner(options.seed * PEERS_MAX + index) for index in range(scenario.peers)]
+    if scenario.name == RANDOM:
+        scenario = draw_conditions(scenario, options.seed)
+    try:
+        scenario = change_scenario(scenario, options.set)
+    except ValueError as error:
+        raise UsageError(f"--set is {error}") from error
+    learners = make_learners(options.seed, scenario.peers, shared_slices=scenario.shared_slices)
     world = World(scenario, seed=options.seed, learners=learners, initial_model=learners[0].initial_model(options.seed))
     world.run(progress=_show if sys.stderr.isatty() else None)
     world.checker.check_end()

@@ -34,6 +34,7 @@ PACE: Final = 4  # A training cycle closes about a quarter of the gap to the cei
 FADING_PERMILLE: Final = 4
 NOISE: Final = 4_000  # Largest change of one skill by chance in a training cycle.
 DISAGREEMENT_PERMILLE: Final = 120  # Of the distance between two skills, lost in the middle between them.
+LEARNERS_MAX: Final = 100_000  # Of one run: seeds of two runs never meet.
 COUNTED_MAX: Final = 16  # Measurements that a learner remembers: its own model is measured again with every rival.
 _LAYOUT: Final = struct.Struct(f"<4s{SKILLS}H")
 _MASK: Final = (1 << 64) - 1
@@ -160,6 +161,11 @@ class SyntheticLearner:
                 self._counted.clear()
             self._counted[model] = counts
         return counts
+
+
+def make_learners(seed: int, peers: int, *, shared_slices: int = 0) -> list[SyntheticLearner]:
+    """The learners of a simulated run: other seeds give other data to everybody."""
+    return [SyntheticLearner(seed * LEARNERS_MAX + index, shared_slices=shared_slices) for index in range(peers)]
 
 
 def _read_slice(content: bytes) -> int:

@@ -112,7 +112,8 @@ class ControlLane:
         """
         dag, judged, contested, members = self.dag, self.store.judged, self.store.contested, self.members
         dag.make_places()
-        lengths, logs, tips = dag.lengths, dag.logs, dag.tips
+        lengths, logs, tips, orphans, needed = dag.lengths, dag.logs, dag.tips, dag.orphans, dag.orphans.needed
+        is_audited = self.audits is not None
         latest_ms = now_ms + validation.TIME_AHEAD_MAX_MS
         entered: list[Entry] = []
         forked: list[PeerId] = []
@@ -131,10 +132,13 @@ class ControlLane:
             ahead = entry.sequence - lengths[place]
             if ahead <= 0:
                 continue  # Known: its issuer did not fork, so there is no other one of this number.
-            missing = [cid for cid, other, sequence in entry.needs if lengths[other] < sequence]
-            if missing or ahead > 1:
-                if vertex.cid not in dag.orphans:
-                    dag.orphans.add(vertex, missing if ahead == 1 else [vertex.parents[0], *missing])
+            for other, sequence in entry.needs:
+                if lengths[other] < sequence:
+                    ahead = 2
+                    break
+            if ahead > 1:
+                if vertex.cid not in orphans:
+                    orphans.add(vertex, dag.missing_of(vertex, validation.compute_dependencies(entry.message)))
                 continue
             lengths[place] += 1
             if logs[place] is None:
@@ -145,17 +149,17 @@ class ControlLane:
             tips[vertex.cid] = vertex
             dag.count += 1
             entered.append(entry)
-            self._after(entry, entered, forked)
+            if is_audited or type(entry.message) in _HEEDED:
+                self._heed_judged(entry, forked)
+            if vertex.cid in needed:
+                self._release(vertex.cid, entered, forked)
         return Received(ACCEPTED, tuple(entered), tuple(forked), tuple(refused))
 
-    def _after(self, entry: Entry, entered: list[Entry], forked: list[PeerId]) -> None:
-        """An entry that was judged before entered: what follows from it."""
-        if type(entry.message) in _HEEDED:
-            self._heed(entry, forked)
+    def _heed_judged(self, entry: Entry, forked: list[PeerId]) -> None:
+        """An entry that another peer judged entered here: what follows from it for the lane."""
+        self._heed(entry, forked)
         if self.audits is not None:
             self._note_audit(self.audits, entry.vertex, entry.message)
-        if entry.vertex.cid in self.dag.orphans.needed:
-            self._release(entry.vertex.cid, entered, forked)
 
     def _enter(self, vertex: Vertex, message: Message) -> Received:
         """Let a vertex enter, then all that waited for it, parents first. The ruling is that of the first."""
@@ -182,7 +186,7 @@ class ControlLane:
             self.dag.make_places()
             self.dag.append(judged)
             entered.append(judged)
-            self._after(judged, entered, forked)
+            self._heed_judged(judged, forked)
             return ACCEPTED
         counted = self.dag.counted_length(vertex.issuer)
         on_branch = vertex.sequence != counted + 1 or self.dag.is_branch(vertex)  # beside the log: judged only as a fork

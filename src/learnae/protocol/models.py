@@ -64,15 +64,15 @@ class AnnouncementBook:
         self._heard: dict[IssuerLog, deque[Entry]] = {}
 
     def add(self, log: IssuerLog, announcement: Entry) -> None:
+        if log not in self._heard:
+            self._heard[log] = deque(reversed(self.newest(log, announcement.sequence, self._kept_max)), self._kept_max)
+        self._heard[log].append(announcement)
+
+    def newest(self, log: IssuerLog, length: int, count: int | None) -> list[Entry]:
+        """The last `count` announcements among the first `length` vertices of a log, newest first."""
         known = self._heard.get(log)
         if known is None:
-            earlier = self._heard.get(log.origin, ()) if log.origin is not None else ()
-            known = self._heard[log] = deque((entry for entry in earlier if entry.sequence <= log.parted), self._kept_max)
-        known.append(announcement)
-
-    def newest(self, log: IssuerLog, length: int, count: int) -> list[Entry]:
-        """The last `count` announcements among the first `length` vertices of a log, newest first."""
-        known = self._heard.get(log if log in self._heard or log.origin is None else log.origin, ())
+            return [] if log.origin is None else self.newest(log.origin, min(length, log.parted), count)
         return list(islice((entry for entry in reversed(known) if entry.sequence <= length), count))
 
 
@@ -82,10 +82,13 @@ class ModelMarket:
     What was announced is read from the logs (`AnnouncementBook`), so hearing of a model costs nothing before one is chosen.
     """
 
-    def __init__(self, dag: TangleDag, book: AnnouncementBook, me: PeerId) -> None:
+    def __init__(self, dag: TangleDag, book: AnnouncementBook, me: PeerId, read_members: Callable[[], frozenset[PeerId]]) -> None:
         self.me = me
         self._dag = dag
         self._book = book
+        self._read_members = read_members
+        self._members: frozenset[PeerId] = frozenset()
+        self._sorted: list[PeerId] = []
         self._tried: dict[PeerId, dict[Cid, Candidate]] = {}
         self._exaggeration: dict[PeerId, float] = {}
 
@@ -98,7 +101,7 @@ class ModelMarket:
     @property
     def issuers(self) -> list[PeerId]:
         """Who announced a model that this peer could take."""
-        return [issuer for issuer in self._dag.store.issuers if self._find(issuer, 1)]
+        return [issuer for issuer in self._list_members() if self._find(issuer, 1)]
 
     def of(self, issuer: PeerId) -> list[Candidate]:
         """The announcements of one issuer that still count, newest last."""
@@ -108,18 +111,25 @@ class ModelMarket:
         return next(iter(self._find(issuer, 1)), None)
 
     def all(self) -> Iterable[Candidate]:
-        for issuer in self._dag.store.issuers:
+        for issuer in self._list_members():
             yield from self.of(issuer)
 
     def newest(self) -> Iterable[Candidate]:
         """The newest announcement of every issuer."""
-        for issuer in self._dag.store.issuers:
+        for issuer in self._list_members():
             yield from self._find(issuer, 1)
 
     def draw(self, rng: Random) -> Candidate | None:
-        """The newest announcement of an issuer drawn uniformly from all that were ever heard; None if that one has none."""
-        names = self._dag.store.names
-        return self.newest_of(rng.choice(names)) if names else None
+        """The newest announcement of a member drawn uniformly; None if that one has none."""
+        members = self._list_members()
+        return self.newest_of(rng.choice(members)) if members else None
+
+    def _list_members(self) -> list[PeerId]:
+        """The members in an order that does not depend on what was heard first."""
+        members = self._read_members()
+        if members is not self._members:
+            self._members, self._sorted = members, sorted(members)
+        return self._sorted
 
     def _find(self, issuer: PeerId, count: int) -> list[Candidate]:
         log = self._dag.log(issuer)

@@ -90,7 +90,7 @@ class Peer:
             rules=rules,
             rng=rng,
             policy=policy,
-            market=ModelMarket(self.lane.dag, self.lane.store.announced, me),
+            market=ModelMarket(self.lane.dag, self.lane.store.announced, me, lambda: self.lane.members),
             ledger=self.lane.ledger,
             next_number=self._next_number,
             reports_help=settings.reports_help,

@@ -10,6 +10,7 @@ from learnae.ids import Cid, PeerId, short_name
 from learnae.protocol import events as ev
 from learnae.protocol.calls import CastBallot, Signable, Stage, SubmitClaim
 from learnae.protocol.dataslices import QUEUE_MAX, SHARED_SLICES_MAX
+from learnae.sim.conditions import format_command
 from learnae.sim.host import UNPINNED_FILES_MAX, Host
 from learnae.tangle.dag import ORPHAN_BYTES_MAX
 
@@ -103,8 +104,5 @@ class Checker:
 
     def _fail(self, host: Host, fault: str) -> None:
         world = self._world
-        scenario = world.scenario
-        raise InvariantBrokenError(
-            f"peer {host.index} ({short_name(host.name)}) {fault}, at {world.now_s:.3f} s",
-            f"learnae sim run {scenario.name} --seed {world.seed} --peers {len(world.hosts)} --cycles {scenario.cycles}",
-        )
+        what = f"peer {host.index} ({short_name(host.name)}) {fault}, at {world.now_s:.3f} s"
+        raise InvariantBrokenError(what, format_command(world.scenario, world.seed))

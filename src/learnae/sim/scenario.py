@@ -61,6 +61,7 @@ class Scenario:
     churn: float = 0.0  # share of the peers that crash once at a random time and come back within 10 s
     silent: int = 0  # the first so many peers never report help (section 7)
     relay_gas_max: int = 20_000_000  # what each peer spends on sending others' claims and ballots; 0: everybody sends its own
+    shared_slices: int = 0  # dataslices that each peer opens to the others
     degree: int = 8  # connections of a peer, over which it syncs
     policy: str = "paired"
     reward_rule: str = "budgeted"
@@ -116,6 +117,7 @@ _ALL = (
     Scenario(name="storm", about="loss, a partition, churn and a silent peer at once",
              link=Link(loss=0.3, delay_max_s=0.6), partitions=(Partition(from_s=12, to_s=22),), churn=0.3, silent=1),
     Scenario(name="audited", about="one receipt in ten is measured again by others", audit_permille=100, link=Link(loss=0.1)),
+    Scenario(name="random", about="loss, partitions, churn, slow links and a silent peer, as the seed draws them"),
     Scenario(name="tips", about="direct micropayments instead of the DAO (4.3)", reward_mode="tips", silent=1),
 )  # fmt: skip
 

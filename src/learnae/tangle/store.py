@@ -35,12 +35,12 @@ class Entry:
     """A vertex that came in, its message, and where it stands; shared by all graphs of the process, never changed.
 
     `issuer` is the issuer's place in the store; `needs` is what must be known before it beside its issuer's previous vertex, as
-    (CID, issuer, sequence); `saved` is what a journal keeps of it.
+    (issuer, sequence); `saved` is what a journal keeps of it.
     """
 
     __slots__ = ("issuer", "message", "needs", "number", "saved", "sequence", "time_ms", "vertex")
 
-    def __init__(self, vertex: Vertex, message: Any, number: int, issuer: int, needs: tuple[tuple[Cid, int, int], ...] = ()) -> None:
+    def __init__(self, vertex: Vertex, message: Any, number: int, issuer: int, needs: tuple[tuple[int, int], ...] = ()) -> None:
         self.vertex = vertex
         self.message = message
         self.number = number
@@ -52,7 +52,7 @@ class Entry:
 
     def hangs_on(self, places: Container[int]) -> bool:
         """Whether one of these issuers wrote it or what it needs."""
-        return self.issuer in places or any(place in places for _, place, _ in self.needs)
+        return self.issuer in places or any(place in places for place, _ in self.needs)
 
 
 class IssuerLog:
@@ -74,7 +74,6 @@ class VertexStore:
     def __init__(self, codec: VertexCodec | None = None, *, archive: Archive | None = None) -> None:
         self.codec = codec or VertexCodec()
         self.issuers: dict[PeerId, int] = {}
-        self.names: list[PeerId] = []  # the issuers by place
         self.contested: set[int] = set()  # issuers that signed two vertices with one number, as far as any graph or proof tells
         self.count = 0
         self._archive = archive
@@ -119,7 +118,7 @@ class VertexStore:
         for cid in (*vertex.parents[1:], *also):
             parent = self.find(cid)
             if parent is not None:  # The genesis stands nowhere.
-                needs.append((cid, parent.issuer, parent.sequence))
+                needs.append((parent.issuer, parent.sequence))
         entry = Entry(vertex, message, self.count, self.place(vertex.issuer), tuple(needs))
         self.count += 1
         self._recent[entry.number] = entry
@@ -133,7 +132,6 @@ class VertexStore:
         place = self.issuers.get(issuer)
         if place is None:
             place = self.issuers[issuer] = len(self.issuers)
-            self.names.append(issuer)
             self._logs.append([])
         return place
 
