@@ -12,6 +12,7 @@ from importlinter.cli import lint_imports
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "src" / "learnae").rglob("*.py"))
 PURE = ("protocol", "sensors", "tangle", "sim")
+LISTENERS = (*PURE, "backends", "learning", "node")  # They read what strangers sent.
 LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
 
@@ -60,6 +61,17 @@ def find_pickles(tree: ast.AST) -> list[str]:
     return [module for module, names in imports_of(tree) if module.split(".")[0] in wrong or wrong.intersection(names)]
 
 
+def find_unbounded_json(tree: ast.AST) -> list[str]:
+    """Calls of `json.loads` and `json.load`, and imports of them."""
+    wrong = {"load", "loads"}
+    calls = [node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in wrong and _is_json(node.value)]
+    return calls + [module for module, names in imports_of(tree) if module == "json" and wrong.intersection(names)]
+
+
+def _is_json(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "json"
+
+
 def test_imports__follow_the_arrows() -> None:
     """ARCHITECTURE.md, "Arrows": rows import downwards only; the core and the simulator touch no outside system."""
     assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), cache_dir=None, show_timings=False) == 0
@@ -75,6 +87,12 @@ def test_pure_module__takes_randomness_only_as_a_given_generator(path: Path) -> 
 def test_module__imports_nothing_that_executes_what_it_reads(path: Path) -> None:
     """A stranger's bytes never become code: no pickle or anything built on it."""
     assert find_pickles(parse(path)) == []
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if name_of(path).startswith(LISTENERS)], ids=name_of)
+def test_module__parses_what_others_send_with_bounded_depth(path: Path) -> None:
+    """py_ecc raises the recursion limit to 100,000: JSON of as many brackets then ends the process, not the call."""
+    assert find_unbounded_json(parse(path)) == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
@@ -126,3 +144,9 @@ def test_random_rule__lets_the_class_pass() -> None:
 def test_pickle_rule__finds_what_it_forbids(line: str) -> None:
     """The rule above is not vacuous."""
     assert find_pickles(ast.parse(line)) != []
+
+
+@pytest.mark.parametrize("line", ["import json\njson.loads(b'[')", "from json import loads", "import json\nread = json.load"])
+def test_json_rule__finds_what_it_forbids(line: str) -> None:
+    """The rule above is not vacuous."""
+    assert find_unbounded_json(ast.parse(line)) != []

@@ -6,7 +6,6 @@ hash. Source: Kubo RPC API v0 (block, pin, version; the global options `offline`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -15,6 +14,7 @@ import httpx
 
 from learnae.backends.errors import KuboError
 from learnae.backends.unixfs import LEAF_BYTES
+from learnae.bounded_json import parse_json
 from learnae.ids import CODEC_DAG_CBOR, CODEC_DAG_PB, CODEC_RAW, Cid, cid_text
 
 DEFAULT_URL: Final = "http://127.0.0.1:5001"
@@ -102,8 +102,8 @@ class KuboRpc:
 
     def _read_lines(self, body: bytes | None) -> list[dict[str, Any]]:
         try:
-            lines = [json.loads(line) for line in (body or b"").splitlines() if line.strip()]
-        except (ValueError, RecursionError) as error:
+            lines = [parse_json(line) for line in (body or b"").splitlines() if line.strip()]
+        except ValueError as error:
             raise KuboError(self.name, "something else than Kubo answers there") from error
         if not all(isinstance(line, dict) for line in lines):
             raise KuboError(self.name, "something else than Kubo answers there")

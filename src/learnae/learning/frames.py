@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from learnae.bounded_json import parse_json
+
 HEADER_BYTES_MAX: Final = 64 * 1024  # A list of 1,024 slice numbers, or an error with its text.
 ATTACHMENTS_MAX: Final = 1100  # A training cycle takes up to 1,024 slices, and a model.
 FRAME_BYTES_MAX: Final = 2 << 30  # Two models of a session at the 1 GiB that networks of this kind can bear.
@@ -74,7 +76,7 @@ class FrameReader:
         if len(self._pending) < 4 + size:
             return None
         try:
-            values = json.loads(self._pending[4 : 4 + size])
+            values = parse_json(bytes(self._pending[4 : 4 + size]))
         except ValueError as error:
             raise FrameError("a frame's header is not JSON") from error
         del self._pending[: 4 + size]
