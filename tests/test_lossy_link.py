@@ -66,7 +66,7 @@ def test_line__bandwidth_is_not_passed() -> None:
 
 
 def test_line__loss_makes_tcp_slow() -> None:
-    """At 1 % and 100 ms TCP reaches 1.2 segments / (0.1 s * sqrt(0.01)) = 170 kB/s (Mathis et al. 1997); at 30 % a few segments a second."""
+    """At 1 % and 100 ms TCP reaches 1.2 segments / (0.1 s * sqrt(0.01)) = 170 kB/s (Mathis et al. 1997); at 30 % a few a second."""
     some = 2_000_000 / _measure(Line(delay_s=0.05, loss=0.01), 2_000_000)
     assert 80_000 < some < 700_000
     many = 40_000 / _measure(Line(delay_s=0.1, loss=0.3), 40_000)
