@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +12,10 @@ import pytest
 
 import learnae.lab.attacks.identity_hijack
 import learnae.lab.bed
-from learnae.lab.bed import ProtocolAttack, stage
+from learnae.cli.lab import _read_share
+from learnae.errors import InvariantBrokenError
+from learnae.lab import staged
+from learnae.lab.bed import ProtocolAttack, Scene, stage
 from learnae.lab.books import INVENTED
 from learnae.lab.registry import find_attack, find_rule
 from learnae.lab.rules.budgeted import Budgeted
@@ -21,6 +26,7 @@ from learnae.protocol import events as ev
 from learnae.protocol import validation
 from learnae.protocol.fund import FundError, SessionFund
 from learnae.protocol.messages import HelpReported, parse_message
+from learnae.protocol.peer import Peer
 from learnae.tangle.verdict import Verdict
 
 SETTING = Setting(share_permille=250, peers=8, cycles=8)
@@ -235,3 +241,27 @@ def test_joining__ends_with_funding() -> None:
     wallet = next(iter(scene.world.chain.wallets.values()))
     with pytest.raises(FundError, match="WrongStage"):
         scene.world.chain.fund.join(wallet, wallet, DEPOSIT_WEI, 2**33)
+
+
+def test_broken_honest_session__is_repeated_by_a_command_that_lab_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An honest session has no attackers; its command names a share nevertheless, because it is played beside an attack."""
+
+    def break_promise(scene: Scene) -> Peer:
+        raise InvariantBrokenError("ledgers differ", "learnae sim run calm")
+
+    monkeypatch.setattr(staged, "_find_witness", break_promise)
+    with pytest.raises(InvariantBrokenError) as caught:
+        play_honest.__wrapped__("scripted", replace(SETTING, share_permille=0), 1)
+    words = shlex.split(caught.value.command)
+
+    assert words[:4] == ["learnae", "lab", "run", "replay"]
+    assert _read_share(words[words.index("--share") + 1]) > 0
+
+
+def test_detection__by_audits_is_counted_from_the_beacon() -> None:
+    played = play_honest("scripted", replace(SETTING, share_permille=0), 1)
+    scene = stage(None, "scripted", SETTING, 1)
+    scene.world.run()
+    fund = scene.world.chain.fund
+
+    assert fund.training_ends_s < played.beacon_s < fund.claiming_ends_s

@@ -19,12 +19,14 @@ from learnae.lab.books import INVENTED, Books, Receipt
 from learnae.lab.rule import Rule, Settled
 from learnae.lab.swarm import DEPOSIT_WEI
 from learnae.lab.trial import PERMILLE, Setting, Trial, compare, draw_beacon
+from learnae.protocol.audits import compute_beacon_s
 from learnae.protocol.messages import Checkpoint, HelpReported, ModelAnnounced, parse_message
 from learnae.protocol.peer import Peer
 from learnae.protocol.rewards import compute_credits
 from learnae.sim.host import Host
 
 PLAYED_RULE: Final = "budgeted"  # what the members of a staged session claim and vote by
+HONEST_SHARE_PERMILLE: Final = 100  # An honest session is played beside an attack of any share: the command needs one.
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Played:
     refused: frozenset[int]  # honest members whose claim was voted down or whose identity was not admitted
     offences: Mapping[int, float]
     found_at: Mapping[int, float]
-    beacon_s: float  # when claims are final and receipts are drawn for audits
+    beacon_s: float  # when receipts are drawn for audits
 
 
 @lru_cache(maxsize=256)
@@ -90,7 +92,8 @@ def _play(attack: ProtocolAttack | None, bed: Bed, setting: Setting, seed: int) 
             world.checker.check_end()
         witness = _find_witness(scene)
     except InvariantBrokenError as error:
-        name, share = attack.name if attack else "replay", setting.share_permille / PERMILLE
+        name = attack.name if attack else "replay"
+        share = (setting.share_permille or HONEST_SHARE_PERMILLE) / PERMILLE
         command = f"learnae lab run {name} --share {share:g} --first-seed {seed} --seeds 1 {setting.words}"
         raise InvariantBrokenError(error.what, command) from error
     admitted = {member.wallet for member in witness.dao.membership.by_peer.values()}
@@ -113,7 +116,7 @@ def _play(attack: ProtocolAttack | None, bed: Bed, setting: Setting, seed: int) 
         refused=(rejected | outsiders) - ring,
         offences={world.index_of[name]: at_s for name, at_s in scene.offences.items()},
         found_at={world.index_of[name]: at_s for name, at_s in scene.found_at.items()},
-        beacon_s=float(world.rules.claiming_ends_s),
+        beacon_s=float(compute_beacon_s(world.chain.fund.terms, world.chain.fund.training_ends_s)),
     )
 
 
