@@ -8,7 +8,7 @@ Pure but for the store that it looks into: no network, the clock is passed in.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -34,7 +34,7 @@ class FetchPlan:
         self.root, self.bytes_max = root, bytes_max
         self._has, self._get = has_block, get_block
         self._wanted: dict[Cid, _Wanted] = {}
-        self._order: deque[Cid] = deque()  # not asked of anyone
+        self._order: OrderedDict[Cid, None] = OrderedDict()  # to be asked: of nobody yet, or owed by somebody who is silent
         self.lacking: dict[PeerId, set[Cid]] = {}
         self.fault = ""
         if root[1] == CODEC_DAG_PB:
@@ -48,26 +48,25 @@ class FetchPlan:
     def is_done(self) -> bool:
         return not self._wanted or bool(self.fault)
 
-    def take(self, peer: PeerId, count: int, now_s: float) -> list[Cid]:
-        """Up to `count` blocks to ask `peer` for; when all are asked for, those that another has owed for longest."""
+    def take(self, peer: PeerId, count: int, now_s: float, *, is_idle: bool = True) -> list[Cid]:
+        """Up to `count` blocks to ask `peer` for; when all are asked for and it is idle, some that another owes and would bring last."""
         lacking = self.lacking.get(peer, set())
         taken: list[Cid] = []
-        passed: list[Cid] = []
-        while self._order and len(taken) < count:
-            cid = self._order.popleft()
-            if cid in lacking:
-                passed.append(cid)
-            elif cid in self._wanted:
+        for cid in self._order:
+            if len(taken) == count:
+                break
+            if cid not in lacking and peer not in self._wanted[cid].asked:
                 taken.append(cid)
-        self._order.extendleft(reversed(passed))
-        if not taken and not self._order:
+        if not taken and is_idle:
             late = [
-                (min(wanted.asked.values()), cid)
-                for cid, wanted in self._wanted.items()
+                (len(wanted.asked), -max(wanted.asked.values()), cid)
+                for cid, wanted in reversed(self._wanted.items())
                 if wanted.asked and peer not in wanted.asked and cid not in lacking and now_s - max(wanted.asked.values()) > HEDGE_S
             ]
-            taken = [cid for _, cid in sorted(late)[: max(1, count // 4)]]
+            late.sort(key=lambda entry: entry[:2])
+            taken = [cid for *_, cid in late[: max(1, count // 4)]]
         for cid in taken:
+            self._order.pop(cid, None)
             self._wanted[cid].asked[peer] = now_s
         return taken
 
@@ -91,6 +90,7 @@ class FetchPlan:
         if self.fault:
             return False
         del self._wanted[cid]
+        self._order.pop(cid, None)
         return True
 
     def _handle_node(self, wanted: _Wanted, block: bytes) -> None:
@@ -110,6 +110,13 @@ class FetchPlan:
         self.lacking.setdefault(peer, set()).add(cid)
         self._give_back(peer, cid)
 
+    def handle_late(self, peer: PeerId) -> None:
+        """`peer` is silent: what it owes may be asked of others at once, and is still taken from it if it comes."""
+        for cid, wanted in self._wanted.items():
+            if peer in wanted.asked and len(wanted.asked) == 1:
+                self._order[cid] = None
+                self._order.move_to_end(cid, last=False)
+
     def handle_lost(self, peer: PeerId) -> None:
         """`peer` will not send what it still owes."""
         for cid in list(self._wanted):
@@ -118,18 +125,19 @@ class FetchPlan:
     def _give_back(self, peer: PeerId, cid: Cid) -> None:
         wanted = self._wanted.get(cid)
         if wanted is not None and wanted.asked.pop(peer, None) is not None and not wanted.asked:
-            self._order.appendleft(cid)
+            self._order[cid] = None
+            self._order.move_to_end(cid, last=False)
 
     def _want(self, cid: Cid, file_bytes: int | None, depth: int | None, size_max: int) -> None:
         if cid in self._wanted:
             return
         if not self._has(cid):
             self._wanted[cid] = _Wanted(file_bytes, depth, size_max)
-            self._order.append(cid)
+            self._order[cid] = None
         elif depth != 0:
             block = self._get(cid)  # a node that an earlier try left here: go on below it
             self._wanted[cid] = _Wanted(file_bytes, depth, size_max)
             if block is None:
-                self._order.append(cid)
+                self._order[cid] = None
             else:
                 self.handle_block(cid, block)

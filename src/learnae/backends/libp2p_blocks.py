@@ -45,7 +45,7 @@ class BlockServer:
             with trio.move_on_after(IDLE_S) as idle:
                 while True:
                     idle.deadline = trio.current_time() + IDLE_S
-                    cids = await _read_request(stream)
+                    cids = await read_request(stream)
                     if cids is None:
                         return
                     for cid in cids:
@@ -66,7 +66,7 @@ def encode_request(cids: list[Cid]) -> bytes:
     return bytes((len(cids),)) + b"".join(cids)
 
 
-async def _read_request(stream: INetStream) -> list[Cid] | None:
+async def read_request(stream: INetStream) -> list[Cid] | None:
     """None: what the peer asks is not a request."""
     count = (await read_exactly(stream, 1))[0]
     if not 0 < count <= REQUEST_CIDS_MAX:

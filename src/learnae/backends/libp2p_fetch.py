@@ -1,9 +1,12 @@
 """Fetching a file from several providers at once: bounded, verified block by block, never waiting for a provider that stalls.
 
 What is wanted of whom is decided by `fetch_plan`. Here each provider gets a stream and a task that asks for a window of
-blocks ahead of what arrives. A provider that makes no progress for 2 s, breaks the connection, lacks blocks, or sends bytes
-that are not what was asked loses its blocks to the others; the last blocks of a slow provider are asked from an idle one as
-well. What was verified is kept even if the fetch fails, so the next try goes on from there.
+blocks ahead of what arrives. A provider that breaks the connection, lacks blocks, or sends bytes that are not what was asked
+loses its blocks to the others. What a provider that is silent for 2 s owes may be had from the others too, and the last
+blocks of a slow one from an idle one. Whether a silent provider or the line is at fault tells a ping: an answer to it arrives
+behind all that was sent before, so who answers and still sends nothing is left; a line that loses much is waited for.
+What was verified is kept even if the fetch fails, so the next try goes on from there. How long it may take in all is the
+caller's decision.
 """
 
 from __future__ import annotations
@@ -17,19 +20,20 @@ import trio
 from libp2p.abc import INetStream
 
 from learnae.backends.fetch_plan import HEDGE_S, FetchPlan
-from learnae.backends.libp2p_blocks import ABSENT, PROTOCOL, REQUEST_CIDS_MAX, encode_request
-from learnae.backends.libp2p_direct import read_exactly
+from learnae.backends.libp2p_blocks import ABSENT, PROTOCOL, encode_request
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host, drop_stream, muxed_stream_of
 from learnae.backends.libp2p_yamux_stream import WINDOW_BYTES_MAX
 from learnae.errors import FetchError, LearnaeError
 from learnae.ids import Cid, PeerId, cid_text, compute_cid, short_name
 from learnae.ports import BlockStore
 
-STALL_S: Final = 2.0  # Without a byte: the provider is left for another.
-BLOCK_S: Final = 20.0  # For one block, however it drips: 13 kB/s is the slowest line that is waited for.
+STALL_S: Final = 2.0  # Without a byte: what the provider owes may be had from others, and it is asked whether it lives.
+SILENT_S: Final = 30.0  # Without a byte nor an answer: the provider is left. Six time-outs of TCP, which double, take 25 s.
+BLOCK_S: Final = 300.0  # For one block, however it drips: 0.9 kB/s is the slowest line that is waited for.
 REACH_S: Final = 10.0
 PROVIDERS_MAX: Final = 8  # Asked at the same time; a line is full with two or three.
 AHEAD_BLOCKS: Final = 16  # Asked for ahead of what arrives: 4 MiB, the window of the stream.
+AHEAD_FIRST: Final = 4  # At first, and one more for each block that came: a slow provider does not get what others could bring.
 BATCH_BYTES: Final = 4 << 20  # Verified blocks held in memory before they are stored with one sync.
 ATTEMPTS_MAX: Final = 3  # Streams that brought nothing, per provider: a line with loss stalls now and then, a dead one always.
 
@@ -43,10 +47,10 @@ class _Lied(Exception):
 
 
 class _Stalled(Exception):
-    """Nothing came from a provider for too long; `is_dripping` if something did, too slowly to be of use."""
+    """Nothing of use came from a provider for too long; `is_final` if another try would be no better."""
 
-    def __init__(self, *, is_dripping: bool = False) -> None:
-        self.is_dripping = is_dripping
+    def __init__(self, *, is_final: bool = False) -> None:
+        self.is_final = is_final
 
 
 class Fetcher:
@@ -115,7 +119,7 @@ class _Job:
                 break
             except _Stalled as error:
                 reason = "it stalled"
-                if error.is_dripping:
+                if error.is_final:
                     break
             except STREAM_ERRORS as error:
                 reason = f"the connection broke ({error})" if str(error) else "the connection broke"
@@ -127,10 +131,10 @@ class _Job:
 
     async def _work_once(self, peer: PeerId) -> str:
         """Ask until the plan is done or this provider is of no more use; why, in words."""
-        with trio.move_on_after(STALL_S) as opening:
+        with trio.move_on_after(SILENT_S) as opening:  # nothing is owed meanwhile
             stream = await self._host.open_stream(peer, [PROTOCOL])
         if opening.cancelled_caught:
-            raise _Stalled()
+            raise _Stalled(is_final=True)
         try:
             muxed_stream_of(stream).widen(WINDOW_BYTES_MAX)
             return await self._ask(peer, stream)
@@ -139,9 +143,10 @@ class _Job:
 
     async def _ask(self, peer: PeerId, stream: INetStream) -> str:
         owed: deque[Cid] = deque()
+        ahead = AHEAD_FIRST
         while not self._plan.is_done:
-            if len(owed) <= AHEAD_BLOCKS // 2:
-                more = self._plan.take(peer, min(AHEAD_BLOCKS - len(owed), REQUEST_CIDS_MAX), trio.current_time())
+            if len(owed) <= ahead // 2:
+                more = self._plan.take(peer, ahead - len(owed), trio.current_time(), is_idle=not owed)
                 if more:
                     await stream.write(encode_request(more))
                     owed.extend(more)
@@ -152,7 +157,8 @@ class _Job:
                     await self._moved.park()
                 continue
             cid = owed.popleft()
-            block = await self._read_block(stream, self._plan.compute_size_max(cid))
+            block = await self._read_block(peer, stream, self._plan.compute_size_max(cid))
+            ahead = min(ahead + 1, AHEAD_BLOCKS)
             if block is None:
                 self._plan.handle_absent(peer, cid)
             else:
@@ -162,22 +168,43 @@ class _Job:
         self._scope.cancel()
         return ""
 
-    async def _read_block(self, stream: INetStream, size_max: int) -> bytes | None:
+    async def _read_block(self, peer: PeerId, stream: INetStream, size_max: int) -> bytes | None:
         """One block, or None if the provider has none to give. Raises: _Stalled, _Lied."""
         whole_s = trio.current_time() + BLOCK_S
-        with trio.move_on_after(STALL_S) as stall:
-            left = int.from_bytes(await read_exactly(stream, 4), "big")
-            if left == ABSENT:
-                return None
-            if left > size_max:
-                raise _Lied(f"a block of {left} bytes where at most {size_max} were expected")
-            parts: list[bytes] = []
-            while left:
-                stall.deadline = min(trio.current_time() + STALL_S, whole_s)
-                parts.append(await stream.read(left))
-                left -= len(parts[-1])
-            return b"".join(parts)
-        raise _Stalled(is_dripping=trio.current_time() >= whole_s)
+        head = b""
+        while len(head) < 4:
+            head += await self._read(peer, stream, 4 - len(head), whole_s)
+        left = int.from_bytes(head, "big")
+        if left == ABSENT:
+            return None
+        if left > size_max:
+            raise _Lied(f"a block of {left} bytes where at most {size_max} were expected")
+        parts: list[bytes] = []
+        while left:
+            parts.append(await self._read(peer, stream, left, whole_s))
+            left -= len(parts[-1])
+        return b"".join(parts)
+
+    async def _read(self, peer: PeerId, stream: INetStream, size_max: int, whole_s: float) -> bytes:
+        """What there is, up to `size_max` bytes. Raises: _Stalled."""
+        now_s = began_s = trio.current_time()
+        pong: trio.Event | None = None
+        while now_s < whole_s:
+            piece = b""
+            with trio.move_on_after(STALL_S):
+                piece = await stream.read(size_max)
+            if piece:
+                return piece
+            now_s = trio.current_time()
+            if pong is not None and pong.is_set():
+                raise _Stalled(is_final=False)
+            if now_s - began_s >= SILENT_S:
+                break
+            if pong is None:
+                pong = muxed_stream_of(stream).muxed_conn.ping()
+            self._plan.handle_late(peer)
+            self._moved.unpark_all()
+        raise _Stalled(is_final=True)
 
     async def _take_in(self, cid: Cid, block: bytes) -> None:
         if compute_cid(block, cid[1]) != cid:

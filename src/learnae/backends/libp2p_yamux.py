@@ -46,6 +46,7 @@ STREAMS_RATE_S: Final = 50.0  # New ones from a peer; a stream costs about half 
 STREAMS_BURST: Final = 500.0
 _OUTBOX_BYTES: Final = 262144  # Queued for the socket before writers wait: keeps small messages behind at most this much.
 _OUTBOX_BYTES_MAX: Final = 1 << 20  # Beyond it a peer asks for answers (pings, refusals) that it does not read: cut off.
+_PING_NUMBER: Final = 1  # Of a ping that somebody waits for; the watch sends 0.
 _WATCH_S: Final = 15.0  # Between looks at a connection; two without a byte and an unanswered ping mean that it is dead.
 
 CONNECTION_ERRORS: Final = (
@@ -76,6 +77,7 @@ class Yamux(IMuxedConn):
         self._outbox_bytes = 0
         self._writer, self._room = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
         self._received_bytes = self._sent_bytes = 0
+        self._pong: trio.Event | None = None  # of a ping that is not answered yet
         self._openings_left, self._openings_at_s = STREAMS_BURST, trio.current_time()
 
     @property
@@ -170,6 +172,13 @@ class Yamux(IMuxedConn):
         while self._outbox_bytes > _OUTBOX_BYTES and not self.is_closed:
             await self._room.park()
 
+    def ping(self) -> trio.Event:
+        """Ask the peer to answer; the event is set when it has, and what it had sent before is here."""
+        if self._pong is None:
+            self._pong = trio.Event()
+            self.queue(PING, SYN, 0, _PING_NUMBER)
+        return self._pong
+
     def forget(self, stream: YamuxStream) -> None:
         if self._streams.get(stream.stream_id) is stream:
             del self._streams[stream.stream_id]
@@ -226,6 +235,9 @@ class Yamux(IMuxedConn):
         if kind == PING:
             if flags & SYN:
                 self.queue(PING, ACK, 0, length)
+            elif length == _PING_NUMBER and self._pong is not None:
+                self._pong.set()
+                self._pong = None
             return None
         stream = self._handle_new(stream_id) if flags & SYN else self._streams.get(stream_id)
         if stream is None:
