@@ -23,8 +23,9 @@ import trio
 from learnae.backends import mqtt as backend
 from learnae.backends.disk_sensors import SensorJournal
 from learnae.backends.mqtt import open_mqtt, parse_broker
+from learnae.backends.sensor_folder import SensorFolder
 from learnae.cli import main
-from learnae.cli.gateway_run import GatewayPlan, run_gateway
+from learnae.cli.gateway_run import GatewayPlan, make_plans, run_gateway
 from learnae.cli.sensor_run import open_publisher
 from learnae.protocol import events as ev
 from learnae.sensor_errors import BrokerError
@@ -34,6 +35,7 @@ from learnae.sensors.lane import SensorLane
 from learnae.sensors.mapping import parse_mapping
 from learnae.sensors.messages import compute_tag
 from learnae.sensors.publisher import SensorPublisher
+from learnae.sensors.slices import RowType
 from learnae.tangle.channel import ChannelMode
 from learnae.tangle.verdict import ACCEPTED
 from tests.sensors.builders import MEMBER
@@ -225,6 +227,29 @@ def test_broker__that_goes_away_is_dialled_again_and_nothing_is_lost(tmp_path: P
     assert f"the broker mqtt://127.0.0.1:{port} went away; dialling again" in capsys.readouterr().err
 
 
+def test_rules_with_overlapping_topics__count_each_message_once(tmp_path: Path) -> None:
+    """MQTT 5, 3.3.4: a broker may send a message once for each subscription that it meets. What a device says twice stays two."""
+
+    async def run(port: int) -> None:
+        topics = ["lab/#", "lab/+/data", "lab/a/#"]
+        address = parse_broker(f"mqtt://127.0.0.1:{port}")
+        async with open_mqtt(address, client_id="overlap", topics=topics, on_trouble=lambda text: None) as source:
+            await source.connected.wait()
+            with open_device(port) as device:
+                for topic in ("lab/a/data", "lab/a/data", "lab/b/data", "lab/a/data", "end"):
+                    await trio.to_thread.run_sync(device.say, f"lab/{topic}" if topic == "end" else topic, {"t": 1})
+            said: list[str] = []
+            with trio.fail_after(20):
+                while "lab/end" not in said:
+                    batch = await source.receive(linger_s=0)
+                    said += [message.topic for message, _ in batch]
+                    source.acknowledge([receipt for _, receipt in batch])
+            assert said == ["lab/a/data", "lab/a/data", "lab/b/data", "lab/a/data", "lab/end"]
+
+    with run_broker(tmp_path / "broker") as port:
+        trio.run(run, port)
+
+
 def test_broker__that_starts_after_the_gateway_is_found(tmp_path: Path) -> None:
     """What a gateway waits on from its start is set however many dials failed before."""
     with socket.socket() as probe:
@@ -315,7 +340,7 @@ def make_gateway(folder: Path) -> tuple[Gateway, SensorPublisher, SensorJournal]
     made = admit(folder, hello)
     journal = SensorJournal(folder)
     publisher = open_publisher(made, journal)
-    return Gateway(publisher, parse_mapping(MAPPING), partial(made.make_plan, mode=ChannelMode.PUBLIC)), publisher, journal
+    return Gateway(publisher, parse_mapping(MAPPING), make_plans(made, ChannelMode.PUBLIC)), publisher, journal
 
 
 def test_message_sent_again__is_counted_once_also_after_a_restart(tmp_path: Path) -> None:
@@ -335,6 +360,47 @@ def test_message_sent_again__is_counted_once_also_after_a_restart(tmp_path: Path
     other = BrokerMessage(message.topic, message.payload, 8, again=True)
     assert len([v for c in gateway.take([other], now_ms=1_795_000_000_004)[0] for v in c.vertices]) == 1
     assert RECORD_FLIGHT in journal.records()
+    journal.close()
+
+
+def test_marks__are_of_messages_that_the_broker_may_send_again(tmp_path: Path) -> None:
+    """Messages of QoS 0 have no packet number and never come again: they push out no mark; nor does one that came twice grow old."""
+    gateway, _, journal = make_gateway(tmp_path)
+    payload = b'{"t": 1, "h": 2, "label": 0}'
+    first = BrokerMessage("lab/a/data", payload, 7)
+    for start in range(0, 4 * RECEIVE_MAX, 512):
+        gateway.take([first, *(BrokerMessage("other", b"%d" % n, 0) for n in range(start, start + 512))], now_ms=1_795_000_000_000)
+    for number in range(2 * RECEIVE_MAX - 1):
+        gateway.take([BrokerMessage("other", b"", 8 + number)], now_ms=1_795_000_000_000)
+        if number == RECEIVE_MAX:
+            gateway.take([first], now_ms=1_795_000_000_000)
+    before = gateway.repeats
+    gateway.take([BrokerMessage("lab/a/data", payload, 7, again=True)], now_ms=1_795_000_000_000)
+    assert gateway.repeats == before + 1
+    journal.close()
+
+
+def test_folder_whose_sensor_changed_its_key__is_gone_on_with(tmp_path: Path) -> None:
+    """`learnae sensor publish --new-key` on a gateway's folder: the gateway speaks under the new key, with the sensor's rows."""
+    gateway, publisher, journal = make_gateway(tmp_path)
+    message = BrokerMessage("lab/a/data", b'{"t": 1, "h": 2, "label": 0}', 7)
+    for commit in gateway.take([message], now_ms=1_795_000_000_000)[0]:
+        journal.append(commit.vertices, commit.records)
+    (stream,) = publisher.lane.streams.values()
+    made = SensorFolder(tmp_path)
+    plan = made.make_plan("a", stream.head.fields, mode=ChannelMode.PUBLIC, generation=1)
+    commit = publisher.rotate(plan, now_ms=1_795_000_000_010)
+    journal.append(commit.vertices, commit.records)
+    other = made.make_plan("bytes", stream.head.fields, mode=ChannelMode.PUBLIC, row_type=RowType.U8)
+    commit = publisher.open(other, now_ms=1_795_000_000_020)
+    journal.append(commit.vertices, commit.records)
+    journal.close()
+
+    gateway, publisher, journal = make_gateway(tmp_path)
+    gateway.restore(journal.records(), now_ms=1_795_000_000_030)
+    gateway.take([BrokerMessage("lab/a/data", b'{"t": 2, "h": 3, "label": 0}', 8)], now_ms=1_795_000_000_040)
+    places = [(stream.head.sensor, stream.last, stream.ended) for stream in publisher.lane.streams.values()]
+    assert places == [("a", 1, True), ("a", 2, False), ("bytes", 0, False)]
     journal.close()
 
 

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learnae.ids import Cid
 from learnae.protocol.sync import SYNC_VERTICES_MAX, decode_sync
 from learnae.sensors import judge
 from learnae.sensors.judge import SensorCodec, SensorEntry
-from learnae.sensors.lane import KEEP_MIN, PATIENCE_MS, SensorLane
+from learnae.sensors.lane import KEEP_MIN, SensorLane
 from learnae.sensors.messages import ChannelMessages, SensorKind, SliceReceipt, parse_sensor_message
 from learnae.sensors.readings import SensorField
+from learnae.sensors.waiting import PATIENCE_MS
 from learnae.tangle.channel import ChannelMode, ChannelWriter, WriterState, create_succession
 from learnae.tangle.stream import WINDOW
 from learnae.tangle.verdict import Verdict
@@ -414,6 +416,11 @@ def test_tips__never_exceed_the_number_of_issuers() -> None:
 # --- forgetting -------------------------------------------------------------------------------------------------
 
 
+def prune(lane: SensorLane, *, keep: int) -> list[Cid]:
+    lane.prune(keep=keep)
+    return lane.take_forgotten()
+
+
 def make_long_lane(count: int) -> tuple[FakeSensor, SensorLane, list[bytes]]:
     sensor, lane = FakeSensor("a", rate_per_s=1000), make_lane()
     said = [sensor.begin(), *(sensor.measure(STARTS_MS + 10 * n).vertex.encoded for n in range(1, count))]
@@ -423,18 +430,18 @@ def make_long_lane(count: int) -> tuple[FakeSensor, SensorLane, list[bytes]]:
 
 def test_pruning__ends_at_a_members_checkpoint_and_keeps_the_newest() -> None:
     sensor, lane, _ = make_long_lane(200)
-    assert lane.prune(keep=100) == []
+    assert prune(lane, keep=100) == []
     lane.issue(lane.compute_checkpoint(), now_ms=STARTS_MS + 4000)
-    assert lane.prune(keep=100) == []
+    assert prune(lane, keep=100) == []
     for number in range(110):
         feed(lane, sensor.measure(STARTS_MS + 5000 + number).vertex.encoded)
-    dropped = lane.prune(keep=100)
+    dropped = prune(lane, keep=100)
 
     assert len(dropped) == 199  # All up to the checkpoint but the head, which everybody needs.
     assert lane.tangle.base(sensor.issuer.peer) == 200
     assert len(lane.tangle) == 111  # and the checkpoint
     lane.issue(lane.compute_checkpoint(), now_ms=STARTS_MS + 9000)
-    assert lane.prune(keep=0) == []
+    assert prune(lane, keep=0) == []
     assert lane.tangle.length(sensor.issuer.peer) - lane.tangle.base(sensor.issuer.peer) >= KEEP_MIN
 
 

@@ -13,18 +13,25 @@ from pathlib import Path
 import pytest
 import trio
 
+from learnae.backends import sensor_outbox
 from learnae.backends.disk_sensors import SensorJournal
+from learnae.backends.sensor_link import keep_linked
+from learnae.backends.sensor_outbox import SensorOutbox
+from learnae.backends.sensor_sources import parse_fields
 from learnae.cli import main
+from learnae.cli.sensor_run import now_ms, open_publisher
 from learnae.learning.header import TensorSpec
 from learnae.learning.slices import DataManifest, decode_slice
 from learnae.node import station
 from learnae.protocol import events as ev
+from learnae.sensors import waiting
 from learnae.sensors.follower import FollowEffect, FollowSettings
 from learnae.sensors.judge import SensorCodec
 from learnae.sensors.link import Attach, Watch
 from learnae.sensors.messages import ChannelMessages
 from learnae.sensors.readings import Reading, encode_readings
 from learnae.sensors.view import SensorView
+from learnae.tangle.channel import ChannelMode
 from learnae.tangle.vertex import Vertex
 from tests.sensors.builders import MEMBER, FakeSensor
 from tests.sensors.station_bed import Bed, admit, make_hello, open_bed, read_json, run_learnae, start_learnae, wait_until
@@ -170,6 +177,47 @@ def test_outage_of_the_node__is_waited_out(tmp_path: Path) -> None:
     trio.run(run)
 
 
+def test_node_that_lost_its_disk__is_told_of_and_goes_on_with_what_the_publisher_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only node of a session, and a publisher that forgot what that node had: neither waits for ever."""
+    monkeypatch.setattr(waiting, "PATIENCE_MS", 200)
+    monkeypatch.setattr(waiting, "LOST_MS", 600)
+    monkeypatch.setattr(sensor_outbox, "KEEP_VERTICES", 5)
+    monkeypatch.setattr(sensor_outbox, "REFUSED_PAUSE_S", 0.1)
+    hello = make_hello()
+    folder = admit(tmp_path / "s", hello)
+    journal = SensorJournal(tmp_path / "s")
+    told: list[str] = []
+
+    async def say(bed: Bed, count: int) -> None:
+        publisher = open_publisher(folder, journal)
+        outbox = SensorOutbox(publisher, journal, me=folder.issuer.peer, on_trouble=told.append)
+        plan = folder.make_plan("s-01", parse_fields(FIELDS), mode=ChannelMode.PUBLIC)
+        outbox.commit(publisher.open(plan, now_ms=now_ms()))
+        for _ in range(count):
+            readings = [Reading(now_ms(), field, 1.0, 0) for field in range(2)]
+            outbox.commit(publisher.publish([("s-01", readings)], now_ms=now_ms()))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(keep_linked, bed.address, outbox.carry, on_trouble=told.append))
+            await wait_until(lambda: not outbox.pending)
+            nursery.cancel_scope.cancel()
+
+    async def run() -> None:
+        async with open_bed(tmp_path / "node", hello) as bed:
+            await say(bed, 30)
+            await say(bed, 1)
+        assert told == []
+        async with open_bed(tmp_path / "fresh disk", hello) as bed:
+            await say(bed, 2)
+            assert count_messages(bed)[-3:] == [31, 32, 33] and count_messages(bed)[0] > 1
+            assert any("any more: its sensors begin after them" in tell.text for tell in bed.told)
+        assert "the node lost what this sensor said before its vertex" in told[0]
+
+    trio.run(run)
+    journal.close()
+
+
 def test_old_copy_of_a_folder__does_not_make_a_second_history(tmp_path: Path) -> None:
     async def run() -> None:
         hello = make_hello()
@@ -279,7 +327,8 @@ def test_viewer__of_a_node_that_forgot_the_beginning_reads_what_is_kept(tmp_path
             bed.station._parts.sensors.journal.append([(checkpoint.cid, checkpoint.encoded)])
             said = [sensor.measure(now_ms + 6000 + 10 * n).vertex.encoded for n in range(110)]
             bed.station.attach(Attach(issuer=sensor.issuer.peer, vertices=tuple(said)))
-            assert lane.prune(keep=100)
+            lane.prune(keep=100)
+            assert lane.take_forgotten()
             view = SensorView(hello.rules, frozenset({MEMBER.peer}), FollowSettings(slice_bytes=1024))
             lines = []
             for wait_s in range(0, 12, 3):

@@ -2,11 +2,13 @@
 
 QoS 1 with a persistent session: the broker keeps what comes while we are away, and sends again what was not acknowledged.
 Acknowledging is the caller's business, after its disk. A broker that goes away is dialled again with a growing pause. Back-pressure:
-the broker sends at most `RECEIVE_MAX` messages that were not acknowledged, and is not read while the inbox is full.
+the broker sends at most `RECEIVE_MAX` messages that were not acknowledged, and is not read while the inbox is full. A broker may send
+a message once for each subscription that it meets (MQTT 5, 3.3.4): subscriptions are numbered, so that copies are told from repeats.
 """
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -31,6 +33,7 @@ BATCH_MAX: Final = 512
 CONNECT_S_MAX: Final = 20.0
 PAUSE_S_MIN: Final = 0.5
 PAUSE_S_MAX: Final = 30.0
+COPIES_MAX: Final = 4096  # Messages remembered until their copies came: more than are under way.
 _READS_AT_ONCE: Final = 256
 _REFUSED_FOR_GOOD: Final = frozenset({134, 135, 138, 140})  # Bad user or password, not authorised, banned, bad method.
 
@@ -73,6 +76,8 @@ class MqttSource:
         self._inbox: deque[mqtt.MQTTMessage] = deque()
         self._arrived = trio.Event()
         self._taken = trio.Event()
+        self._copies: dict[tuple[str, bytes], set[int]] = {}  # topic and payload -> subscriptions by which it came
+        self._unanswered = 0  # subscriptions
         self._session = 0  # counts connections: a packet number means something in its own only
         self.connected = trio.Event()
         self._refused: BrokerError | None = None
@@ -179,18 +184,47 @@ class MqttSource:
                 self._refused = BrokerError(str(self._address), f"it refused the connection: {reason}")
             return
         options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
-        client.subscribe([(topic, options) for topic in self._topics])
+        self._unanswered = len(self._topics)
+        for topic in self._topics:
+            numbered = Properties(PacketTypes.SUBSCRIBE)  # type: ignore[no-untyped-call]
+            numbered.SubscriptionIdentifier = _number(topic)
+            client.subscribe([(topic, options)], properties=numbered)
 
     def _on_subscribe(self, client: mqtt.Client, userdata: Any, packet: int, reasons: Any, properties: Any) -> None:
-        self.connected.set()
+        self._unanswered -= 1
+        if not self._unanswered:
+            self.connected.set()
 
     def _on_message(self, client: mqtt.Client, userdata: Any, message: mqtt.MQTTMessage) -> None:
         if message.retain and not message.topic.endswith("/unit_of_measurement"):
             if message.qos:
                 client.ack(message.mid, message.qos)
             return  # What was said before we came is no reading of now.
+        if self._is_copy(message):
+            if message.qos:
+                client.ack(message.mid, message.qos)
+            return
         self._inbox.append(message)
         self._arrived.set()
+
+
+    def _is_copy(self, message: mqtt.MQTTMessage) -> bool:
+        """Whether this came already, by another subscription. What comes by the same one again was said again."""
+        numbers = set(getattr(message.properties, "SubscriptionIdentifier", ()))
+        if len(self._topics) < 2 or not numbers:
+            return False
+        content = message.topic, hashlib.sha256(message.payload).digest()
+        seen = self._copies.pop(content, set())
+        is_copy = bool(seen) and not seen & numbers
+        self._copies[content] = seen | numbers if is_copy else numbers
+        if len(self._copies) > COPIES_MAX:
+            del self._copies[next(iter(self._copies))]
+        return is_copy
+
+
+def _number(topic: str) -> int:
+    """The number of a subscription, the same whatever else is subscribed to: queued messages carry it for days."""
+    return int.from_bytes(hashlib.sha256(topic.encode()).digest()[:3], "big") + 1
 
 
 @asynccontextmanager

@@ -67,13 +67,23 @@ class SensorOutbox:
             before = self._carried
             answer = await link.attach(Attach(issuer=self._me, vertices=pages[0]))
             self._take(answer)
-            if answer.why and self._carried == before:
-                self._on_trouble(f"the node refuses what this sensor says: {answer.why}")
+            if pages[0] and self._carried == before:
+                self._on_trouble(self._tell_stuck(answer))
                 await trio.sleep(REFUSED_PAUSE_S)
 
+    def _tell_stuck(self, answer: Attached) -> str:
+        base = self._publisher.lane.tangle.base(self._me)
+        if answer.have >= base:
+            return f"the node refuses what this sensor says: {answer.why or 'it waits for what comes before'}"
+        return (
+            f"the node lost what this sensor said before its vertex {base + 1}, and the folder here keeps only what came after; "
+            "the node gets that, and begins there when no other node brought the rest for half a minute"
+        )
+
     def _find_page(self) -> list[tuple[bytes, ...]]:
-        lane = self._publisher.lane
-        return fill_pages(lane.tangle.lacking({self._me: self._carried}, vertices_max=VERTICES_MAX))[:1]
+        """What the node lacks; heads first, if it lacks what is kept here no more."""
+        lane, have = self._publisher.lane, {self._me: self._carried}
+        return fill_pages([*lane.find_old_heads(have), *lane.tangle.lacking(have, vertices_max=VERTICES_MAX)])[:1]
 
     def _take(self, answer: Attached) -> None:
         tangle = self._publisher.lane.tangle

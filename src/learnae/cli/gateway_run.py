@@ -17,9 +17,11 @@ from learnae.backends.sensor_link import keep_linked
 from learnae.backends.sensor_outbox import SensorOutbox
 from learnae.cli.sensor_run import now_ms, open_publisher, tell, tell_trouble
 from learnae.ids import short_name
-from learnae.sensors.gateway import Gateway
+from learnae.sensors.gateway import Gateway, MakePlan
 from learnae.sensors.mapping import MapRule
-from learnae.sensors.publisher import Commit
+from learnae.sensors.publisher import Commit, SensorPlan
+from learnae.sensors.readings import SensorField
+from learnae.sensors.slices import RowType
 from learnae.tangle.channel import ChannelMode
 
 TELL_EVERY_S: Final = 10.0
@@ -55,7 +57,7 @@ async def run_gateway(
     journal = SensorJournal(plan.folder)
     try:
         publisher = open_publisher(folder, journal)
-        gateway = Gateway(publisher, plan.rules, partial(folder.make_plan, mode=plan.mode, side_key=plan.side_key))
+        gateway = Gateway(publisher, plan.rules, make_plans(folder, plan.mode, plan.side_key))
         gateway.restore(journal.records(), now_ms=now_ms())
         outbox = SensorOutbox(publisher, journal, me=folder.issuer.peer, on_trouble=tell_trouble)
         topics = sorted({rule.topic for rule in plan.rules})
@@ -85,6 +87,15 @@ async def run_gateway(
                         tell(f"{gateway.messages} messages, {gateway.readings} readings; {outbox.pending} vertices wait for the node")
     finally:
         journal.close()
+
+
+def make_plans(folder: SensorFolder, mode: ChannelMode, side_key: bytes = b"") -> MakePlan:
+    """The channels of this folder, in one mode."""
+
+    def make(sensor: str, fields: tuple[SensorField, ...], generation: int, row_type: RowType) -> SensorPlan:
+        return folder.make_plan(sensor, fields, mode=mode, side_key=side_key, generation=generation, row_type=row_type)
+
+    return make
 
 
 def _merge(commits: list[Commit]) -> Commit:

@@ -88,7 +88,8 @@ async def serve_mam(folder: Path, node: str, host: str, port: int) -> None:
         facade = Facade(publisher=publisher, outbox=outbox, follower=_make_follower(made))
         for encoded in journal.vertices():
             facade.follower.receive(PeerId(bytes(32)), encoded, time.time())
-        plan = made.make_plan(CHANNEL, (SensorField("transactions", ""),), mode=ChannelMode.PUBLIC)
+        fields, generation = (SensorField("transactions", ""),), publisher.count_old_keys(CHANNEL)
+        plan = made.make_plan(CHANNEL, fields, mode=ChannelMode.PUBLIC, generation=generation)
         outbox.commit(publisher.open(plan, now_ms=now_ms()))
         try:
             listeners = await trio.open_tcp_listeners(port, host=host)

@@ -109,7 +109,7 @@ async def publish(plan: PublishPlan) -> None:
 
 
 def _open_channel(plan: PublishPlan, folder: SensorFolder, publisher: SensorPublisher, outbox: SensorOutbox) -> None:
-    ended = sum(1 for stream in publisher.lane.streams.values() if stream.head.sensor == plan.sensor and stream.ended)
+    ended = publisher.count_old_keys(plan.sensor)
     make = partial(folder.make_plan, plan.sensor, plan.fields, mode=plan.mode, side_key=plan.side_key, row_type=plan.row_type)
     old = next((s.head.mode for s in publisher.lane.streams.values() if s.head.sensor == plan.sensor and not s.ended), None)
     if plan.new_key and old not in (None, plan.mode):  # Nothing is said in the old mode any more, so any side key will do.

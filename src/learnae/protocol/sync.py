@@ -94,13 +94,14 @@ class SyncClock:
 class AnswerBudget:
     """A bucket per neighbour: a question of four kilobytes may bring half a megabyte, so questions are counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, burst: float = ANSWERS_BURST) -> None:
+        self._burst = burst
         self._left: dict[PeerId, tuple[float, float]] = {}  # by neighbour: answers left in its bucket, and when that was
 
     def take(self, sender: PeerId, now_s: float) -> bool:
         """Whether this question may be answered; it counts."""
-        left, since_s = self._left.pop(sender, (ANSWERS_BURST, now_s))
-        left = min(ANSWERS_BURST, left + ANSWERS_PER_S * max(0.0, now_s - since_s))
+        left, since_s = self._left.pop(sender, (self._burst, now_s))
+        left = min(self._burst, left + ANSWERS_PER_S * max(0.0, now_s - since_s))
         self._left[sender] = (max(0.0, left - 1), now_s)
         if len(self._left) > NEIGHBOURS_MAX:
             del self._left[next(iter(self._left))]

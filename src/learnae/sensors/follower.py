@@ -15,9 +15,10 @@ from typing import Final
 
 from learnae.ids import Cid, PeerId, cid_text, short_name
 from learnae.protocol import events as ev
-from learnae.protocol.sync import SYNC_VERTICES_MAX, SyncMessage, decode_sync
+from learnae.protocol.sync import SYNC_VERTICES_MAX, AnswerBudget, SyncMessage, decode_sync
+from learnae.sensors.intake import WAITS
 from learnae.sensors.judge import Heard, LaneRules, SensorCodec, SensorEntry
-from learnae.sensors.lane import WAITS, SensorLane
+from learnae.sensors.lane import SensorLane
 from learnae.sensors.messages import ChannelMessages, SensorHead, SensorMessage, SliceReceipt
 from learnae.sensors.readings import BODIES_OTHER, Batch, decode_readings
 from learnae.sensors.slices import SensorBuffer, StreamSlice, compute_rows_per_slice
@@ -32,6 +33,7 @@ SYNC_SOON_S: Final = 0.3  # When something shows that something else was lost.
 CHECKPOINT_EVERY: Final = 4096  # Vertices; a restart or a newcomer reads a few seconds beyond the newest.
 KEEP_VERTICES: Final = 4096  # Of each issuer, below a checkpoint.
 CLOCK_OFF_MS: Final = 3_600_000  # A reading's time against its vertex's; batteries fail, and clocks start in 1970.
+ANSWERS_BURST: Final = 256.0  # Pages for one neighbour at once: ten minutes at 100 vertices a second; ten a second after that.
 _LANE: Final = 2  # The first value of a sync message of this lane; the control lane's is 1.
 
 
@@ -116,6 +118,7 @@ class SensorFollower:
         self._tails: dict[bytes, _Tail] = {}
         self._stored: dict[int, _Pending] = {}
         self._number = 0
+        self._answers = AnswerBudget(burst=ANSWERS_BURST)
         self._synced_at_s = 0.0
         self._since_checkpoint = 0
 
@@ -148,8 +151,10 @@ class SensorFollower:
         bad = next((heard.ruling for heard in results if heard.ruling.verdict is Verdict.REJECT), None)
         if bad is not None:
             effects += [ev.PassVerdict(sender, bad), *_tell_rejected(bad, sender)]
-        answers = self.lane.answer(sync)
+        asks = sync.have is not None or bool(sync.want)
+        answers = self.lane.answer(sync) if asks and self._answers.take(sender, now_s) else []
         if len(sync.vertices) >= SYNC_VERTICES_MAX // 2 and any(heard.entered for heard in results):
+            self.lane.waiting.note_page(_to_ms(now_s))
             answers.append(self.lane.ask(answer=True))  # A full page: there may be more.
         return effects + [ev.SendSync(sender, encode_lane_sync(answer)) for answer in answers]
 
@@ -185,16 +190,29 @@ class SensorFollower:
     def tick(self, now_s: float) -> list[FollowEffect]:
         """The clock's turn, once a second or so: repair, prove forks, set checkpoints, forget."""
         effects = self._take_in([self.lane.settle(now_ms=_to_ms(now_s))])
+        effects += self._begin_lost(now_s)
         if self._me in self.lane.members:
             proof = self.lane.find_unproved_fork()
             effects += [] if proof is None else self._say(proof, now_s)
             if self._since_checkpoint >= CHECKPOINT_EVERY:
                 self._since_checkpoint = 0
                 effects += self._say(self.lane.compute_checkpoint(), now_s)
-                dropped = self.lane.prune(keep=KEEP_VERTICES, needed=self._find_needed())
-                effects += [DropVertices(tuple(dropped))] if dropped else []
+                self.lane.prune(keep=KEEP_VERTICES, needed=self._find_needed())
+        if dropped := self.lane.take_forgotten():
+            effects.append(DropVertices(tuple(dropped)))
         if now_s - self._synced_at_s >= SYNC_EVERY_S or now_s < self._synced_at_s:
             effects += self._ask(now_s)
+        return effects
+
+    def _begin_lost(self, now_s: float) -> list[FollowEffect]:
+        """Follow sensors again whose past is lost: this node, and who has no more of it than it has, begins where they go on."""
+        heard, lost = self.lane.begin_lost(now_ms=_to_ms(now_s))
+        effects = self._take_in([heard])
+        for issuer, sequence, _ in lost:
+            text = f"nobody has what {short_name(issuer)} said in its first {sequence} vertices any more: its sensors begin after them"
+            effects.append(ev.Tell(ev.Topic.TROUBLE, text, {"event": "lost"}))
+        if lost and self._me in self.lane.members:
+            effects += self._say(self.lane.compute_checkpoint(lost), now_s)
         return effects
 
     def _ask(self, now_s: float) -> list[FollowEffect]:

@@ -18,6 +18,7 @@ from learnae.sensor_errors import PayloadError, ReadingError
 from learnae.sensors.mapping import Mapped, MapRule, apply_rule
 from learnae.sensors.publisher import Commit, SensorPlan, SensorPublisher
 from learnae.sensors.readings import Reading, SensorField, find_fault
+from learnae.sensors.slices import RowType
 from learnae.sensors.units import convert
 from learnae.tangle import cbor
 
@@ -27,12 +28,13 @@ CLOCK_OFF_MS: Final = 86_400_000  # A device whose clock is a day off is told; i
 ODD_MAX: Final = 4096
 _DIGEST_BYTES: Final = 8
 
-MakePlan = Callable[[str, tuple[SensorField, ...]], SensorPlan]
+MakePlan = Callable[[str, tuple[SensorField, ...], int, RowType], SensorPlan]
+"""Gives a sensor's channel: of a name, with these fields, after so many changes of its key, with rows of that type."""
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerMessage:
-    """One message as the broker sent it. `packet`: its MQTT packet number; `again`: the broker says that it sent it before."""
+    """One message as the broker sent it. `packet`: its MQTT packet number, 0 at QoS 0; `again`: the broker says that it sent it before."""
 
     topic: str
     payload: bytes
@@ -69,7 +71,7 @@ class Gateway:
             self._flight = dict.fromkeys((int(packet), bytes(digest)) for packet, digest in cbor.decode(content))
         for stream in list(self._publisher.lane.streams.values()):
             if not stream.ended:
-                commit = self._open(stream.head.sensor, stream.head.fields, now_ms)
+                commit = self._open(stream.head.sensor, stream.head.fields, now_ms, stream.head.row_type)
                 assert not commit.vertices, "a known sensor goes on"
 
     def take(self, messages: Sequence[BrokerMessage], *, now_ms: int) -> tuple[list[Commit], list[str]]:
@@ -79,11 +81,8 @@ class Gateway:
         readings: dict[str, list[Reading]] = {}
         for message in messages:
             self.messages += 1
-            mark = message.compute_mark()
-            if message.again and mark in self._flight:
-                self.repeats += 1
+            if self._is_repeat(message):
                 continue
-            self._flight[mark] = None
             try:
                 for mapped in self._map(message, now_ms):
                     self._take_one(mapped, readings, commits, troubles, now_ms)
@@ -96,6 +95,17 @@ class Gateway:
         flight = cbor.encode([[packet, digest] for packet, digest in self._flight])
         commits.append(Commit(made.vertices, (*made.records, (RECORD_FLIGHT, flight))))
         return commits, troubles
+
+    def _is_repeat(self, message: BrokerMessage) -> bool:
+        """Whether these readings are on disk already; remembers the others. What has no packet number is never sent again."""
+        if not message.packet:
+            return False
+        mark = message.compute_mark()
+        is_repeat = message.again and mark in self._flight
+        self.repeats += is_repeat
+        self._flight.pop(mark, None)
+        self._flight[mark] = None
+        return is_repeat
 
     def _map(self, message: BrokerMessage, now_ms: int) -> list[Mapped]:
         for rule in self._rules:
@@ -135,10 +145,11 @@ class Gateway:
         if taken:
             readings.setdefault(mapped.sensor, []).extend(sorted(taken, key=lambda reading: reading.field))
 
-    def _open(self, sensor: str, fields: tuple[SensorField, ...], now_ms: int) -> Commit:
+    def _open(self, sensor: str, fields: tuple[SensorField, ...], now_ms: int, row_type: RowType = RowType.F32) -> Commit:
         if len(self._known) >= self._publisher.channels_max:
             raise PayloadError(f"sensor {sensor!r} is one more than the {self._publisher.channels_max} that a member admitted here")
-        commit = self._publisher.open(self._make_plan(sensor, fields), now_ms=now_ms)
+        plan = self._make_plan(sensor, fields, self._publisher.count_old_keys(sensor), row_type)
+        commit = self._publisher.open(plan, now_ms=now_ms)
         self._known[sensor] = _Known(fields, {f.name: number for number, f in enumerate(fields)})
         return commit
 

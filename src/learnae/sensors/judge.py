@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from typing import Final
 
 from learnae.ids import Cid, PeerId
@@ -32,6 +33,14 @@ SUCCESSIONS_MAX: Final = 1024  # Of one issuer's channels, together: heads are k
 MEMBERS_KINDS: Final = (SliceReceipt, LaneCheckpoint, ForkProved)  # What only members say.
 
 
+class Source(IntEnum):
+    """How this participant knows where a channel stands."""
+
+    READ = 0  # from all that its issuer's log says of it
+    TOLD = 1  # from the member's checkpoint where the kept part of the log begins
+    UNKNOWN = 2  # its head is all that is here: it stands at `last`, or later
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
     """One channel as its issuer's log tells it: its head, and the last message that was attached."""
@@ -42,6 +51,11 @@ class Stream:
     last: int  # number of the last message; first - 1 if there is none
     last_hash: bytes = b""
     ended: bool = False  # another key took over
+    source: Source = Source.READ
+
+    def stands_at(self, last: int) -> bool:
+        """Whether this may be its last message, as far as it is known here."""
+        return last >= self.last if self.source is Source.UNKNOWN else last == self.last
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +174,7 @@ def validate_head(head: SensorHead, issuer: PeerId, *, net: bytes, streams: Mapp
     # 12. A key takes over only from a channel of this issuer that handed over to it, where that one stands.
     if head.succession is not None:
         before = next((s for s in streams.values() if s.head.channel_key == head.succession.channel_key), None)
-        if before is None or before.issuer != issuer or before.ended or before.last != head.succession.last:
+        if before is None or before.issuer != issuer or before.ended or not before.stands_at(head.succession.last):
             return reject("it continues a channel that is not there, or stands elsewhere")
         if not head.succession.names(head.channel_key) or (before.head.fields, before.head.row_type) != (head.fields, head.row_type):
             return reject("the channel that it continues did not hand over to it")
@@ -174,7 +188,8 @@ def validate_messages(message: ChannelMessages, issuer: PeerId, stream: Stream |
         return reject("a channel that its issuer did not begin, or that ended")
     # 14. Numbers rise: a number that was used before is a replay, or another message under it.
     if message.messages[0].sequence <= stream.last:
-        return reject(f"message {message.messages[0].sequence} was attached before: a replay or a fork of the stream")
+        why = f"message {message.messages[0].sequence} was attached before: a replay or a fork of the stream"
+        return reject(why) if stream.source is Source.READ else ignore(why)  # The checkpoint may be wrong, and not the sender.
     # 15. Each has the channel's mode and signature.
     for part in message.messages:
         if part.mode is not stream.head.mode or not part.is_signed_by(stream.head.channel_key):
@@ -193,4 +208,4 @@ def validate_fork(proof: ForkProved, net: bytes) -> Ruling:
 def advance(stream: Stream, message: ChannelMessages) -> Stream:
     """The stream after messages were attached."""
     last = message.messages[-1]
-    return replace(stream, last=last.sequence, last_hash=last.compute_hash())
+    return replace(stream, last=last.sequence, last_hash=last.compute_hash(), source=Source.READ)

@@ -10,10 +10,12 @@ Pure. What a message may claim is judged in `sensors.lane`.
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any, Final
 
 from nacl.bindings import crypto_sign_open
@@ -176,6 +178,20 @@ class LaneCheckpoint:
 
     def to_body(self) -> list[object]:
         return [[list(head) for head in self.heads], [list(channel) for channel in self.channels], self.root]
+
+    def find_head(self, issuer: PeerId) -> tuple[int, Cid] | None:
+        """Where an issuer's log stood."""
+        place = bisect_left(self.heads, issuer, key=itemgetter(0))
+        found = self.heads[place] if place < len(self.heads) else None
+        return None if found is None or found[0] != issuer else (found[1], found[2])
+
+    def find_channel(self, channel: bytes) -> tuple[int, bytes] | None:
+        """Number and hash of a channel's last message; (0, b"") if it had none, None if the checkpoint has no room to tell."""
+        place = bisect_left(self.channels, channel, key=itemgetter(0))
+        found = self.channels[place] if place < len(self.channels) else None
+        if found is not None and found[0] == channel:
+            return found[1], found[2]
+        return (0, b"") if len(self.channels) < HEADS_MAX else None
 
 
 SensorMessage = SensorHead | ChannelMessages | SliceReceipt | LaneCheckpoint | ForkProved

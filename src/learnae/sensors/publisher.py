@@ -111,6 +111,10 @@ class SensorPublisher:
         """For how many sensors a member admitted this issuer."""
         return self._admission.channels_max
 
+    def count_old_keys(self, sensor: str) -> int:
+        """How many keys a sensor had before its present one: the generation of that one in its folder."""
+        return sum(stream.ended for stream in self.lane.streams.values() if stream.head.sensor == sensor)
+
     def compute_opening(self, sensor: str) -> Opening:
         """What to give to somebody who may read this sensor from its next message on."""
         return self._channels[sensor].writer.compute_opening()

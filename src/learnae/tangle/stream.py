@@ -90,6 +90,13 @@ class StreamTangle:
         log = self._logs.get(issuer)
         return log.head if log else self.genesis
 
+    def reaches(self, issuer: PeerId, sequence: int, cid: Cid) -> bool:
+        """Whether this vertex is in the kept part of the issuer's log, or the last one before it."""
+        log = self._logs.get(issuer)
+        if log is None or not log.base <= sequence <= log.length:
+            return False
+        return cid == (log.base_cid if sequence == log.base else log.cids[sequence - log.base - 1])
+
     def time_ms(self, cid: Cid) -> int | None:
         """The time of a known vertex."""
         found = self._known.get(cid)
