@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 import psutil
 
+HANGS_S = 60.0
+"""Who needs longer to end hangs. How quick it is on a machine that does nothing else, the benchmarks say."""
+
 
 def find_left(family: Sequence[psutil.Process], *, limit_s: float = 1.0) -> list[psutil.Process]:
     """Those that still run after `limit_s`. One that ended and that nobody asks for its exit status does not run any more."""

