@@ -44,6 +44,9 @@ def test_parse__a_million_brackets_are_refused_under_any_recursion_limit() -> No
 
 def test_ethereum_backend__leaves_the_recursion_limit_of_the_process_alone() -> None:
     """A library of its own raises it a hundredfold, which turns nested bytes from strangers into crashes."""
-    program = "import sys; before = sys.getrecursionlimit()\nimport learnae.backends.keystore\nprint(before == sys.getrecursionlimit())"
+    program = (
+        "import sys; before = sys.getrecursionlimit()\nfrom learnae.backends.ethereum.wallet import load_accounts\n"
+        "load_accounts(); print('py_ecc' in sys.modules and before == sys.getrecursionlimit())"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout == "True\n", done.stderr

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from eth_keyfile.keyfile import decode_keyfile_json
+from eth_account import Account
+from eth_account.messages import encode_defunct
+from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json
 
 from learnae.backends.ethereum import WalletKey
 from learnae.backends.keystore import IdentityKey, Keys, create_keystore, describe_keystore, open_keystore
@@ -123,6 +125,33 @@ def test_keystore__swapped_halves_are_noticed(tmp_path: Path) -> None:
 def test_keystore__wallet_part_is_an_ethereum_keyfile(tmp_path: Path) -> None:
     fields = json.loads(make_store(tmp_path).read_bytes())
     assert bytes(decode_keyfile_json(fields["wallet"], PASSWORD.encode())) == CANARY_SECRET
+
+
+def test_wallet__opens_keyfiles_of_other_programs_and_no_damaged_ones() -> None:
+    keyfile = create_keyfile_json(CANARY_SECRET, PASSWORD.encode(), kdf="scrypt", iterations=FAST)
+    assert WalletKey.unseal(keyfile, PASSWORD).export_secret() == CANARY_SECRET
+
+    for name, value in (("mac", "00" * 32), ("ciphertext", "00" * 32), ("cipher", "aes-256-ctr"), ("kdf", "pbkdf2")):
+        changed = {**keyfile, "crypto": {**keyfile["crypto"], name: value}}
+        with pytest.raises(ValueError, match=r"the password is wrong|sealed in another way"):
+            WalletKey.unseal(changed, PASSWORD)
+
+
+def test_wallet__signs_texts_as_wallet_programs_do() -> None:
+    """EIP-191, letter by letter what eth-account makes."""
+    expected = Account.sign_message(encode_defunct(text="Grüße, 1 ether"), CANARY_SECRET).signature
+    assert WalletKey(CANARY_SECRET).sign_text("Grüße, 1 ether") == bytes(expected)
+
+
+def test_keystore__opens_without_the_library_that_takes_longest_to_load(tmp_path: Path) -> None:
+    """A node starts again within seconds: the arithmetic under eth-account takes a third of a start, and no start needs it."""
+    path = make_store(tmp_path)
+    program = (
+        "import sys\nfrom pathlib import Path\nimport learnae.backends.ethereum\nfrom learnae.backends.keystore import open_keystore\n"
+        f"open_keystore(Path({str(path)!r}), {PASSWORD!r}); print({{'eth_account', 'py_ecc'}} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "set()\n", done.stderr
 
 
 def test_keys__never_show_their_secret(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
+from learnae.imports import loading_modules
+
 INTERRUPTED: Final = 130
 """Exit status after Ctrl+C or SIGTERM, as shells have it: 128 + SIGINT."""
 INTERRUPTED_TEXT: Final = "interrupted; everything needed to go on is on disk"
@@ -54,11 +56,13 @@ def run_program() -> None:
 def loading() -> Iterator[None]:
     """While libraries load, a signal ends the program at once: nothing is open yet, and inside of an import an exception can get lost."""
     if threading.current_thread() is not threading.main_thread():
-        yield
+        with loading_modules():
+            yield
         return
     before = [signal.signal(number, _leave) for number in _SIGNALS]
     try:
-        yield
+        with loading_modules():
+            yield
     finally:
         for number, handler in zip(_SIGNALS, before, strict=True):
             signal.signal(number, handler)

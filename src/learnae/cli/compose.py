@@ -20,11 +20,12 @@ from learnae.cli.sensor_config import make_sensor_parts
 from learnae.cli.spending import check_spending, compute_spending
 from learnae.errors import ForeignTaskError, LearnaeError, SessionLostError
 from learnae.ids import Address, PeerId, peer_text
+from learnae.imports import loading_modules
 from learnae.learning.config import LearnerConfig, compute_task_digest
 from learnae.learning.process import ProcessLearner
 from learnae.node import Node, NodeParts
 from learnae.node.runtime import RECORD_TRANSACTION
-from learnae.ports import BlockStore, Network
+from learnae.ports import BlockStore, Learner, Network
 from learnae.protocol.calls import DeployPoid, Stage
 from learnae.protocol.dao import RECORD_SETTLEMENT
 from learnae.protocol.events import Tell, Topic
@@ -42,6 +43,8 @@ DEV_POLL_S: Final = 0.5  # A node that looks at its chain more often than this a
 PASSES_EVERY_S: Final = 5.0  # A user who sees nothing for longer wonders.
 
 OnTell = Callable[[Tell], None]
+OnPasses = Callable[[int, int], None]
+MakeLearner = Callable[[Ticket, NodeSettings, OnPasses], Learner | None]
 
 
 def check_task(task: str, rules: SessionRules) -> None:
@@ -99,7 +102,8 @@ def make_peer(ticket: Ticket, settings: NodeSettings, keys: Keys, journal: DiskJ
     )
 
 
-def make_learner(ticket: Ticket, settings: NodeSettings, on_progress: Callable[[int, int], None]) -> ProcessLearner | None:
+def make_worker(ticket: Ticket, settings: NodeSettings, on_progress: OnPasses) -> Learner | None:
+    """The learner of a folder, in a process of its own; None for a member who only votes."""
     if not settings.task:
         return None
     config = LearnerConfig(
@@ -128,10 +132,11 @@ def open_blocks(folder: NodeFolder, settings: NodeSettings) -> tuple[BlockStore,
 
 
 class NodeStarter:
-    """Runs the node of a folder until its session is over or its user stops it."""
+    """Runs the node of a folder until its session is over or its user stops it. `make_learner`: what trains in it."""
 
-    def __init__(self, folder: NodeFolder, password: str, *, on_tell: OnTell) -> None:
+    def __init__(self, folder: NodeFolder, password: str, *, on_tell: OnTell, make_learner: MakeLearner = make_worker) -> None:
         self._folder, self._password, self._on_tell = folder, password, on_tell
+        self._make_learner = make_learner
         self._node: Node | None = None
         self._passes_told_s = 0.0
 
@@ -148,7 +153,7 @@ class NodeStarter:
         if settings.task:
             check_task(settings.task, ticket.rules)
         journal = DiskJournal(self._folder.path)  # Holds the folder: a second start ends here.
-        learner = make_learner(ticket, settings, self._tell_passes)
+        learner = self._make_learner(ticket, settings, self._tell_passes)
         try:
             async with trio.open_nursery() as nursery:
                 try:
@@ -165,7 +170,7 @@ class NodeStarter:
         if fault:
             raise SessionLostError(fault)
 
-    async def _run_with(self, ticket: Ticket, settings: NodeSettings, journal: DiskJournal, learner: ProcessLearner | None) -> str:
+    async def _run_with(self, ticket: Ticket, settings: NodeSettings, journal: DiskJournal, learner: Learner | None) -> str:
         from learnae.backends.ethereum import open_ethereum_chain
         from learnae.backends.keystore import open_keystore
         from learnae.backends.kubo_fetch import KuboNetwork
@@ -241,8 +246,9 @@ class NodeStarter:
 
 def _load_backends() -> None:
     """Import what the network and the chain need: a second of work, done in a thread while the worker loads its own."""
-    import learnae.backends.keystore
-    import learnae.backends.libp2p  # noqa: F401
+    with loading_modules():
+        import learnae.backends.keystore
+        import learnae.backends.libp2p  # noqa: F401
 
 
 async def _resume(chain: EthereumChain, session: Address, journal: DiskJournal, tell_trouble: Callable[[str], None]) -> None:

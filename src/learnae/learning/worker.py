@@ -13,13 +13,16 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from learnae.errors import LearningError
+from learnae.imports import loading_modules
 from learnae.learning.config import LearnerConfig
 from learnae.learning.frames import Frame, FrameReader, encode_frame
-from learnae.learning.inline import InlineLearner
 from learnae.protocol.measures import Evaluation
+
+if TYPE_CHECKING:
+    from learnae.learning.inline import InlineLearner
 
 PIECE_BYTES: Final = 1 << 20
 REQUESTS_MAX: Final = 4  # The node sends one at a time; a cancelled one may still be under way.
@@ -36,6 +39,8 @@ def main() -> None:
     os.dup2(2, 1)
     requests: queue.Queue[Frame] = queue.Queue(REQUESTS_MAX)
     threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
+    with loading_modules():
+        import learnae.learning.inline  # noqa: F401 - torch, while the node starts the rest of itself
     service = Service(lambda values: _write(out, encode_frame(values)))
     while True:
         request = requests.get()
@@ -75,6 +80,8 @@ class Service:
 
     def _answer(self, ask: str, values: dict[str, Any], attachments: tuple[bytes, ...]) -> Answer:
         if ask == "open":
+            from learnae.learning.inline import InlineLearner
+
             self._learner = InlineLearner(LearnerConfig(**values["config"]), on_progress=self._on_progress)
             return {"facts": asdict(self._learner.open())}, ()
         learner = self._learner

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from hexbytes import HexBytes
 
 from learnae.backends.ethereum.abi import checksum, explain_refusal, pack_nays, session_abi, tips_abi
@@ -14,7 +13,7 @@ from learnae.backends.ethereum.poid import build_poid_creation
 from learnae.backends.ethereum.reader import SessionFacts
 from learnae.backends.ethereum.rpc import RpcError
 from learnae.backends.ethereum.signed_calls import encode_group
-from learnae.backends.ethereum.wallet import WalletKey
+from learnae.backends.ethereum.wallet import WalletKey, load_accounts
 from learnae.errors import TransactionError
 from learnae.ids import Address, PeerId
 from learnae.protocol.calls import (
@@ -95,7 +94,7 @@ def make_intent(call: Call, author: Author, session: Address, facts: SessionFact
 
 def read_intent(raw: bytes) -> tuple[Intent, dict[str, int]]:
     """What a signed transaction says, and its nonce, gas and offer."""
-    fields = TypedTransaction.from_bytes(HexBytes(raw)).as_dict()
+    fields = load_accounts().typed_transactions.TypedTransaction.from_bytes(HexBytes(raw)).as_dict()
     to = bytes(HexBytes(fields["to"]))
     data = bytes(HexBytes(fields["data"]))
     numbers = {name: int(str(fields[name])) for name in ("nonce", "gas", "maxFeePerGas", "maxPriorityFeePerGas", "value")}

@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from eth_account.messages import encode_defunct
 from eth_keys.datatypes import Signature
 from eth_keys.exceptions import BadSignature
 from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 
 from learnae.backends.ethereum.abi import checksum, poid_abi
-from learnae.backends.ethereum.wallet import WalletKey
+from learnae.backends.ethereum.wallet import WalletKey, hash_text
 from learnae.ids import Address, PeerId, peer_text
 from learnae.protocol.calls import PoidRecord
 from learnae.protocol.identity import compute_peer_message, is_signed_by_peer
@@ -104,8 +103,7 @@ def _find_fault(fields: Mapping[str, bytes], peer_id: PeerId, wallet: Address, c
     if not is_signed_by_peer(peer_id, wallet, chain_id, fields["peerSignatureR"] + fields["peerSignatureS"]):
         return "the peer did not sign it"
     parity = fields["walletSignatureV"][-1] - 27
-    message = encode_defunct(text=compute_wallet_text(peer_id, chain_id))
-    digest = keccak(b"\x19" + message.version + message.header + message.body)
+    digest = hash_text(compute_wallet_text(peer_id, chain_id))
     try:
         signature = Signature(fields["walletSignatureR"] + fields["walletSignatureS"] + bytes((parity % 256,)))
         signer = signature.recover_public_key_from_msg_hash(digest).to_bytes()
