@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from learnae.learning.synthetic import SyntheticLearner
 from learnae.node import Node, NodeParts, work
 from learnae.ports import BlockStore, Chain, Network, Receipt
 from learnae.protocol import events as ev
-from learnae.protocol.calls import Call, ChainView
+from learnae.protocol.calls import Call, ChainView, Join
 from learnae.protocol.measures import Evaluation, TaskFacts
 from learnae.protocol.messages import Departed, parse_message
 from tests.learning.tasks import make_config
@@ -471,5 +472,52 @@ def test_node__outlives_a_chain_that_answers_nonsense(tmp_path: Path, monkeypatc
         assert any("HTTP 403" in text and "reading the session again" in text for text in troubles)
         assert any("HTTP 200" in text and "asking for the same again" in text for text in troubles)
         await bed.check_settled()
+
+    run_fast(main)
+
+
+class SlowView:
+    """A chain whose answer to the first read after a `Join` was sent is older than its block."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+        self._sent, self._mined = trio.Event(), trio.Event()
+        self.joins = 0
+
+    async def read(self, session: Address) -> ChainView:
+        view = await self._chain.read(session)
+        if self._sent.is_set():
+            await self._mined.wait()
+        return view
+
+    async def submit(self, session: Address, call: Call) -> Receipt:
+        if not isinstance(call, Join):
+            return await self._chain.submit(session, call)
+        self.joins += 1
+        self._sent.set()
+        await trio.sleep(0.5)  # By then the next look has begun.
+        receipt = await self._chain.submit(session, call)
+        self._mined.set()
+        return receipt
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._chain, name)
+
+
+def test_node__view_from_before_its_transaction_is_not_acted_on(tmp_path: Path) -> None:
+    """What was read before an own transaction came into its block knows nothing of it: the same call is not sent a second time."""
+
+    async def main() -> None:
+        bed = Bed(tmp_path)
+        await bed.open()
+        parts = await bed.parts("ada", learner=SyntheticLearner(1))
+        chain = SlowView(parts.chain)
+        node = bed.node(replace(parts, chain=cast("Chain", chain)))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.run)
+            await bed.wait_for(lambda: bed.machine("ada").events("opened") != [])
+            node.stop("seen enough")
+        assert chain.joins == 1
+        assert bed.machine("ada").troubles() == []
 
     run_fast(main)

@@ -79,6 +79,7 @@ class Node:
         )
         self._log = ProgressLog(parts.folder)
         self._deadlines: dict[ev.Timer, float] = {}
+        self._confirmed = 0  # own transactions, since the start
         self._wake = trio.Event()
         self._publish_send, self._publish_receive = trio.open_memory_channel[bytes](PUBLISH_QUEUE_MAX)
         self._syncs: Counter[PeerId] = Counter()
@@ -181,6 +182,7 @@ class Node:
 
     def _handle(self, event: ev.Event) -> list[ev.Effect]:
         now_s = self._parts.now_s()
+        self._confirmed += isinstance(event, ev.TransactionConfirmed)
         effects = self._peer.handle(event, now_s)
         vertices = []
         records = []
@@ -302,12 +304,15 @@ class Node:
 
     async def _read_chain(self) -> None:
         while True:
+            confirmed = self._confirmed
             try:
                 view = await self._parts.chain.read(self._parts.session)
             except ChainAnswerError as error:
                 self._tell_trouble(f"{error}; reading the session again")
                 await trio.sleep(max(work.CHAIN_RETRY_S, self._parts.poll_s))
                 continue
+            if self._confirmed != confirmed:
+                continue  # Read while an own transaction came into its block: the same would be sent again.
             self._feed(ev.ChainRead(view))
             if self._station is not None:
                 self._station.set_members(self._peer.lane.members)

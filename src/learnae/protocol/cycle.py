@@ -113,6 +113,7 @@ class WorkCycle:
             return self._open(connected)
         if phase is Phase.TRAINING:
             trains = self._rng.randrange(1000) < self._rules.train_permille
+            trains = trains and self.local.maturity_cycles > 0  # A newcomer takes what the others have before it adds to it.
             order = (self._train, self._average) if trains else (self._average, self._train)
             return order[0](connected) or order[1](connected)
         if phase is Phase.FINAL:

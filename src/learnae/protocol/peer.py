@@ -319,6 +319,7 @@ class Peer:
         if self.dao.compute_phase(now_s) is Phase.CLOSED:
             self.cycle.abandon()
             return []
+        cycles = self.cycle.cycles
         said = self.cycle.handle(event)
         if said is None:
             return []
@@ -327,6 +328,8 @@ class Peer:
         said = [item for item in said if not self.auditor.forbids(item)]
         effects = self._say(said, now_s)
         if not self.cycle.is_busy:
+            if self.cycle.cycles == cycles and not isinstance(event, ev.LearningFailed):
+                self._cycle_began_s = 0.0  # The pace is for work: a model that was opened, or could not be had, is none.
             pause_s = IDLE_S if isinstance(event, ev.FetchFailed | ev.LearningFailed | ev.FileLost) else 0.0
             effects.append(ev.SetTimer(ev.Timer.CYCLE, max(now_s + pause_s, self._cycle_began_s + self._pace_s)))
         return effects
