@@ -38,13 +38,16 @@ class KuboNode:
     """A running node; made by `open_kubo`. Calls block, and come one after the other."""
 
     def __init__(self, folder: Path) -> None:
+        folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "kubo.log").open("wb") as log:
-            command = [sys.executable, __file__, str(folder / "repo")]
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+        with (folder / "node.log").open("wb") as log:
+            command = [sys.executable, str(Path(__file__).resolve()), str(folder / "repo")]
+            environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+            # The library writes a log of its own into the current folder.
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment, cwd=folder)
         self.peer_id: str = ""
         self.addresses: tuple[str, ...] = ()
-        self._log = folder / "kubo.log"
+        self._log = folder / "node.log"
 
     def start(self) -> None:
         self.peer_id, places = self._call("start")
@@ -52,11 +55,11 @@ class KuboNode:
 
     def add_file(self, path: Path, *, only_hash: bool = False) -> str:
         """The CID of the file as this version adds it: CIDv0, dag-pb leaves of 256 KiB."""
-        return str(self._call("add_file", str(path), only_hash))
+        return str(self._call("add_file", str(path.resolve()), only_hash))
 
     def download(self, cid: str, path: Path) -> None:
         """Write the file that `cid` names to `path`, from wherever it is found."""
-        self._call("download", cid, str(path))
+        self._call("download", cid, str(path.resolve()))
 
     def pin(self, cid: str) -> None:
         self._call("pin", cid)

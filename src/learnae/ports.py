@@ -46,6 +46,9 @@ class BlockStore(Protocol):
     def get_public_block(self, cid: Cid) -> bytes | None:
         """A block that the network may have; None if absent, corrupt, or not public."""
 
+    def has_public_block(self, cid: Cid) -> bool:
+        """Whether a block that the network may have is here, without reading it."""
+
     def has_block(self, cid: Cid) -> bool:
         """Whether the block is here, without reading it."""
 

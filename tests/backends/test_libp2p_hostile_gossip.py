@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from libp2p.pubsub.pb import rpc_pb2
 
-from learnae.backends import libp2p_pubsub
+from learnae.backends import libp2p_direct, libp2p_pubsub
 from learnae.backends.libp2p_gossip import TOPICS_PER_PEER_MAX, encode_subscription
 from learnae.backends.libp2p_host import STREAM_ERRORS
 from learnae.backends.libp2p_scores import GRAYLIST_THRESHOLD
@@ -22,7 +22,7 @@ TOPIC = Topic("/learnae/test/control")
 
 
 def frame(rpc: bytes) -> bytes:
-    return libp2p_pubsub._encode_varint(len(rpc)) + rpc
+    return libp2p_direct.encode_varint(len(rpc)) + rpc
 
 
 def message(content: bytes, topic: str = TOPIC) -> bytes:

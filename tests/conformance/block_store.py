@@ -68,11 +68,13 @@ def _check_public(store: BlockStore) -> None:
     shared = store.put_file(b"for everyone")
     assert store.get_file(kept, bytes_max=100) == b"for this node only"
     assert store.get_public_block(kept) is None
+    assert not store.has_public_block(kept) and store.has_public_block(shared)
     assert store.get_public_block(shared) == b"for everyone"
     store.put_file(b"for everyone", public=False)
     assert store.get_public_block(shared) == b"for everyone", "what is public stays public"
     store.put_file(b"for this node only")
     assert store.get_public_block(kept) == b"for this node only", "putting it again as public opens it"
+    assert store.has_public_block(kept) and not store.has_public_block(compute_cid(b"never stored"))
 
 
 def _check_quota(make_store: Callable[[int], BlockStore]) -> None:

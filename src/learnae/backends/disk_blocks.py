@@ -134,11 +134,12 @@ class DiskBlocks:
 
     def get_public_block(self, cid: Cid) -> bytes | None:
         """A block for the network: None also for a block that was put as not public."""
+        return self.get_block(cid) if self.has_public_block(cid) else None
+
+    def has_public_block(self, cid: Cid) -> bool:
         with self._lock:
             place = self._index.get(cid)
-            if place is None or not self._packs[place.pack].public:
-                return None
-        return self.get_block(cid)
+            return place is not None and self._packs[place.pack].public
 
     def has_file(self, cid: Cid) -> bool:
         blocks = collect_all(cid, self.get_block)

@@ -80,7 +80,9 @@ class FetchPlan:
         wanted = self._wanted.get(cid)
         if wanted is None:
             return False
-        if wanted.depth == 0:
+        if len(block) > wanted.size_max:
+            self.fault = f"a block of it has {len(block)} bytes, at most {wanted.size_max} were expected"
+        elif wanted.depth == 0:
             if wanted.file_bytes is not None and len(block) != wanted.file_bytes:
                 self.fault = "a leaf has not the size that the node above it says"
             elif len(block) > self.bytes_max:

@@ -112,6 +112,9 @@ class KuboBlocks:
             found = None
         return self._private.get_public_block(cid) if found is None else found
 
+    def has_public_block(self, cid: Cid) -> bool:
+        return cid in self._sizes or self._private.has_public_block(cid)
+
     def _get_from_daemon(self, cid: Cid) -> bytes | None:
         with self._lock:
             if cid not in self._sizes:

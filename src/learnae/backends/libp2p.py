@@ -1,7 +1,7 @@
 """The `Network` of a node, over py-libp2p: connections, gossip, direct messages and block exchange under one identity.
 
 `open_libp2p_network` puts the parts together: `libp2p_host` (TCP, Noise, yamux, dialling), `libp2p_pubsub` (gossipsub 1.1),
-`libp2p_direct` (`/learnae/sync/1`), `libp2p_blocks` and `libp2p_fetch` (`/learnae/blocks/1`).
+`libp2p_direct` (`/learnae/sync/1`), `libp2p_blocks` and `libp2p_fetch` (`/learnae/blocks/1`), `libp2p_bitswap` (other IPFS programs).
 Needs the extra `net`. Source: protocol.md.
 """
 
@@ -15,6 +15,7 @@ from random import Random, SystemRandom
 import trio
 
 from learnae.backends.lan import find_lan_peers
+from learnae.backends.libp2p_bitswap import Bitswap
 from learnae.backends.libp2p_blocks import BlockServer
 from learnae.backends.libp2p_direct import DirectMessages
 from learnae.backends.libp2p_fetch import Fetcher
@@ -46,7 +47,7 @@ class Libp2pNetwork:
         self._files = OpenedFiles(blocks)
         self._server = BlockServer(host, self._files)
         host.blame = self.blame
-        self._fetcher = Fetcher(host, blocks, self.blame)
+        self._fetcher = Fetcher(host, blocks, self.blame, Bitswap(host, blocks, self.blame))
 
     @property
     def peer_id(self) -> PeerId:

@@ -4,7 +4,7 @@ A request is a count (1 byte) and as many CIDs of 36 bytes; requests are pipelin
 and the block, or the length 0xFFFFFFFF if the provider has none to give. This module serves; `libp2p_fetch` asks.
 
 Why not Bitswap: the wanted list, the sizes and the order are checked here before a byte is kept, and a model arrives at the
-speed of the line. Kubo nodes speak Bitswap only and are served by the Kubo backend.
+speed of the line. Kubo and its kind speak Bitswap only: `libp2p_bitswap`.
 """
 
 from __future__ import annotations

@@ -58,6 +58,30 @@ async def read_exactly(stream: INetStream, size_bytes: int) -> bytes:
     return b"".join(parts)
 
 
+async def read_varint(stream: INetStream) -> int:
+    """The length before a message, as other libp2p programs write it; larger than any message if it is longer than 32 bits.
+
+    Raises: one of STREAM_ERRORS: the stream ended first.
+    """
+    value = shift = 0
+    while shift <= 28:
+        byte = (await read_exactly(stream, 1))[0]
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value
+    return 1 << 35
+
+
+def encode_varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
 class DirectMessages:
     """Sends to and receives from all connected peers."""
 

@@ -1,27 +1,29 @@
 """Fetching a file from several providers at once: bounded, verified block by block, never waiting for a provider that stalls.
 
 What is wanted of whom is decided by `fetch_plan`. Here each provider gets a stream and a task that asks for a window of
-blocks ahead of what arrives. A provider that breaks the connection, lacks blocks, or sends bytes that are not what was asked
-loses its blocks to the others. What a provider that is silent for 2 s owes may be had from the others too, and the last
-blocks of a slow one from an idle one. Whether a silent provider or the line is at fault tells a ping: an answer to it arrives
-behind all that was sent before, so who answers and still sends nothing is left; a line that loses much is waited for.
+blocks ahead of what arrives (`libp2p_lines`). A provider that breaks the connection, lacks blocks, or sends bytes that are not
+what was asked loses its blocks to the others. What a provider that is silent for 2 s owes may be had from the others too, and
+the last blocks of a slow one from an idle one. Whether a silent provider or the line is at fault tells a ping: an answer to it
+arrives behind all that was sent before, so who answers and still sends nothing is left; a line that loses much is waited for.
 What was verified is kept even if the fetch fails, so the next try goes on from there. How long it may take in all is the
 caller's decision.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 from libp2p.abc import INetStream
 
+from learnae.backends.bitswap_messages import PROTOCOLS as BITSWAP
 from learnae.backends.fetch_plan import HEDGE_S, FetchPlan
-from learnae.backends.libp2p_blocks import ABSENT, PROTOCOL, encode_request
+from learnae.backends.libp2p_bitswap import Bitswap
+from learnae.backends.libp2p_blocks import PROTOCOL
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host, drop_stream, muxed_stream_of
+from learnae.backends.libp2p_lines import BitswapLine, Lied, Line, OwnLine
 from learnae.backends.libp2p_yamux_stream import WINDOW_BYTES_MAX
 from learnae.errors import FetchError, LearnaeError
 from learnae.ids import Cid, PeerId, cid_text, compute_cid, short_name
@@ -38,12 +40,9 @@ BATCH_BYTES: Final = 4 << 20  # Verified blocks held in memory before they are s
 ATTEMPTS_MAX: Final = 3  # Streams that brought nothing, per provider: a line with loss stalls now and then, a dead one always.
 
 
+T = TypeVar("T")
 Keep = Callable[[list[tuple[Cid, bytes]]], None]
 """Stores verified blocks."""
-
-
-class _Lied(Exception):
-    """A provider sent what was not asked for; the text says what."""
 
 
 class _Stalled(Exception):
@@ -56,14 +55,14 @@ class _Stalled(Exception):
 class Fetcher:
     """Fetches files into a store."""
 
-    def __init__(self, host: Host, blocks: BlockStore, blame: Callable[[PeerId, str], None]) -> None:
-        self._host, self._blocks, self._blame = host, blocks, blame
+    def __init__(self, host: Host, blocks: BlockStore, blame: Callable[[PeerId, str], None], bitswap: Bitswap) -> None:
+        self._host, self._blocks, self._blame, self._bitswap = host, blocks, blame, bitswap
 
     async def fetch_file(self, cid: Cid, *, providers: Sequence[PeerId], bytes_max: int, public: bool = True) -> None:
         """See `Network.fetch_file`. Raises: FetchError; DiskFullError from the store."""
         plan = FetchPlan(cid, bytes_max, self._blocks.has_block, self._blocks.get_block)
         peers = [peer for peer in dict.fromkeys(providers) if peer != self._host.peer_id][:PROVIDERS_MAX]
-        job = _Job(self._host, partial(self._blocks.put_blocks, public=public), self._blame, plan)
+        job = _Job(self._host, partial(self._blocks.put_blocks, public=public), self._blame, plan, self._bitswap)
         try:
             if not plan.is_done:
                 await job.run(peers)
@@ -77,8 +76,8 @@ class Fetcher:
 class _Job:
     """One fetch: its tasks, what they verified and did not store yet, and why providers were left."""
 
-    def __init__(self, host: Host, keep: Keep, blame: Callable[[PeerId, str], None], plan: FetchPlan) -> None:
-        self._host, self._keep, self._blame, self._plan = host, keep, blame, plan
+    def __init__(self, host: Host, keep: Keep, blame: Callable[[PeerId, str], None], plan: FetchPlan, bitswap: Bitswap) -> None:
+        self._host, self._keep, self._blame, self._plan, self._bitswap = host, keep, blame, plan, bitswap
         self._batch: list[tuple[Cid, bytes]] = []
         self._batch_bytes = 0
         self._received: dict[PeerId, int] = {}  # blocks, by who sent them
@@ -113,7 +112,7 @@ class _Job:
             try:
                 reason = await self._work_once(peer)
                 break
-            except _Lied as error:
+            except Lied as error:
                 reason = f"it sent {error}"
                 self._blame(peer, str(error))
                 break
@@ -132,32 +131,36 @@ class _Job:
     async def _work_once(self, peer: PeerId) -> str:
         """Ask until the plan is done or this provider is of no more use; why, in words."""
         with trio.move_on_after(SILENT_S) as opening:  # nothing is owed meanwhile
-            stream = await self._host.open_stream(peer, [PROTOCOL])
+            stream = await self._host.open_stream(peer, [PROTOCOL, *BITSWAP])
         if opening.cancelled_caught:
             raise _Stalled(is_final=True)
         try:
-            muxed_stream_of(stream).widen(WINDOW_BYTES_MAX)
-            return await self._ask(peer, stream)
+            if stream.get_protocol() == PROTOCOL:
+                muxed_stream_of(stream).widen(WINDOW_BYTES_MAX)
+                return await self._ask(peer, stream, OwnLine(stream))
+            with self._bitswap.open_answers(peer) as answers:
+                line = BitswapLine(stream, answers)
+                try:
+                    return await self._ask(peer, stream, line)
+                finally:
+                    await line.cancel()
         finally:
             drop_stream(stream)
 
-    async def _ask(self, peer: PeerId, stream: INetStream) -> str:
-        owed: deque[Cid] = deque()
+    async def _ask(self, peer: PeerId, stream: INetStream, line: Line) -> str:
         ahead = AHEAD_FIRST
         while not self._plan.is_done:
-            if len(owed) <= ahead // 2:
-                more = self._plan.take(peer, ahead - len(owed), trio.current_time(), is_idle=not owed)
+            if line.pending <= ahead // 2:
+                more = self._plan.take(peer, ahead - line.pending, trio.current_time(), is_idle=not line.pending)
                 if more:
-                    await stream.write(encode_request(more))
-                    owed.extend(more)
-            if not owed:
+                    await line.ask(more)
+            if not line.pending:
                 if self._plan.lacking.get(peer):
                     return "it does not have all blocks"
                 with trio.move_on_after(HEDGE_S):
                     await self._moved.park()
                 continue
-            cid = owed.popleft()
-            block = await self._read_block(peer, stream, self._plan.compute_size_max(cid))
+            cid, block = await self._receive(peer, stream, line)
             ahead = min(ahead + 1, AHEAD_BLOCKS)
             if block is None:
                 self._plan.handle_absent(peer, cid)
@@ -168,33 +171,24 @@ class _Job:
         self._scope.cancel()
         return ""
 
-    async def _read_block(self, peer: PeerId, stream: INetStream, size_max: int) -> bytes | None:
-        """One block, or None if the provider has none to give. Raises: _Stalled, _Lied."""
+    async def _receive(self, peer: PeerId, stream: INetStream, line: Line) -> tuple[Cid, bytes | None]:
+        """One block, or None if the provider has none to give. Raises: _Stalled, Lied."""
         whole_s = trio.current_time() + BLOCK_S
-        head = b""
-        while len(head) < 4:
-            head += await self._read(peer, stream, 4 - len(head), whole_s)
-        left = int.from_bytes(head, "big")
-        if left == ABSENT:
-            return None
-        if left > size_max:
-            raise _Lied(f"a block of {left} bytes where at most {size_max} were expected")
-        parts: list[bytes] = []
-        while left:
-            parts.append(await self._read(peer, stream, left, whole_s))
-            left -= len(parts[-1])
-        return b"".join(parts)
 
-    async def _read(self, peer: PeerId, stream: INetStream, size_max: int, whole_s: float) -> bytes:
-        """What there is, up to `size_max` bytes. Raises: _Stalled."""
+        async def wait(read: Callable[[], Awaitable[T]]) -> T:
+            return await self._wait(peer, stream, read, whole_s)
+
+        return await line.receive(self._plan.compute_size_max, wait)
+
+    async def _wait(self, peer: PeerId, stream: INetStream, read: Callable[[], Awaitable[T]], whole_s: float) -> T:
+        """What `read` gives. Raises: _Stalled."""
         now_s = began_s = trio.current_time()
         pong: trio.Event | None = None
         while now_s < whole_s:
-            piece = b""
-            with trio.move_on_after(STALL_S):
-                piece = await stream.read(size_max)
-            if piece:
-                return piece
+            with trio.move_on_after(STALL_S) as silence:
+                found = await read()
+            if not silence.cancelled_caught:
+                return found
             now_s = trio.current_time()
             if pong is not None and pong.is_set():
                 raise _Stalled(is_final=False)
@@ -208,7 +202,7 @@ class _Job:
 
     async def _take_in(self, cid: Cid, block: bytes) -> None:
         if compute_cid(block, cid[1]) != cid:
-            raise _Lied("bytes that are not the block asked for")
+            raise Lied("bytes that are not the block asked for")
         if self._plan.handle_block(cid, block):
             self._batch.append((cid, block))
             self._batch_bytes += len(block)

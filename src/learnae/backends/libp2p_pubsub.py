@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from libp2p.abc import INetStream
 from libp2p.pubsub.pb import rpc_pb2
 
-from learnae.backends.libp2p_direct import ByteBudget, read_exactly
+from learnae.backends.libp2p_direct import ByteBudget, encode_varint, read_exactly, read_varint
 from learnae.backends.libp2p_gossip import HEARTBEAT_S, MESSAGES_PER_RPC_MAX, GossipRouter, Judge
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host, drop_stream
 from learnae.backends.libp2p_scores import BROKEN_WEIGHT, Scores
@@ -99,7 +99,7 @@ class PubSub:
                 size_bytes += len(batch[-1])
             outgoing.size_bytes -= size_bytes
             # Encoded RPCs put one behind the other are one RPC with all their fields.
-            await stream.write(_encode_varint(size_bytes) + b"".join(batch))
+            await stream.write(encode_varint(size_bytes) + b"".join(batch))
 
     def _queue(self, peer: PeerId, part: bytes) -> None:
         outgoing = self._outgoing.get(peer)
@@ -137,13 +137,7 @@ class PubSub:
             self.router.handle_control(peer, rpc, trio.current_time())
 
     async def _read_rpc(self, peer: PeerId, stream: INetStream) -> tuple[rpc_pb2.RPC | None, int]:
-        size_bytes = shift = 0
-        while True:
-            byte = (await read_exactly(stream, 1))[0]
-            size_bytes |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80 or shift > 28:
-                break
+        size_bytes = await read_varint(stream)
         rpc: rpc_pb2.RPC | None = None
         if size_bytes <= RPC_BYTES_MAX:
             try:
@@ -153,12 +147,3 @@ class PubSub:
         if rpc is None:
             self._scores.record_bad(peer, BROKEN_WEIGHT, trio.current_time())
         return rpc, size_bytes
-
-
-def _encode_varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

@@ -272,6 +272,10 @@ class Yamux(IMuxedConn):
         self.queue(WINDOW, ACK, stream_id, 0)
         return stream
 
+    def grant_opening(self) -> None:
+        """Let the peer open one stream more: it was asked for something that comes on a stream of its own."""
+        self._openings_left = min(STREAMS_BURST, self._openings_left + 1)
+
     async def _watch(self) -> None:
         silent = 0
         while True:

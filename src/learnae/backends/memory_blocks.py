@@ -69,6 +69,9 @@ class MemoryBlocks:
     def get_public_block(self, cid: Cid) -> bytes | None:
         return None if cid in self._private else self.get_block(cid)
 
+    def has_public_block(self, cid: Cid) -> bool:
+        return cid in self._blocks and cid not in self._private
+
     def has_file(self, cid: Cid) -> bool:
         blocks = collect_all(cid, self._blocks.get)
         return blocks is not None and all(block in self._blocks for block in blocks)

@@ -1,0 +1,114 @@
+"""How one provider is asked for blocks: by `/learnae/blocks/1`, or by Bitswap if it does not speak that.
+
+A line knows the bytes of its protocol; whom to ask for what, how long to wait, and what to do with a block is for `libp2p_fetch`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final, Protocol, TypeVar
+
+import trio
+from libp2p.abc import INetStream
+
+from learnae.backends.bitswap_messages import encode_wants
+from learnae.backends.libp2p_bitswap import Answers
+from learnae.backends.libp2p_blocks import ABSENT, encode_request
+from learnae.backends.libp2p_direct import encode_varint
+from learnae.backends.libp2p_host import STREAM_ERRORS, muxed_stream_of
+from learnae.ids import Cid
+
+_CANCEL_S: Final = 0.2  # The connection takes a short message at once, or is stuck.
+T = TypeVar("T")
+
+
+class Lied(Exception):
+    """A provider sent what was not asked for; the text says what."""
+
+
+class Patient(Protocol):
+    """Waits for the next sign of life that `read` gives, for as long as the provider deserves."""
+
+    async def __call__(self, read: Callable[[], Awaitable[T]]) -> T: ...
+
+
+class Line(Protocol):
+    """A provider that is asked for blocks."""
+
+    @property
+    def pending(self) -> int:
+        """Blocks that were asked for and not received."""
+
+    async def ask(self, cids: list[Cid]) -> None: ...
+
+    async def receive(self, compute_size_max: Callable[[Cid], int], wait: Patient) -> tuple[Cid, bytes | None]:
+        """One block, not verified, or None if the provider has none to give. Raises: Lied; what `wait` raises."""
+
+
+class OwnLine:
+    """`/learnae/blocks/1`: blocks come in the order asked, each behind its length."""
+
+    def __init__(self, stream: INetStream) -> None:
+        self._stream = stream
+        self._owed: deque[Cid] = deque()
+
+    @property
+    def pending(self) -> int:
+        return len(self._owed)
+
+    async def ask(self, cids: list[Cid]) -> None:
+        await self._stream.write(encode_request(cids))
+        self._owed.extend(cids)
+
+    async def receive(self, compute_size_max: Callable[[Cid], int], wait: Patient) -> tuple[Cid, bytes | None]:
+        cid = self._owed.popleft()
+        size_bytes = int.from_bytes(await self._read(4, wait), "big")
+        if size_bytes == ABSENT:
+            return cid, None
+        if size_bytes > compute_size_max(cid):
+            raise Lied(f"a block of {size_bytes} bytes where at most {compute_size_max(cid)} were expected")
+        return cid, await self._read(size_bytes, wait)
+
+    async def _read(self, size_bytes: int, wait: Patient) -> bytes:
+        parts: list[bytes] = []
+        left = size_bytes
+
+        async def read() -> bytes:
+            return await self._stream.read(left)
+
+        while left:
+            parts.append(await wait(read))
+            left -= len(parts[-1])
+        return b"".join(parts)
+
+
+class BitswapLine:
+    """Bitswap: blocks come in any order, on streams of the provider's; their size is known when they are here."""
+
+    def __init__(self, stream: INetStream, answers: Answers) -> None:
+        self._stream, self._answers = stream, answers
+
+    @property
+    def pending(self) -> int:
+        return self._answers.pending
+
+    async def ask(self, cids: list[Cid]) -> None:
+        self._answers.expect(cids)
+        await self._send(encode_wants(cids))
+
+    async def receive(self, compute_size_max: Callable[[Cid], int], wait: Patient) -> tuple[Cid, bytes | None]:
+        while (found := self._answers.take()) is None:
+            await wait(self._answers.wait_for_more)
+        return found
+
+    async def cancel(self) -> None:
+        """Take back what was asked for and is not needed any more, so that it is not sent."""
+        if self._answers.owed:
+            with trio.CancelScope(deadline=trio.current_time() + _CANCEL_S, shield=True), suppress(*STREAM_ERRORS):
+                await self._send(encode_wants(self._answers.owed.values(), is_cancel=True))
+                muxed_stream_of(self._stream).finish()
+
+    async def _send(self, message: bytes) -> None:
+        await self._stream.write(encode_varint(len(message)) + message)
