@@ -36,6 +36,17 @@ def test_training__goes_on_when_it_was_put_off() -> None:
     assert player.peer.dao.compute_phase(TRAINING_ENDS_S + LATER_S) is Phase.CLOSED
 
 
+def test_dataslices_of_streams__are_taken_until_training_is_over() -> None:
+    """Fig. 1: also before the chain was read after a restart, when only the rules are known; and longer when training was put off."""
+    player = Player()
+    dao = player.peer.dao
+    dao.view = None
+    assert dao.takes_data(TRAINING_ENDS_S - FINAL_S - 1) and not dao.takes_data(TRAINING_ENDS_S - FINAL_S)
+    view = make_view(Stage.TRAINING, time_s=TRAINING_ENDS_S + 10, **PUT_OFF)
+    dao.read(view, view.time_s)
+    assert dao.takes_data(TRAINING_ENDS_S + LATER_S - FINAL_S - 1) and not dao.takes_data(TRAINING_ENDS_S + LATER_S - FINAL_S)
+
+
 def test_claim__waits_as_long_as_the_stage_really_lasts() -> None:
     """With open logs a member claims after 60 % of the stage: of the stage as it is now."""
     settlement = Settlement(RULES, ALICE)

@@ -44,6 +44,7 @@ class Bed:
     told: list[ev.Tell] = field(default_factory=list)
     slices: list[Cid] = field(default_factory=list)
     broken: list[Exception] = field(default_factory=list)
+    stage: list[str] = field(default_factory=list)  # empty: training is over
 
 
 def make_hello() -> Hello:
@@ -52,8 +53,10 @@ def make_hello() -> Hello:
 
 
 @asynccontextmanager
-async def open_bed(folder: Path, hello: Hello, *, settings: FollowSettings | None = None, port: int = 0) -> AsyncIterator[Bed]:
-    """A station with its journal in `folder`; `port`: of its line, 0 for a free one."""
+async def open_bed(
+    folder: Path, hello: Hello, *, settings: FollowSettings | None = None, port: int = 0, training: bool = True
+) -> AsyncIterator[Bed]:
+    """A station with its journal in `folder`; `port`: of its line, 0 for a free one; `training`: or the stage is over."""
     journal = SensorJournal(folder)
     rules = LaneRules(net=hello.net, tag=compute_tag(hello.codename), starts_ms=hello.starts_ms)
     follower = SensorFollower(
@@ -79,6 +82,7 @@ async def open_bed(folder: Path, hello: Hello, *, settings: FollowSettings | Non
     told: list[ev.Tell] = []
     slices: list[Cid] = []
     broken: list[Exception] = []
+    stage = ["training"] if training else []
     station = SensorStation(
         StationParts(
             sensors=SensorParts(follower=follower, journal=journal, hello=hello, serve=serve),
@@ -88,6 +92,7 @@ async def open_bed(folder: Path, hello: Hello, *, settings: FollowSettings | Non
             now_s=time.time,
             on_tell=lambda tell, now_s: told.append(tell),
             on_slice=slices.append,
+            takes_slices=lambda: bool(stage),
             on_broken=broken.append,
         )
     )
@@ -96,7 +101,7 @@ async def open_bed(folder: Path, hello: Hello, *, settings: FollowSettings | Non
             nursery.start_soon(station.run)
             with trio.fail_after(20):
                 await ready.wait()
-            yield Bed(station, follower, blocks, addresses[0], told, slices, broken)
+            yield Bed(station, follower, blocks, addresses[0], told, slices, broken, stage)
             nursery.cancel_scope.cancel()
     finally:
         journal.close()

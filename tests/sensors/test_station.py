@@ -290,6 +290,58 @@ def test_full_block_store__is_told_and_waited_out_and_the_node_goes_on(tmp_path:
     trio.run(run)
 
 
+def test_dataslices_that_wait_for_room__are_bounded_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk and sensors that go on: the oldest dataslices go, visibly, and a restart cuts them again from the journal."""
+    monkeypatch.setattr(station, "STORE_AGAIN_S", 0.01)
+    monkeypatch.setattr(station, "WAITING_BYTES_MAX", 3 * 1024)
+
+    async def run() -> None:
+        hello = make_hello()
+        async with open_bed(tmp_path / "node", hello) as bed:
+            bed.blocks._quota_bytes = 10
+            bed.station._do(lambda: feed_rows(bed, hello.starts_ms, 400))
+            await wait_until(lambda: any("waits for room" in tell.text for tell in bed.told))
+            assert len(bed.station._unstored) <= 4 and len(bed.follower._stored) <= 4
+            texts = [tell.text for tell in bed.told if "were let go, the oldest first" in tell.text]
+            assert texts and "the block store has no room: 1 dataslices" in texts[0]
+            assert any("were let go" in text for text in bed.station.page(Watch(have={})).texts)
+            bed.blocks._quota_bytes = 1 << 20
+            await wait_until(lambda: not bed.follower._stored)
+            some = list(bed.slices)
+        monkeypatch.setattr(station, "WAITING_BYTES_MAX", 1 << 20)
+        async with open_bed(tmp_path / "node", hello) as bed:
+            await wait_until(lambda: len(bed.slices) >= 7)
+            assert bed.slices[: len(some)] == some and len(set(bed.slices)) == len(bed.slices)
+
+    trio.run(run)
+
+
+def test_training_that_is_over__takes_no_dataslices_any_more(tmp_path: Path) -> None:
+    """Fig. 1: dataslices are for training. Afterwards readings are followed and shown; nothing is cut, also not by a restart."""
+
+    async def run() -> None:
+        hello = make_hello()
+        async with open_bed(tmp_path / "node", hello) as bed:
+            bed.station._do(lambda: feed_rows(bed, hello.starts_ms, 100))
+            await wait_until(lambda: len(bed.slices) == 1)
+            bed.stage.clear()
+            await wait_until(lambda: not bed.follower.cuts)
+            sensor = FakeSensor("b", rate_per_s=1000)
+            readings = [Reading(hello.starts_ms + n // 2, n % 2, n / 4, 1) for n in range(800)]
+            message = sensor.writer.create(encode_readings(readings, sensor.head.fields, begins=True))
+            said = [sensor.begin(hello.starts_ms + 1)]
+            attached = ChannelMessages(channel=sensor.head.channel, messages=(message,))
+            said.append(sensor.lane.issue(attached, now_ms=hello.starts_ms + 2).vertex.encoded)
+            bed.station.attach(Attach(issuer=sensor.issuer.peer, vertices=tuple(said)))
+            assert [tail["messages"] for tail in bed.station.describe()] == [1, 1]
+            assert not bed.follower._stored
+        async with open_bed(tmp_path / "node", hello, training=False) as bed:
+            assert [tail["messages"] for tail in bed.station.describe()] == [1, 1]
+            assert not bed.follower._stored and len(bed.slices) == 1
+
+    trio.run(run)
+
+
 def test_streams__never_fill_the_block_store_with_what_they_said_long_ago(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(station, "PINNED_MAX", 2)
 

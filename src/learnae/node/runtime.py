@@ -153,6 +153,7 @@ class Node:
                 now_s=parts.now_s,
                 on_tell=self._tell,
                 on_slice=self._on_stream_slice,
+                takes_slices=lambda: self._peer.dao.takes_data(parts.now_s()),
                 on_broken=self._break,
             )
         )

@@ -26,6 +26,7 @@ from learnae.tangle.verdict import Verdict
 PUBLISH_QUEUE_MAX: Final = 4096  # Vertices that wait for the network; what does not fit comes to the others by sync.
 SYNCS_MAX: Final = 64  # Direct messages under way; more are dropped, the next sync repairs.
 PINNED_MAX: Final = 4096  # Dataslices of streams that are never thrown away: hours of a session's sensors, at 64 KiB 256 MiB.
+WAITING_BYTES_MAX: Final = 16 << 20  # Dataslices on their way to the block store; a restart cuts lost ones again from the journal.
 STORE_AGAIN_S: Final = 5.0
 TICK_S: Final = 0.5
 TIPS_AGE_MS: Final = 60_000
@@ -52,6 +53,7 @@ class StationParts:
     now_s: Callable[[], float]
     on_tell: Callable[[ev.Tell, float], None]
     on_slice: Callable[[Cid], None]
+    takes_slices: Callable[[], bool]  # whether a dataslice that comes now can still be trained on
     on_broken: Callable[[Exception], None]
 
 
@@ -68,17 +70,23 @@ class SensorStation:
         self._syncs = 0
         self._is_broken = False
         self._pinned: dict[Cid, None] = {}  # dataslices of streams, the oldest first
+        self._unstored: deque[StoreSlice] = deque()  # the oldest first
+        self._unstored_bytes = 0
+        self._let_go = 0
+        self._has_unstored = trio.Event()
 
     async def run(self) -> None:
         """Until cancelled. Takes back what the journal kept, joins the topic, then works."""
         parts = self._parts
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            self._follower.cuts = parts.takes_slices()
             self._do(lambda: self._follower.restore(parts.sensors.journal.vertices(), parts.sensors.journal.records()))
             self._pinned |= dict.fromkeys(self._follower.slices.values())
             self._unpin_oldest(len(self._pinned) - PINNED_MAX)
             await parts.network.subscribe(parts.topic, self.judge)
             nursery.start_soon(self._publish)
+            nursery.start_soon(self._store_all)
             nursery.start_soon(self._keep_time)
             if parts.sensors.serve is not None:
                 nursery.start_soon(parts.sensors.serve, self)
@@ -189,9 +197,8 @@ class SensorStation:
                 self._start(self._sync, peer, content)
             case ev.Tell():
                 self._tell(effect)
-            case StoreSlice(number=number, content=content):
-                assert self._nursery is not None
-                self._nursery.start_soon(self._store, number, content)
+            case StoreSlice():
+                self._queue(effect)
             case SliceReady(dataslice=dataslice):
                 self._parts.on_slice(dataslice)
             case DropVertices(cids=cids):
@@ -215,23 +222,46 @@ class SensorStation:
         finally:
             self._syncs -= 1
 
-    async def _store(self, number: int, content: bytes) -> None:
+    def _queue(self, cut: StoreSlice) -> None:
+        """Let a dataslice wait for the block store; while that is full the oldest go, because memory is bounded."""
+        self._unstored.append(cut)
+        self._unstored_bytes += len(cut.content)
+        self._has_unstored.set()
+        while self._unstored_bytes > WAITING_BYTES_MAX and len(self._unstored) > 1:
+            gone = self._unstored.popleft()
+            self._unstored_bytes -= len(gone.content)
+            self._follower.slice_dropped(gone.number)
+            self._let_go += 1
+            if self._let_go & (self._let_go - 1) == 0:  # The first, the second, the fourth, ...
+                text = f"the block store has no room: {self._let_go} dataslices of streams were let go, the oldest first; make some"
+                self._tell(ev.Tell(ev.Topic.TROUBLE, text, {"event": "full", "dataslices": self._let_go}))
+
+    async def _store_all(self) -> None:
+        while True:
+            while self._unstored:
+                cut = self._unstored.popleft()
+                self._unstored_bytes -= len(cut.content)
+                await self._store(cut)
+            self._has_unstored = trio.Event()
+            await self._has_unstored.wait()
+
+    async def _store(self, cut: StoreSlice) -> None:
         """Keep a dataslice, pinned: others may be told of it. Only this node's own training reads it. A full disk is waited out."""
         parts = self._parts
         is_told = False
         while True:
             try:
-                dataslice = await trio.to_thread.run_sync(lambda: parts.blocks.put_file(content, public=False))
+                dataslice = await trio.to_thread.run_sync(lambda: parts.blocks.put_file(cut.content, public=False))
                 self._pin(dataslice)
                 break
             except DiskFullError as error:
                 if not is_told:
                     text = f"a stream's dataslice waits for room: {error}"
-                    parts.on_tell(ev.Tell(ev.Topic.TROUBLE, text, {"event": "full"}), parts.now_s())
+                    self._tell(ev.Tell(ev.Topic.TROUBLE, text, {"event": "full"}))
                 is_told = True
                 self._unpin_oldest(len(self._pinned) // 2)
                 await trio.sleep(STORE_AGAIN_S)
-        self._do(lambda: self._follower.slice_stored(number, dataslice, parts.now_s()))
+        self._do(lambda: self._follower.slice_stored(cut.number, dataslice, parts.now_s()))
 
     def _pin(self, dataslice: Cid) -> None:
         self._parts.blocks.pin(dataslice)
@@ -251,5 +281,6 @@ class SensorStation:
 
     async def _keep_time(self) -> None:
         while True:
+            self._follower.cuts = self._parts.takes_slices()
             self._do(lambda: self._follower.tick(self._parts.now_s()))
             await trio.sleep(TICK_S)

@@ -97,6 +97,11 @@ class DaoMember:
             return Phase.CLOSED
         return Phase.TRAINING if time_s < ends_s - rules.final_s else Phase.FINAL
 
+    def takes_data(self, now_s: float) -> bool:
+        """Whether a dataslice that comes now can still be trained on. Before the chain was read, by what was agreed at genesis."""
+        ends_s = self.settlement.deadlines.training_ends_s - self._rules.final_s
+        return self.compute_phase(now_s) in (Phase.WAITING, Phase.TRAINING) and self.compute_chain_time(now_s) < ends_s
+
     # --- views of the chain ---------------------------------------------------------------------------------
 
     def read(self, view: ChainView, now_s: float) -> list[ev.Effect]:

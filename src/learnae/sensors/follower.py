@@ -1,8 +1,8 @@
 """Following sensors: find them by the codename's tag, read their channels, fill buffers, emit dataslices, purge (4.2, Fig. 1).
 
 A node runs one follower beside its `Peer`, on the sensors lane. It answers events with effects of the same kinds; its own are
-`StoreSlice`, answered by `slice_stored`. Whatever is odd about a stream is told, and stops nothing: gaps, forks, replays, bodies
-that cannot be read, clocks far off.
+`StoreSlice`, answered by `slice_stored` or `slice_dropped`. Whatever is odd about a stream is told, and stops nothing: gaps,
+forks, replays, bodies that cannot be read, clocks far off.
 Pure. Source: paper 4.2; docs/sensors.md.
 """
 
@@ -111,6 +111,7 @@ class SensorFollower:
         self.observe: Observe = lambda head, entry, message, batch: None
         self.observe_other: Callable[[SensorHead, bytes], None] = lambda head, body: None
         self.connected: set[PeerId] = set()
+        self.cuts = True  # whether full buffers become dataslices: not when the training stage is over
         self.slices: dict[tuple[bytes, int, int], Cid] = {}  # (channel, number of its first message, row of it) -> dataslice
         self._me = me
         self._rng = rng
@@ -186,6 +187,10 @@ class SensorFollower:
         text = f"{sensor}: {pending.made.rows} rows became dataslice {cid_text(dataslice)}"
         values = {"event": "slice", "sensor": sensor, "dataslice": cid_text(dataslice), "rows": pending.made.rows}
         return [*effects, ev.Tell(ev.Topic.SENSORS, text, values)]
+
+    def slice_dropped(self, number: int) -> None:
+        """There was no room for a dataslice. After a restart it is cut again, as long as its vertices are kept."""
+        del self._stored[number]
 
     def tick(self, now_s: float) -> list[FollowEffect]:
         """The clock's turn, once a second or so: repair, prove forks, set checkpoints, forget."""
@@ -294,6 +299,8 @@ class SensorFollower:
         tail.needed = entry.vertex.sequence if batch.begins else tail.needed
         dropped = tail.buffer.dropped
         for made in tail.buffer.add(batch, vertex=entry.vertex.cid, sequence=message.sequence):
+            if not self.cuts or (head.channel, made.origins[0].sequence, made.origins[0].start) in self.slices:
+                continue
             self._number += 1
             self._stored[self._number] = _Pending(head.channel, made)
             effects.append(StoreSlice(self._number, made.content))
