@@ -66,6 +66,9 @@ class ReadyLearner(Unaudited):
     def initial_model(self, seed: int) -> bytes:
         return bytes(MODEL_BYTES)
 
+    def set_initial(self, model: bytes) -> None:
+        return None
+
     def read_shared_slice(self, index: int) -> bytes:
         raise IndexError(index)
 

@@ -196,6 +196,13 @@ class Learner(Protocol):
 
     async def initial_model(self, seed: int) -> bytes: ...
 
+    async def set_initial(self, model: bytes) -> None:
+        """Give it the session's initial model, without which compressed models cannot be read; before any of them."""
+
+    @property
+    def has_initial(self) -> bool:
+        """Whether it was given the initial model; it remembers it when its worker is started again."""
+
     async def read_shared_slice(self, index: int) -> bytes: ...
 
     async def evaluate(self, model: bytes, *, reference: bytes | None) -> Evaluation: ...

@@ -19,8 +19,10 @@ from learnae.cli.compose import make_peer
 from learnae.cli.dao.runs import DAO_RUNS
 from learnae.cli.folder import NodeSettings
 from learnae.cli.parser import build_parser
+from learnae.cli.sessions import SessionPlan, compute_rules, describe_ticket
 from learnae.cli.status import _describe_relayed
 from learnae.errors import UsageError
+from learnae.ids import Wei
 from tests.cli.conftest import PASSWORD, World, snapshot, start
 from tests.learning.tasks import LINES, write_task
 
@@ -88,6 +90,26 @@ def test_session_new__wrong_values_are_refused_before_anything_is_made(
     usage = " is not a" in sentence or "--" in sentence
     assert sentence in refuse([*NEW, "--folder", str(folder), f"{option}={value}"], status=2 if usage else 1)
     assert not folder.exists()
+
+
+def test_session_new__audits_of_models_that_are_rounded_too_much_are_refused(tmp_path: Path, refuse: Refuse) -> None:
+    """docs/compression.md: before anything is made."""
+    folder = tmp_path / "node"
+    error = refuse([*NEW, "--folder", str(folder), "--codec", "delta4", "--audit", "0.1"], status=1)
+    assert "audits cannot tell how models were made" in error and "use one of raw, float16, int8, delta8, or no audits" in error
+    assert not folder.exists()
+
+
+def test_session_new__codec_is_in_the_rules_and_told_to_who_wants_to_join(world: World) -> None:
+    options = build_parser(_RUNS).parse_args([*NEW, "--folder", "x", "--codec", "delta2"])
+    plan = SessionPlan(
+        name="x", deposit_wei=Wei(1), funding_s=9, training_s=9, final_s=1, claiming_s=9, voting_s=9, model_codec=options.codec
+    )
+    rules = compute_rules(plan, task_digest=bytes(32), initial=(world.ticket.rules.initial_model, 407_392), chain_id=1, now_s=10**9)
+    assert rules.model_codec == "delta2"
+    told = describe_ticket(replace(world.ticket, rules=rules))
+    assert "models travel as differences from the initial model in 3 values (delta2), a twentieth of the bytes of float32 or less" in told
+    assert "models travel in full precision (raw)" in describe_ticket(world.ticket)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("1h30m", 5400), ("2d", 172_800)])

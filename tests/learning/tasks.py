@@ -31,6 +31,9 @@ def load_test_data(source):
 """
 """Which of three numbers is the largest; with normalisation and dropout, which are what goes wrong first."""
 
+WIDE = LINES.replace("Linear(4, 8)", "Linear(4, 200)").replace("Norm1d(8)", "Norm1d(200)").replace("Linear(8, 3)", "Linear(200, 3)")
+"""The same with a model that is large enough to be worth compressing."""
+
 
 def write_task(folder: Path, text: str = LINES, *, extra: str = "") -> str:
     """Write a task file; `extra` comes after `text` and so replaces what it defines."""

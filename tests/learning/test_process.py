@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from learnae.learning.config import LearnerConfig
 from learnae.learning.frames import FrameReader, encode_frame
 from learnae.learning.process import ProcessLearner, find_import_path
 from tests.conformance.learner import check_learner
-from tests.learning.tasks import make_config
+from tests.learning.tasks import WIDE, make_config
 
 SLOW = "\nEPOCHS = 10_000\n"
 """A training that takes far longer than any test waits."""
@@ -107,6 +107,25 @@ def test_process__worker_that_dies_between_requests_is_replaced_quietly(tmp_path
         await learner._process.wait()
         assert await learner.initial_model(1) == model
         assert learner._process.pid != first
+
+    run(learner, body)
+
+
+def test_process__new_worker_is_given_the_initial_model_again(tmp_path: Path) -> None:
+    """Compressed models are differences from it, and a worker remembers nothing."""
+    learner = ProcessLearner(replace(make_config(tmp_path, text=WIDE), codec="delta4"))
+
+    async def body() -> None:
+        facts = await learner.open()
+        initial = await learner.initial_model(1)
+        assert not learner.has_initial
+        await learner.set_initial(initial)
+        model, claimed = await learner.train(initial, private_slices=range(facts.private_slices), slices=(), seed=1)
+        assert learner.has_initial and len(model) < len(initial) * 0.6
+        assert learner._process is not None
+        os.kill(learner._process.pid, signal.SIGKILL)
+        await learner._process.wait()
+        assert await learner.evaluate(model, reference=initial) == claimed
 
     run(learner, body)
 

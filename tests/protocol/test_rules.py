@@ -63,6 +63,8 @@ def test_rules__every_difference_is_another_session() -> None:
         ({"debating_min_s": 0}, "debating_min_s is 0, expected 1 to 4838400"),
         ({"policy": "best"}, "policy is 'best', expected one of paired, paper"),
         ({"reducer": "sum"}, "reducer is 'sum'"),
+        ({"model_codec": "zip"}, "model_codec is 'zip', expected one of raw, float16, int8, delta8, delta4, delta2"),
+        ({"model_codec": "delta4", "audit_permille": 1}, "audits cannot tell how models were made that are rounded so much; use one of"),
         ({"reward_mode": "gift"}, "reward_mode is 'gift'"),
         ({"reward_rule": "equal"}, "reward_rule is 'equal'"),
     ],
@@ -83,7 +85,7 @@ def test_rules__each_fault_is_one_sentence(changes: dict[str, Any], why: str) ->
         (RULES.encoded + b"\x00", ""),
         (bytes(RULES_BYTES_MAX + 1), "at most 8192"),
         (cbor.encode([1, 5, *cbor.decode(RULES.encoded)[2:]]), "name is a int, expected str"),
-        (cbor.encode([*cbor.decode(RULES.encoded)[:-1], True]), "audit_permille is a bool, expected int"),
+        (cbor.encode([*cbor.decode(RULES.encoded)[:-1], True]), "model_codec is a bool, expected str"),
         (RULES.encoded[:2] + b"\x18" + RULES.encoded[2:], "not the canonical encoding"),
     ],
 )

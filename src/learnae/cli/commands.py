@@ -120,6 +120,7 @@ def _session_new(options: argparse.Namespace) -> int:
         reward_mode=options.mode,
         policy=options.policy,
         audit_permille=round(options.audit * 1000),
+        model_codec=options.codec,
         seed=options.seed,
     )
     folder, settings = NodeFolder(Path(options.folder)), _read_settings(options)

@@ -112,6 +112,7 @@ def make_worker(ticket: Ticket, settings: NodeSettings, on_progress: OnPasses) -
         slice_bytes=ticket.rules.slice_bytes,
         share_permille=settings.share_permille,
         reducer=ticket.rules.reducer,
+        codec=ticket.rules.model_codec,
         device=settings.device,
         threads=settings.threads,
     )

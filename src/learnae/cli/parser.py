@@ -13,6 +13,7 @@ from learnae.cli.ipfs_parser import add_ipfs
 from learnae.cli.lab_commands import add_lab
 from learnae.cli.sensor_parser import add_sensor_commands
 from learnae.protocol.calls import RELAY_GAS_MAX
+from learnae.protocol.rules import MODEL_CODECS
 
 ABOUT: Final = """\
 Train one neural network together with others: no server, no owner, no global model.
@@ -109,6 +110,8 @@ def _add_new(command: argparse.ArgumentParser) -> None:
     command.add_argument("--rule", choices=("budgeted", "raw"), default="budgeted", help=about)
     command.add_argument("--mode", choices=("dao", "tips"), default="dao", help="settle by the DAO (default), or pay tips at once")
     command.add_argument("--policy", choices=("paired", "paper"), default="paired", help="choice and acceptance of remote models")
+    about = "how models travel: raw (default), or smaller and rounded (docs/compression.md)"
+    command.add_argument("--codec", choices=MODEL_CODECS, default="raw", help=about)
     command.add_argument("--seed", type=int, default=0, help="of the initial model")
 
 

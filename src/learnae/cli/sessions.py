@@ -53,6 +53,7 @@ class SessionPlan:
     reward_mode: str = "dao"
     policy: str = "paired"
     audit_permille: int = 0  # of a thousand receipts
+    model_codec: str = "raw"
     seed: int = 0  # of the initial model
 
 
@@ -94,6 +95,7 @@ def compute_rules(plan: SessionPlan, *, task_digest: bytes, initial: tuple[Cid, 
         min_quorum_divisor=5,
         debating_min_s=max(1, min(plan.training_s // 10, _DEBATING_S)),
         audit_permille=plan.audit_permille,
+        model_codec=plan.model_codec,
     )
 
 
@@ -111,7 +113,10 @@ async def make_session(plan: SessionPlan, folder: NodeFolder, settings: NodeSett
     Raises: LearnaeError: the task, its data, the chain, the money or the plan are not good.
     """
     task_digest = compute_task_digest(settings.task)
-    learner = ProcessLearner(LearnerConfig(task=settings.task, source=settings.data, slice_bytes=plan.slice_bytes, device=settings.device))
+    config = LearnerConfig(
+        task=settings.task, source=settings.data, slice_bytes=plan.slice_bytes, device=settings.device, codec=plan.model_codec
+    )
+    learner = ProcessLearner(config)
     async with AsyncExitStack() as stack:
         journal = DiskJournal(folder.path)
         stack.callback(journal.close)
@@ -255,12 +260,22 @@ def describe_ticket(ticket: Ticket) -> str:
         ("rewards", f"mode {rules.reward_mode}, rule {rules.reward_rule}, {rules.reward_factor} credits for accuracy from 0 to 1"),
         ("task", f"SHA-256 {rules.task_digest.hex()}"),
         ("model", f"{rules.model_bytes} bytes, starts as {cid_text(rules.initial_model)}"),
-        ("exchange", f"policy {rules.policy}, reduce step {rules.reducer}"),
+        ("exchange", f"policy {rules.policy}, reduce step {rules.reducer}, models travel {_CODECS[rules.model_codec]}"),
         ("data", f"slices of {rules.slice_bytes} bytes, each used at most {rules.overuse_threshold} times by all"),
         ("audits", _describe_audits(rules)),
         ("peers", ", ".join(ticket.addresses) or "none given"),
     ]
     return "\n".join(f"{label:>14}  {text}" for label, text in lines)
+
+
+_CODECS: Final = {
+    "raw": "in full precision (raw)",
+    "float16": "as float16, half the bytes of float32",
+    "int8": "in 8 bits (int8), about a quarter of the bytes of float32",
+    "delta8": "as differences from the initial model in 8 bits (delta8), about a quarter of the bytes of float32 or less",
+    "delta4": "as differences from the initial model in 4 bits (delta4), an eighth of the bytes of float32 or less",
+    "delta2": "as differences from the initial model in 3 values (delta2), a twentieth of the bytes of float32 or less",
+}
 
 
 def _describe_audits(rules: SessionRules) -> str:

@@ -5,10 +5,12 @@ Source: threats.md, hostile models: exact names, shapes, dtypes of the session's
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from learnae.errors import ModelMismatchError, ModelRejectedError
-from learnae.learning.header import FLOATS, Header, Manifest, TensorSpec, find_model_fault, read_header
+from learnae.learning.header import FLOATS, Header, Manifest, TensorSpec, find_model_fault, find_tensor_fault, read_header
 
 _BITS = {"F64": ("<u8", 0x7FF0_0000_0000_0000), "F32": ("<u4", 0x7F80_0000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80)}
 """How the exponent looks in each float type: all its bits are 1 in NaN and infinity, and only there."""
@@ -26,12 +28,26 @@ def check_model(model: bytes, manifest: Manifest) -> Header:
     if fault is not None:
         raise ModelMismatchError(*fault)
     header = read_header(model)
+    check_values(model, header)
+    return header
+
+
+def check_header(header: Header, expected: Mapping[str, TensorSpec]) -> None:
+    """Whether a header names exactly these tensors with these types and shapes. Raises: ModelMismatchError, ModelRejectedError."""
+    fault = find_tensor_fault(header, expected)
+    if isinstance(fault, str):
+        raise ModelRejectedError(fault)
+    if fault is not None:
+        raise ModelMismatchError(*fault)
+
+
+def check_values(model: bytes, header: Header) -> None:
+    """Whether all values are finite and booleans are booleans. Raises: ModelRejectedError."""
     for name, spec in header.items():
         if not is_finite(model, spec):
             raise ModelRejectedError(f"parameter {name!r} holds NaN or infinity; only finite values are accepted")
         if spec.dtype == "BOOL" and not is_boolean(model, spec):
             raise ModelRejectedError(f"parameter {name!r} is BOOL but holds bytes other than 0 and 1")
-    return header
 
 
 def is_finite(content: bytes, spec: TensorSpec) -> bool:

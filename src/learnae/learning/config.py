@@ -23,6 +23,7 @@ class LearnerConfig:
     slice_bytes: int = 256 * 1024  # size of a dataslice, as the session's rules say
     share_permille: int = 0  # how much of the own training data is opened to others; the rest never leaves
     reducer: str = "mean"
+    codec: str = "raw"  # in which models travel, as the session's rules say; all but raw need `set_initial`
     device: str = "auto"  # "cpu", "cuda", "cuda:1", or "auto": cuda if there is one
     threads: int = 1  # of torch; one, because several peers often share a machine
 

@@ -160,9 +160,14 @@ def find_model_fault(model: bytes, manifest: Manifest) -> tuple[str, TensorSpec,
         header = read_header(model)
     except HeaderError as error:
         return str(error)
-    for name, expected in manifest.tensors.items():
+    return find_tensor_fault(header, manifest.tensors)
+
+
+def find_tensor_fault(header: Header, tensors: Mapping[str, TensorSpec]) -> tuple[str, TensorSpec, TensorSpec | None] | str | None:
+    """What in a header is not exactly these tensors; as `find_model_fault`."""
+    for name, expected in tensors.items():
         found = header.get(name)
         if found is None or (found.dtype, found.shape) != (expected.dtype, expected.shape):
             return name, expected, found
-    unknown = next((name for name in header if name not in manifest.tensors), None)
+    unknown = next((name for name in header if name not in tensors), None)
     return None if unknown is None else f"it holds a tensor {unknown!r} that the session's models do not have"

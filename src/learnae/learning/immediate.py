@@ -18,6 +18,7 @@ class PlainLearner(Protocol):
 
     def open(self) -> TaskFacts: ...
     def initial_model(self, seed: int) -> bytes: ...
+    def set_initial(self, model: bytes) -> None: ...
     def read_shared_slice(self, index: int) -> bytes: ...
     def evaluate(self, model: bytes, *, reference: bytes | None) -> Evaluation: ...
     def train(self, model: bytes, *, private_slices: Sequence[int], slices: Sequence[bytes], seed: int) -> tuple[bytes, Evaluation]: ...
@@ -33,6 +34,7 @@ class ImmediateLearner:
     def __init__(self, learner: PlainLearner) -> None:
         self._learner = learner
         self._facts: TaskFacts | None = None
+        self._has_initial = False
 
     async def open(self) -> TaskFacts:
         await trio.lowlevel.checkpoint()
@@ -43,6 +45,15 @@ class ImmediateLearner:
     async def initial_model(self, seed: int) -> bytes:
         await self.open()
         return self._learner.initial_model(seed)
+
+    async def set_initial(self, model: bytes) -> None:
+        await self.open()
+        self._learner.set_initial(model)
+        self._has_initial = True
+
+    @property
+    def has_initial(self) -> bool:
+        return self._has_initial
 
     async def read_shared_slice(self, index: int) -> bytes:
         await self.open()

@@ -1,8 +1,8 @@
 """A learner that works at once, in this process: what the worker runs, and what benchmarks and the simulator use directly.
 
-Model in, model out, as bytes; nothing is kept between calls but the data and a cache of what was measured. The same model,
-slices and seed give the same bytes again on the same machine (momentum starts at zero in every training cycle, so there is no
-hidden state). Source: paper 4.1, Fig. 1.
+Model in, model out, as bytes; nothing is kept between calls but the data, a cache of what was measured and, where models travel
+compressed, the full precision of the newest own ones (`model_files`). Without a codec the same model, slices and seed give the same
+bytes again on the same machine (momentum starts at zero in every training cycle, so there is no hidden state). Source: paper 4.1, Fig. 1.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from learnae.errors import DeviceError, TaskDataError, TaskError, TrainingDivergedError
-from learnae.learning.checks import check_model
-from learnae.learning.codec import StateDict, decode_tensors, encode_model, encode_tensors
+from learnae.learning.codec import StateDict, encode_model
 from learnae.learning.config import LearnerConfig
 from learnae.learning.header import Manifest
+from learnae.learning.model_files import ModelFiles
 from learnae.learning.reduce import REDUCERS, is_between
 from learnae.learning.slices import (
     DataManifest,
@@ -108,6 +108,7 @@ class InlineLearner:
         self._config = config
         self._on_progress = on_progress
         self._measured: OrderedDict[tuple[bytes, bool], Marks] = OrderedDict()
+        self._initial: bytes | None = None  # the session's, once it was given
 
     def open(self) -> TaskFacts:
         """Load the task and the data, and try everything once on two examples. Raises: TaskError, TaskDataError, DeviceError."""
@@ -118,6 +119,9 @@ class InlineLearner:
         self._train, self._validation = split_examples(load_examples(task, config.source), task.values.validation_share)
         self._test: Examples | None = None
         self._net, content, self._manifest = build_net(task, self._device)
+        self._files = ModelFiles(task.name, config.codec, self._manifest)
+        if self._initial is not None:
+            self._files.set_initial(self._initial)
         self._scored = task.score is not None
         self._data = read_data_manifest(self._train, self._probe())
         self._per_slice = compute_examples_per_slice(config.source, self._train, self._data, config.slice_bytes)
@@ -139,6 +143,11 @@ class InlineLearner:
         return self._manifest
 
     @property
+    def files(self) -> ModelFiles:
+        """How models become files and come back."""
+        return self._files
+
+    @property
     def data_manifest(self) -> DataManifest:
         return self._data
 
@@ -149,6 +158,11 @@ class InlineLearner:
     def initial_model(self, seed: int) -> bytes:
         """A new model with random weights; the same for the same seed on the same machine."""
         return build_net(self._task, torch.device("cpu"), seed)[1]
+
+    def set_initial(self, model: bytes) -> None:
+        """The session's initial model; needed first where models travel compressed. Raises: ModelRejectedError."""
+        self._files.set_initial(model)
+        self._initial = model
 
     def read_shared_slice(self, index: int) -> bytes:
         """One of the slices that are opened to others, 0 to `shared_slices` - 1; the private ones come after them."""
@@ -174,16 +188,15 @@ class InlineLearner:
 
         Raises: SliceRejectedError, ModelRejectedError (before anything is trained), TrainingDivergedError, TaskError.
         """
-        state = self._read(model)
+        state = self._files.read_own(model)
         examples = self._gather(private_slices, slices)
-        trained = self._run(state, examples, seed)
-        content = encode_tensors(trained)
+        content = self._files.write(self._run(state, examples, seed))
         return content, self.evaluate(content, reference=model)
 
     def average(self, local: bytes, remote: bytes, *, remote_share: float) -> tuple[bytes, Evaluation, Evaluation]:
         """The session's reduce step (4.1), its evaluation, and that of `remote`; `local` is the reference of both."""
-        theirs = self._read(remote)
-        content = encode_tensors(REDUCERS[self._config.reducer](self._read(local), theirs, remote_share=remote_share))
+        theirs = self._files.read(remote)
+        content = self._files.write(REDUCERS[self._config.reducer](self._files.read_own(local), theirs, remote_share=remote_share))
         return content, self.evaluate(content, reference=local), self.evaluate(remote, reference=local)
 
     def read_validation(self, salt: bytes) -> tuple[bytes, int]:
@@ -196,12 +209,13 @@ class InlineLearner:
         Raises: ModelRejectedError, SliceRejectedError: what the other one gave is not acceptable.
         """
         examples = decode_validation(validation, self._data)
-        states = [self._read(model) for model in (before, after, remote)]
+        states = [self._files.read(model) for model in (before, after, remote)]
         counts = []
         for state in states[:2]:
             self._net.load_state_dict(state)
             counts.append(compute_evaluation(self._mark(examples), None, scored=self._scored))
-        derives = after == remote or is_between(*states)
+        slack = self._files.compute_slack(before) + self._files.compute_slack(after)
+        derives = after == remote or is_between(*states, slack=slack)
         return Recount(correct_before=counts[0].correct, correct_after=counts[1].correct, total=counts[0].total, derives=derives)
 
     @property
@@ -223,9 +237,6 @@ class InlineLearner:
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    def _read(self, model: bytes) -> StateDict:
-        return decode_tensors(model, check_model(model, self._manifest))
-
     def _measure(self, model: bytes, *, on_test: bool = False) -> Marks:
         key = (hashlib.sha256(model).digest(), on_test)
         if key in self._measured:
@@ -233,7 +244,7 @@ class InlineLearner:
             return self._measured[key]
         examples = self._test if on_test else self._validation
         assert examples is not None
-        self._net.load_state_dict(self._read(model))
+        self._net.load_state_dict(self._files.read(model))
         marks = self._measured[key] = self._mark(examples)
         if len(self._measured) > MEASURED_MAX:
             self._measured.popitem(last=False)

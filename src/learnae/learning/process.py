@@ -57,6 +57,7 @@ class ProcessLearner:
         self._broken = False
         self._asked = 0
         self._facts: TaskFacts | None = None
+        self._initial: bytes | None = None
 
     async def open(self) -> TaskFacts:
         async with self._turn:
@@ -66,6 +67,14 @@ class ProcessLearner:
 
     async def initial_model(self, seed: int) -> bytes:
         return (await self._request({"ask": "initial_model", "seed": seed})).attachments[0]
+
+    async def set_initial(self, model: bytes) -> None:
+        await self._request({"ask": "set_initial"}, [model])
+        self._initial = model
+
+    @property
+    def has_initial(self) -> bool:
+        return self._initial is not None
 
     async def read_shared_slice(self, index: int) -> bytes:
         if self._facts is None:
@@ -131,6 +140,8 @@ class ProcessLearner:
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
             )
         answer = await self._exchange({"ask": "open", "config": asdict(self._config)})
+        if self._initial is not None:
+            await self._exchange({"ask": "set_initial"}, [self._initial])
         self._facts = TaskFacts(**answer.values["facts"])
 
     async def _exchange(self, values: dict[str, Any], attachments: Sequence[bytes] = ()) -> Frame:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final, Protocol
 
@@ -50,10 +51,13 @@ def _average(ours: torch.Tensor, theirs: torch.Tensor, share: float) -> torch.Te
 DERIVED_TOLERANCE: Final = 1e-3  # Of the distance between the two models: machines round float32 differently in the seventh digit.
 
 
-def is_between(before: StateDict, after: StateDict, remote: StateDict) -> bool:
+def is_between(before: StateDict, after: StateDict, remote: StateDict, *, slack: float = 0.0) -> bool:
     """Whether `after` is a mean of the two others at some share of `remote` above 0 and up to 1 (docs/audits.md).
 
     The share is found by least squares over all parameters. Whole numbers and booleans are not looked at.
+
+    Args:
+        slack: distance from the line that the session's codec explains: models that were rounded lie beside it.
     """
     along = across = norm = 0.0
     floats = [name for name, tensor in before.items() if tensor.is_floating_point()]
@@ -65,7 +69,9 @@ def is_between(before: StateDict, after: StateDict, remote: StateDict) -> bool:
     for name in floats:
         step, way = after[name].double() - before[name].double(), remote[name].double() - before[name].double()
         across += float(((step - share * way) ** 2).sum())
-    return 0 < share <= 1 + DERIVED_TOLERANCE and across <= DERIVED_TOLERANCE**2 * norm
+    length = math.sqrt(norm)
+    beyond = slack / length if length else math.inf if slack else 0.0
+    return -beyond < share <= 1 + DERIVED_TOLERANCE + beyond and math.sqrt(across) <= DERIVED_TOLERANCE * length + slack
 
 
 REDUCERS: Final[Mapping[str, Reducer]] = {"mean": average_models}

@@ -108,6 +108,9 @@ class SyntheticLearner:
     def initial_model(self, seed: int) -> bytes:
         return encode_skills(train_skills((INITIAL_SKILL,) * SKILLS, (0,) * SKILLS, seed))
 
+    def set_initial(self, model: bytes) -> None:
+        return None  # Its models are a few bytes and travel as they are, whatever the codec.
+
     def read_shared_slice(self, index: int) -> bytes:
         if not 0 <= index < self._shared:
             raise IndexError(f"slice {index} is not one of the {self._shared} that are shared")

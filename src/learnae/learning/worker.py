@@ -89,6 +89,9 @@ class Service:
         match ask:
             case "initial_model":
                 return {}, (learner.initial_model(values["seed"]),)
+            case "set_initial":
+                learner.set_initial(*attachments)
+                return {}, ()
             case "read_shared_slice":
                 return {}, (learner.read_shared_slice(values["index"]),)
             case "evaluate":

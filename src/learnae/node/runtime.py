@@ -75,6 +75,7 @@ class Node:
             session=parts.session,
             model_bytes_max=compute_model_bytes_max(rules),
             slice_bytes=rules.slice_bytes,
+            initial_model=None if rules.model_codec == "raw" else rules.initial_model,
             on_trouble=self._tell_trouble,
         )
         self._log = ProgressLog(parts.folder)

@@ -46,6 +46,7 @@ class Tools:
     session: Address
     model_bytes_max: int
     slice_bytes: int
+    initial_model: Cid | None = None  # what compressed models descend from; None: models travel raw
     on_trouble: Callable[[str], None] = lambda sentence: None
 
 
@@ -75,6 +76,8 @@ async def learn(tools: Tools, effect: ev.TrainModel | ev.AverageModels | ev.Eval
     """Train, average, evaluate or recount in the worker, and store what came out."""
     assert tools.learner is not None
     try:
+        if tools.initial_model is not None and not tools.learner.has_initial:
+            await tools.learner.set_initial(await _load(tools, tools.initial_model))
         match effect:
             case ev.TrainModel():
                 return await _train(tools, tools.learner, effect)

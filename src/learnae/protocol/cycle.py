@@ -195,7 +195,8 @@ class WorkCycle:
     def _fetched(self, task: _Task) -> list[Said]:
         number = self._next_number()
         if task.name == "recover":
-            return [ev.Tell(ev.Topic.TROUBLE, "the local model was damaged on disk; it came back from another peer")]
+            what = "local" if self.local is not None and task.model == self.local.cid else "session's initial"
+            return [ev.Tell(ev.Topic.TROUBLE, f"the {what} model was damaged on disk; it came back from another peer")]
         if task.model is not None:
             self._task = _Task(number, "open", model=task.model)
             return [ev.PinFile(task.model), ev.EvaluateModel(number, task.model, None)]
@@ -212,15 +213,18 @@ class WorkCycle:
         if task.candidate is not None:
             task.candidate.failures += 1
             return [ev.Tell(ev.Topic.TROUBLE, f"no model from {short_name(task.candidate.issuer)}: {reason}")]
-        if task.name == "recover":
+        if task.name == "recover" and self.local is not None and task.model == self.local.cid:
             return self._fall_back()
         return [ev.Tell(ev.Topic.TROUBLE, f"waiting for the session's initial model: {reason}")]
 
     def _lost(self, task: _Task, cid: Cid) -> list[Said]:
         """A file that was here is not any more: bit rot, or a disk that was cleaned. What others have is fetched again."""
-        if self.local is not None and cid == self.local.cid:
-            self._task = _Task(self._next_number(), "recover")
-            return [ev.FetchFile(self._task.number, cid, tuple(sorted(self._connected)), self.local.size_bytes)]
+        sizes = {self._rules.initial_model: compute_model_bytes_max(self._rules)}  # Compressed models cannot be read without it.
+        if self.local is not None:
+            sizes[self.local.cid] = self.local.size_bytes
+        if cid in sizes:
+            self._task = _Task(self._next_number(), "recover", model=cid)
+            return [ev.FetchFile(self._task.number, cid, tuple(sorted(self._connected)), sizes[cid])]
         if cid in task.slices:
             self.shelf.forget(cid)
         elif task.candidate is not None:

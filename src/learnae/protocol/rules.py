@@ -32,6 +32,9 @@ REWARD_MODES: Final = ("dao", "tips")
 REWARD_RULES: Final = ("budgeted", "raw")
 POLICIES: Final = ("paired", "paper")
 REDUCERS: Final = ("mean",)
+MODEL_CODECS: Final = ("raw", "float16", "int8", "delta8", "delta4", "delta2")
+AUDITABLE_CODECS: Final = ("raw", "float16", "int8", "delta8")
+"""Codecs that bound how far a value is rounded, so that an audit can still tell how a model was made (docs/compression.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,7 @@ class SessionRules:
     min_quorum_divisor: int = 5  # governance: d of Eq. 2, at first
     debating_min_s: int = 60  # governance: least time to vote on a proposal
     audit_permille: int = 0  # how many of a thousand receipts are audited; 0: none, and nobody opens a validation slice (docs/audits.md)
+    model_codec: str = "raw"  # how models travel: one of MODEL_CODECS (docs/compression.md); the initial model always travels raw
 
     def __post_init__(self) -> None:
         fault = _find_fault(self)
@@ -156,9 +160,14 @@ def _find_fault(rules: SessionRules) -> str:
         ("reducer", rules.reducer, REDUCERS),
         ("reward_mode", rules.reward_mode, REWARD_MODES),
         ("reward_rule", rules.reward_rule, REWARD_RULES),
+        ("model_codec", rules.model_codec, MODEL_CODECS),
     ):
         if choice not in known:
             return f"{label} is {choice[:40]!r}, expected one of {', '.join(known)}"
+    if rules.audit_permille and rules.model_codec not in AUDITABLE_CODECS:
+        codecs = ", ".join(AUDITABLE_CODECS)
+        why = f"audits cannot tell how models were made that are rounded so much; use one of {codecs}, or no audits"
+        return f"model_codec is {rules.model_codec!r}, but {why}"
     return ""
 
 

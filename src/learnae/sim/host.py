@@ -38,10 +38,19 @@ class Host:
     def store(self, cid: Cid, content: bytes) -> None:
         """Keep a file; the oldest unpinned ones give way."""
         self.files[cid] = content
-        if len(self.files) > len(self.pins) + UNPINNED_FILES_MAX:
-            oldest = next((known for known in self.files if known not in self.pins and known != cid), None)
-            if oldest is not None:
-                del self.files[oldest]
+        self._make_room(cid)
+
+    def unpin(self, cid: Cid) -> None:
+        """Keep a file no longer than there is room."""
+        self.pins.discard(cid)
+        self._make_room(None)
+
+    def _make_room(self, newest: Cid | None) -> None:
+        while len(self.files) > len(self.pins) + UNPINNED_FILES_MAX:
+            oldest = next((known for known in self.files if known not in self.pins and known != newest), None)
+            if oldest is None:
+                return
+            del self.files[oldest]
 
     def gives(self, cid: Cid, peer: PeerId) -> bool:
         """Whether this machine has a file and gives it to that peer."""

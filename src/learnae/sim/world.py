@@ -261,7 +261,7 @@ class World:
             case ev.PinFile(cid=cid):
                 host.pins.add(cid)
             case ev.UnpinFile(cid=cid):
-                host.pins.discard(cid)
+                host.unpin(cid)
             case ev.ShareSlices() | ev.ReadHashlist():
                 self._share(host, effect)
             case ev.StoreValidation() | ev.RecountReceipt():
