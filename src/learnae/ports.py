@@ -104,6 +104,9 @@ class Network(Protocol):
     def learn_addresses(self, peer: PeerId, addresses: Iterable[str]) -> None:
         """Remember where a peer says it can be reached (bounded; malformed ones are ignored)."""
 
+    def keep_places(self, members: frozenset[PeerId]) -> None:
+        """These are the session's members: when connections run out, strangers lose theirs first."""
+
     def blame(self, peer: PeerId, why: str) -> None:
         """A direct message of this peer was not acceptable: it loses score, and is left when it has none."""
 

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from libp2p.abc import INetStream
 
-from learnae.backends import libp2p_direct, libp2p_fetch, libp2p_tcp
+from learnae.backends import libp2p_direct, libp2p_fetch, libp2p_places
 from learnae.backends.libp2p import open_libp2p_network
 from learnae.backends.libp2p_blocks import PROTOCOL as BLOCKS
 from learnae.backends.libp2p_blocks import STREAMS_PER_PEER_MAX, encode_request
@@ -275,8 +275,8 @@ def test_direct__a_flood_of_small_messages_is_slowed_down() -> None:
             with trio.move_on_after(1.0):
                 for _ in range(1000):
                     await stream.write(bytes(4) * 1000)
-            most = (libp2p_direct.BURST_BYTES + 2 * libp2p_direct.RATE_BYTES_S) / libp2p_direct.MESSAGE_COST_BYTES
-            assert 100 < heard <= most
+            most = (libp2p_direct.STRANGER_BURST_BYTES + 2 * libp2p_direct.RATE_BYTES_S) / libp2p_direct.MESSAGE_COST_BYTES
+            assert 20 < heard <= most
             nursery.cancel_scope.cancel()
 
     trio.run(run)
@@ -297,15 +297,16 @@ def test_budget__makes_a_fast_peer_wait() -> None:
 def test_handshakes__beyond_the_budget_are_refused_before_they_cost_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with open_victim(MemoryBlocks()) as victim:
-            monkeypatch.setattr(victim._host.swarm, "_places_left", 0.0)
+            places = victim._host.swarm.places
+            monkeypatch.setattr(places._all, "_left", 0.0)
             with pytest.raises(UnreachableError):
                 async with open_attacker(victim):
                     pass
-            monkeypatch.setattr(victim._host.swarm, "_places_left", 1.0)
+            monkeypatch.setattr(places._all, "_left", 1.0)
             async with open_attacker(victim) as attacker:
                 assert victim.connected() == {attacker.peer_id}
 
-    monkeypatch.setattr(libp2p_tcp, "HANDSHAKES_RATE_S", 0.0)
+    monkeypatch.setattr(libp2p_places, "HANDSHAKES_RATE_S", 0.0)
     trio.run(run)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
 
 import pytest
 
-from learnae.protocol.sync import decode_sync
+from learnae.protocol.sync import SYNC_BYTES_MAX, SYNC_VERTICES_MAX, SYNC_WANT_MAX, SyncMessage, decode_sync
 from learnae.tangle import cbor
 
 
@@ -32,6 +33,30 @@ def test_decode__takes_what_nests_as_deep_as_allowed() -> None:
     assert cbor.decode(cbor.encode(value)) == value
     with pytest.raises(ValueError, match="nested too deep"):
         cbor.decode(cbor.encode([value]))
+
+
+@pytest.mark.parametrize("item", [b"\x80", b"\x60", b"\xa0", b"\x41a", b"\xfb\x3f\xf1\x99\x99\x99\x99\x99\x9a"])
+def test_direct_message__of_a_megabyte_of_tiny_items_takes_no_megabytes(item: bytes) -> None:
+    """Attack: each item becomes an object of up to 64 bytes, so the items are counted before any is built."""
+    count = (SYNC_BYTES_MAX - 16) // len(item)
+    bomb = b"\x85\x01\xf6\xf4\x80" + cbor.encode_head(4, count) + item * count
+    assert len(bomb) <= SYNC_BYTES_MAX
+    tracemalloc.start()
+    try:
+        assert decode_sync(bomb) is None
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < len(bomb)
+
+
+def test_direct_message__with_as_many_items_as_allowed_is_read() -> None:
+    """The neighbour of the rule above."""
+    cids = tuple(b"\x01\x55\x12\x20" + number.to_bytes(32, "big") for number in range(SYNC_WANT_MAX))
+    message = SyncMessage(have={bytes(32): 1}, want=cids, vertices=(b"",) * SYNC_VERTICES_MAX)  # type: ignore[dict-item, arg-type]
+    assert decode_sync(message.encode()) == message
+    with pytest.raises(ValueError, match="too many items"):
+        cbor.decode(b"\x83\x01\x02\x03", items_max=3)
 
 
 def test_encode__bytes_stay_bytes_even_if_they_look_like_a_link() -> None:

@@ -50,6 +50,9 @@ class KuboNetwork:
     def learn_addresses(self, peer: PeerId, addresses: Iterable[str]) -> None:
         self._inner.learn_addresses(peer, addresses)
 
+    def keep_places(self, members: frozenset[PeerId]) -> None:
+        self._inner.keep_places(members)
+
     def blame(self, peer: PeerId, why: str) -> None:
         self._inner.blame(peer, why)
 

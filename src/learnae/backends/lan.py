@@ -21,7 +21,7 @@ import trio
 from zeroconf import Error as ZeroconfError
 from zeroconf import InterfaceChoice, ServiceBrowser, ServiceInfo, ServiceStateChange, Zeroconf
 
-from learnae.backends.libp2p_host import ADDRESSES_MAX, parse_address
+from learnae.backends.libp2p_address import ADDRESSES_MAX, parse_address
 from learnae.errors import BadAddressError, UnreachableError
 from learnae.ids import PeerId
 from learnae.ports import Network

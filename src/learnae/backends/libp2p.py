@@ -1,13 +1,15 @@
 """The `Network` of a node, over py-libp2p: connections, gossip, direct messages and block exchange under one identity.
 
 `open_libp2p_network` puts the parts together: `libp2p_host` (TCP, Noise, yamux, dialling), `libp2p_pubsub` (gossipsub 1.1),
-`libp2p_direct` (`/learnae/sync/1`), `libp2p_blocks` and `libp2p_fetch` (`/learnae/blocks/1`), `libp2p_bitswap` (other IPFS programs).
+`libp2p_direct` (`/learnae/sync/1`), `libp2p_blocks` and `libp2p_fetch` (`/learnae/blocks/1`), `libp2p_bitswap` (other IPFS programs),
+`libp2p_dialback`, `libp2p_relay` and `libp2p_circuit` (who can be dialled, and how the others are reached).
 Needs the extra `net`. Source: protocol.md.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from random import Random, SystemRandom
@@ -15,13 +17,17 @@ from random import Random, SystemRandom
 import trio
 
 from learnae.backends.lan import find_lan_peers
+from learnae.backends.libp2p_address import read_target
 from learnae.backends.libp2p_bitswap import Bitswap
 from learnae.backends.libp2p_blocks import BlockServer
+from learnae.backends.libp2p_circuit import Circuits
+from learnae.backends.libp2p_dialback import Reachability
 from learnae.backends.libp2p_direct import DirectMessages
 from learnae.backends.libp2p_fetch import Fetcher
 from learnae.backends.libp2p_gossip import Judge
-from learnae.backends.libp2p_host import Host, open_host, parse_address
+from learnae.backends.libp2p_host import Host, open_host
 from learnae.backends.libp2p_pubsub import PubSub
+from learnae.backends.libp2p_relay import Relay
 from learnae.backends.libp2p_scores import BLAMED_WEIGHT, Scores
 from learnae.backends.opened_files import OpenedFiles
 from learnae.ids import Cid, PeerId, Topic, short_name
@@ -30,6 +36,7 @@ from learnae.ports import BlockStore, Connected, DirectMessage, Disconnected, Ne
 logger = logging.getLogger(__name__)
 
 EVENTS_MAX = 64  # Direct messages that wait for the node: at most 64 MiB of the largest; then their senders wait.
+BLAMES_TOLD_S = 10.0  # Between sentences in the log: strangers must not fill a disk with it.
 SCORES_S = 1.0  # Between looks at the scores of connected peers; a connection that comes or goes is looked at at once.
 
 
@@ -40,6 +47,7 @@ class Libp2pNetwork:
         self._host = host
         self.scores = Scores()
         self._events_send, self._events = trio.open_memory_channel[NetworkEvent](EVENTS_MAX)
+        self._blamed_s = -math.inf
         self._told: set[PeerId] = set()
         self._told_more = trio.lowlevel.ParkingLot()
         self._direct = DirectMessages(host, self._deliver, self.blame)
@@ -48,6 +56,9 @@ class Libp2pNetwork:
         self._server = BlockServer(host, self._files)
         host.blame = self.blame
         self._fetcher = Fetcher(host, blocks, self.blame, Bitswap(host, blocks, self.blame))
+        self.reach = Reachability(host, rng)
+        self.relay = Relay(host, offers=lambda: bool(host.addresses) and self.reach.is_reachable is not False)
+        self.circuits = Circuits(host, rng, needs_relays=lambda: not host.addresses or self.reach.is_reachable is False)
 
     @property
     def peer_id(self) -> PeerId:
@@ -70,6 +81,9 @@ class Libp2pNetwork:
 
     def learn_addresses(self, peer: PeerId, addresses: Iterable[str]) -> None:
         self._host.learn_addresses(peer, addresses, keep=True)
+
+    def keep_places(self, members: frozenset[PeerId]) -> None:
+        self._host.keep_places(members)
 
     async def connect(self, address: str) -> PeerId:
         return await self._host.connect(address)
@@ -98,6 +112,8 @@ class Libp2pNetwork:
         with self._events_send:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._pubsub.run)
+                nursery.start_soon(self.reach.run)
+                nursery.start_soon(self.circuits.run)
                 await self._follow_connections(nursery)
 
     async def _follow_connections(self, nursery: trio.Nursery) -> None:
@@ -140,8 +156,11 @@ class Libp2pNetwork:
         await self._events_send.send(DirectMessage(peer, content))
 
     def blame(self, peer: PeerId, why: str) -> None:
-        logger.warning("peer %s lost score: %s", short_name(peer), why)
-        self.scores.record_bad(peer, BLAMED_WEIGHT, trio.current_time())
+        now_s = trio.current_time()
+        is_told = now_s - self._blamed_s >= BLAMES_TOLD_S
+        self._blamed_s = now_s if is_told else self._blamed_s
+        logger.log(logging.WARNING if is_told else logging.DEBUG, "peer %s lost score: %s", short_name(peer), why)
+        self.scores.record_bad(peer, BLAMED_WEIGHT, now_s)
 
 
 @asynccontextmanager
@@ -165,7 +184,7 @@ async def open_libp2p_network(
     Raises: BadAddressError, ListenError.
     """
     rng = SystemRandom() if rng is None else rng
-    entries = [(parse_address(address)[1], address) for address in bootstrap]
+    entries = [(read_target(address), address) for address in bootstrap]
     async with open_host(seed=seed, listen=listen, rng=rng) as host:
         network = Libp2pNetwork(host, blocks, rng)
         host.nursery.start_soon(network.run)

@@ -14,7 +14,7 @@ from typing import Final
 import trio
 from libp2p.abc import INetStream
 
-from learnae.backends.libp2p_direct import read_exactly
+from learnae.backends.libp2p_direct import ByteBudget, PeerBudgets, read_exactly
 from learnae.backends.libp2p_host import Host
 from learnae.backends.opened_files import OpenedFiles
 from learnae.ids import CID_BYTES, Cid, PeerId, is_cid
@@ -25,6 +25,10 @@ REQUEST_CIDS_MAX: Final = 64  # 16 MiB of leaves: enough to fill any line betwee
 STREAMS_PER_PEER_MAX: Final = 4  # Files that one peer may fetch here at a time.
 STREAMS_MAX: Final = 64  # In total; each holds at most one block of 256 KiB in memory.
 WRITE_S: Final = 30.0  # A block that a peer does not take in this time frees its place.
+ABSENT_COST_BYTES: Final = 65536  # A question for a block that is not here: 128 a second, from whoever asks.
+STRANGERS_RATE_BYTES_S: Final = 8 << 20  # For all who are no members together: 4 % of a core. Members get what the line carries.
+STRANGERS_BURST_BYTES: Final = 1 << 30  # Newcomers of a session that starts, before the chain shows that they are members.
+ABSENT_BURST_BYTES: Final = 64 << 20
 IDLE_S: Final = 60.0  # A stream on which nothing is asked is closed; the asker opens another.
 
 
@@ -33,7 +37,10 @@ class BlockServer:
 
     def __init__(self, host: Host, files: OpenedFiles) -> None:
         self._files = files
+        self._host = host
         self._streams: dict[PeerId, int] = {}
+        self._strangers = ByteBudget(STRANGERS_RATE_BYTES_S, STRANGERS_BURST_BYTES)
+        self._absent = PeerBudgets(host, rate_bytes_s=8 << 20, burst_bytes=ABSENT_BURST_BYTES, stranger_bytes=ABSENT_BURST_BYTES / 16)
         host.handle_streams(PROTOCOL, self._serve)
 
     async def _serve(self, peer: PeerId, stream: INetStream) -> None:
@@ -52,8 +59,13 @@ class BlockServer:
                         idle.deadline = trio.current_time() + WRITE_S
                         block = self._files.read(cid, peer)
                         if block is None:
+                            idle.deadline += IDLE_S
+                            await self._absent.of(peer).spend(ABSENT_COST_BYTES)
                             await stream.write(ABSENT.to_bytes(4, "big"))
                         else:
+                            if peer not in self._host.members:
+                                idle.deadline += IDLE_S
+                                await self._strangers.spend(len(block))
                             await stream.write(len(block).to_bytes(4, "big") + block)
         finally:
             self._streams[peer] -= 1

@@ -7,6 +7,7 @@ Nothing is acknowledged: `send` says that the message was handed to the connecti
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -22,7 +23,9 @@ SEND_S: Final = 5.0  # "a few seconds": dialling included
 FRAME_S: Final = 30.0  # A frame that takes longer to arrive comes from a slow drip: a megabyte at 35 kB/s would make it.
 RATE_BYTES_S: Final = 8 << 20  # Per peer; a sync of 256 vertices of 4 KiB is one megabyte.
 BURST_BYTES: Final = 32 << 20  # A peer that comes back after a day may catch up at full speed for this much.
-MESSAGE_COST_BYTES: Final = 32768  # A message counts this much more than its bytes: 250 a second, however small they are.
+STRANGER_BURST_BYTES: Final = 1 << 20  # Of who comes for the first time: identities cost nothing.
+MESSAGE_COST_BYTES: Final = 131072  # A message counts this much more than its bytes: 64 a second, however small they are.
+PEERS_MAX: Final = 1024  # Whose budgets are kept while they are away.
 _INBOUND_MAX: Final = 2  # A peer needs one; the second is there while it replaces the first.
 
 
@@ -33,9 +36,9 @@ class FrameError(Exception):
 class ByteBudget:
     """A token bucket in bytes: `spend` waits until the peer may go on."""
 
-    def __init__(self, rate_bytes_s: float = RATE_BYTES_S, burst_bytes: float = BURST_BYTES) -> None:
+    def __init__(self, rate_bytes_s: float = RATE_BYTES_S, burst_bytes: float = BURST_BYTES, *, first_bytes: float | None = None) -> None:
         self._rate, self._burst = rate_bytes_s, burst_bytes
-        self._left, self._at_s = burst_bytes, trio.current_time()
+        self._left, self._at_s = burst_bytes if first_bytes is None else first_bytes, trio.current_time()
 
     async def spend(self, size_bytes: int) -> None:
         now_s = trio.current_time()
@@ -43,6 +46,24 @@ class ByteBudget:
         self._at_s = now_s
         if self._left < 0:
             await trio.sleep(-self._left / self._rate)
+
+
+class PeerBudgets:
+    """A budget for each peer, kept while it is away, so that coming back brings no new burst; strangers begin with little."""
+
+    def __init__(self, host: Host, *, rate_bytes_s: float, burst_bytes: float, stranger_bytes: float) -> None:
+        self._host, self._rate, self._burst, self._stranger = host, rate_bytes_s, burst_bytes, stranger_bytes
+        self._budgets: OrderedDict[PeerId, ByteBudget] = OrderedDict()
+
+    def of(self, peer: PeerId) -> ByteBudget:
+        budget = self._budgets.get(peer)
+        if budget is None:
+            first_bytes = self._burst if peer in self._host.members else self._stranger
+            budget = self._budgets[peer] = ByteBudget(self._rate, self._burst, first_bytes=first_bytes)
+        self._budgets.move_to_end(peer)
+        if len(self._budgets) > PEERS_MAX:
+            self._budgets.popitem(last=False)
+        return budget
 
 
 async def read_exactly(stream: INetStream, size_bytes: int) -> bytes:
@@ -90,7 +111,7 @@ class DirectMessages:
         self._outgoing: dict[PeerId, INetStream] = {}
         self._locks: dict[PeerId, trio.Lock] = {}
         self._incoming: dict[PeerId, int] = {}
-        self._budgets: dict[PeerId, ByteBudget] = {}
+        self._budgets = PeerBudgets(host, rate_bytes_s=RATE_BYTES_S, burst_bytes=BURST_BYTES, stranger_bytes=STRANGER_BURST_BYTES)
         host.handle_streams(PROTOCOL, self._receive)
 
     async def send(self, peer: PeerId, content: bytes) -> bool:
@@ -131,7 +152,7 @@ class DirectMessages:
         if self._incoming.get(peer, 0) >= _INBOUND_MAX:
             return
         self._incoming[peer] = self._incoming.get(peer, 0) + 1
-        budget = self._budgets.setdefault(peer, ByteBudget())  # shared by the peer's streams, kept while it has any
+        budget = self._budgets.of(peer)
         try:
             while True:
                 content = await self._read_frame(stream)
@@ -142,7 +163,7 @@ class DirectMessages:
         finally:
             self._incoming[peer] -= 1
             if not self._incoming[peer]:
-                del self._incoming[peer], self._budgets[peer]
+                del self._incoming[peer]
 
     async def _read_frame(self, stream: INetStream) -> bytes:
         head = await stream.read(4)

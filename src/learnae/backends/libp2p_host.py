@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
@@ -37,42 +37,31 @@ from libp2p.tools.anyio_service import background_trio_service
 from libp2p.transport.upgrader import TransportUpgrader
 from libp2p.utils.address_validation import expand_wildcard_address
 from multiaddr import Multiaddr
-from multiaddr.exceptions import BinaryParseError, ProtocolLookupError, StringParseError
+from multiaddr.exceptions import BinaryParseError, StringParseError
 
+from learnae.backends.libp2p_address import ADDRESSES_MAX, libp2p_id, parse_address, peer_of, read_target, split_circuit
+from learnae.backends.libp2p_places import CONNECTIONS_MAX, HANDSHAKES_MAX, Places, Seat, name_source
 from learnae.backends.libp2p_tcp import BoundedSwarm, TcpTransport
 from learnae.backends.libp2p_yamux import CONNECTION_ERRORS, Yamux
 from learnae.backends.libp2p_yamux_stream import YamuxStream
 from learnae.errors import BadAddressError, ListenError, UnreachableError
-from learnae.ids import PEER_ID_BYTES, PeerId, parse_peer, peer_text
+from learnae.ids import PEER_ID_BYTES, PeerId, peer_text
 
 logger = logging.getLogger(__name__)
 if not os.environ.get("LIBP2P_DEBUG"):
     # py-libp2p logs as errors what strangers do all day; what matters here is told by our own loggers.
     logging.getLogger("libp2p").setLevel(logging.CRITICAL)
 
-CONNECTIONS_MAX: Final = 128  # protocol.md, Limits
+_SWARM_MAX: Final = CONNECTIONS_MAX + HANDSHAKES_MAX  # The library's limit: newcomers take part until `Places` has chosen who leaves.
 CONNECTIONS_WANTED: Final = 48  # Dialled by us; the rest of the places is for those who dial us. Gossip needs about eight.
 KNOWN_PEERS_MAX: Final = 1024  # Peers whose addresses are remembered: a session has members_max of them, strangers may add more.
-ADDRESSES_MAX: Final = 8  # Per peer; a host has a few interfaces, all the rest is noise.
-ADDRESS_CHARS_MAX: Final = 256
 DIAL_S: Final = 10.0
 _REDIALS_MAX: Final = 16  # Lost peers that are dialled at the same time; the others wait for their turn.
 _REDIAL_FIRST_S: Final = 1.0
 _REDIAL_MAX_S: Final = 60.0  # A peer that is away for hours is still found again within a minute.
 
-_PREFIX = bytes.fromhex("002408011220")  # identity multihash of an Ed25519 key
 STREAM_ERRORS: Final = (BaseLibp2pError, *CONNECTION_ERRORS)
 """What opening, reading or writing a stream may raise because of the peer or the line."""
-
-
-def peer_of(peer_id: ID) -> PeerId | None:
-    """The Ed25519 key inside a libp2p peer id; None for another kind of key, which no peer of a session has."""
-    raw = peer_id.to_bytes()
-    return PeerId(raw[len(_PREFIX) :]) if raw.startswith(_PREFIX) and len(raw) == len(_PREFIX) + PEER_ID_BYTES else None
-
-
-def libp2p_id(peer: PeerId) -> ID:
-    return ID(_PREFIX + peer)
 
 
 def muxed_stream_of(stream: INetStream) -> YamuxStream:
@@ -85,26 +74,6 @@ def drop_stream(stream: INetStream) -> None:
     """Reset a stream that we opened, and forget it, without waiting."""
     muxed_stream_of(stream).reset_now()
     stream.swarm_conn.remove_stream(stream)  # type: ignore[attr-defined]
-
-
-def parse_address(address: str) -> tuple[Multiaddr, PeerId]:
-    """Split `/ip4/192.0.2.7/tcp/4001/p2p/12D3Koo...` into what is dialled and who answers there.
-
-    Raises: BadAddressError: not such a multiaddr.
-    """
-    expected = "a multiaddr such as /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo... (also /ip6, /dns4, /dns6)"
-    if len(address) > ADDRESS_CHARS_MAX:
-        raise BadAddressError(address[:60] + "...", expected)
-    try:
-        maddr = Multiaddr(address)
-        name = maddr.value_for_protocol("p2p")
-        peer = parse_peer(str(name))
-        names = [protocol.name for protocol in maddr.protocols()]
-    except (StringParseError, BinaryParseError, ProtocolLookupError, ValueError) as error:
-        raise BadAddressError(address, expected) from error
-    if len(names) != 3 or names[0] not in ("ip4", "ip6", "dns", "dns4", "dns6") or names[1:] != ["tcp", "p2p"]:
-        raise BadAddressError(address, expected)
-    return maddr.decapsulate(Multiaddr(f"/p2p/{name}")), peer
 
 
 class _Muxers(MuxerMultistream):
@@ -122,6 +91,16 @@ class _Host(BasicHost):
         return
 
 
+class Detours(Protocol):
+    """Ways to peers that cannot be dialled: connections through others."""
+
+    async def dial(self, relay: str, peer: PeerId) -> None:
+        """Raises: UnreachableError, one of STREAM_ERRORS."""
+
+    async def find(self, peer: PeerId) -> bool:
+        """Whether `peer` could be reached through somebody who is connected."""
+
+
 class Host:
     """Connections and streams of one peer; made by `open_host`."""
 
@@ -136,11 +115,12 @@ class Host:
         peerstore = PeerStore()
         peerstore.add_key_pair(ID.from_pubkey(key_pair.public_key), key_pair)
         limits = ConnectionConfig(
-            max_connections=CONNECTIONS_MAX, min_connections=0, low_watermark=0, high_watermark=CONNECTIONS_MAX, max_connections_per_peer=2
+            max_connections=_SWARM_MAX, min_connections=0, low_watermark=0, high_watermark=_SWARM_MAX, max_connections_per_peer=2
         )
         self.swarm = BoundedSwarm(
             ID.from_pubkey(key_pair.public_key), peerstore, upgrader, [self._transport], RetryConfig(max_retries=0), limits
         )
+        self.swarm.places, self.swarm.make_room = Places(trio.current_time()), self._make_room
         self.libp2p = _Host(self.swarm, disable_identify_address_discovery=True)
         self.libp2p.multiselect.handlers.clear()
         self.libp2p.set_stream_handler(IDENTIFY_PROTOCOL, identify_handler_for(self.libp2p, use_varint_format=True))
@@ -153,6 +133,7 @@ class Host:
         self._redial_places = trio.CapacityLimiter(_REDIALS_MAX)
         self._dials: dict[PeerId, trio.Event] = {}
         self.blame: Callable[[PeerId, str], None] | None = None  # told of peers that were cut off, and why
+        self.detours: Detours | None = None  # to peers that cannot be dialled
         self._changed = trio.lowlevel.ParkingLot()
         self.nursery: trio.Nursery
 
@@ -201,7 +182,7 @@ class Host:
         self._known.move_to_end(peer)
         for address, _ in zip(addresses, range(ADDRESSES_MAX), strict=False):
             try:
-                _, said = parse_address(address)
+                said = read_target(address)
             except BadAddressError:
                 continue
             if said == peer:
@@ -218,7 +199,7 @@ class Host:
 
     async def connect(self, address: str) -> PeerId:
         """Raises: BadAddressError, UnreachableError within 10 s."""
-        _, peer = parse_address(address)
+        peer = read_target(address)
         if peer not in self.connected():
             await self.dial(address)
         self.learn_addresses(peer, [address], keep=True)
@@ -226,18 +207,30 @@ class Host:
 
     async def dial(self, address: str) -> PeerId:
         """A new connection to exactly this address, which is not remembered. Raises: BadAddressError, UnreachableError within 10 s."""
-        maddr, peer = parse_address(address)
+        peer = read_target(address)
         try:
             with trio.fail_after(DIAL_S):
-                await self.swarm.dial_addr(maddr, libp2p_id(peer))
+                await self._dial_once(address)
         except trio.TooSlowError as error:
             raise UnreachableError(address, f"no answer within {DIAL_S:.0f} s") from error
         except STREAM_ERRORS as error:
             raise UnreachableError(address, _reason(error)) from error
+        self._make_room()
         return peer
 
+    async def _dial_once(self, address: str) -> None:
+        """Raises: one of STREAM_ERRORS, UnreachableError."""
+        circuit = split_circuit(address)
+        if circuit is None:
+            maddr, peer = parse_address(address)
+            await self.swarm.dial_addr(maddr, libp2p_id(peer))
+        elif self.detours is not None:
+            await self.detours.dial(*circuit)
+        else:
+            raise UnreachableError(address, "this node dials through no relay")
+
     async def reach(self, peer: PeerId) -> bool:
-        """Be connected to `peer`, dialling its known addresses one after the other if needed."""
+        """Be connected to `peer`: by its known addresses one after the other, or by a relay to which it is connected."""
         while peer not in self.connected():
             under_way = self._dials.get(peer)
             if under_way is not None:
@@ -248,14 +241,12 @@ class Host:
             self._dials[peer] = trio.Event()
             try:
                 for address in list(reversed(self._known.get(peer, {}))):
-                    maddr, _ = parse_address(address)
                     try:
-                        with trio.fail_after(DIAL_S):
-                            await self.swarm.dial_addr(maddr, libp2p_id(peer))
+                        await self.dial(address)
                         return True
-                    except (trio.TooSlowError, *STREAM_ERRORS) as error:
-                        logger.debug("dialling %s failed: %r", address, error)
-                return False
+                    except UnreachableError as error:
+                        logger.debug("dialling failed: %r", error)
+                return self.detours is not None and await self.detours.find(peer)
             finally:
                 self._dials.pop(peer).set()
         return True
@@ -278,6 +269,34 @@ class Host:
         """End all connections with a peer at once."""
         for conn in self.swarm.get_connections(libp2p_id(peer)):
             conn.muxed_conn.abort()  # type: ignore[attr-defined]
+
+    @property
+    def members(self) -> frozenset[PeerId]:
+        return self.swarm.places.members
+
+    def connections(self, peer: PeerId) -> list[Yamux]:
+        """The open connections with a peer."""
+        found = [conn.muxed_conn for conn in self.swarm.get_connections(libp2p_id(peer)) if not conn.is_closed]
+        return [muxed for muxed in found if isinstance(muxed, Yamux)]
+
+    def direct_addresses(self, peer: PeerId) -> tuple[str, ...]:
+        """The known addresses of a peer that need no relay, newest first."""
+        return tuple(address for address in reversed(self._known.get(peer, {})) if split_circuit(address) is None)
+
+    def keep_places(self, members: frozenset[PeerId]) -> None:
+        """Strangers make room for these peers."""
+        self.swarm.places.members = members
+
+    def _make_room(self) -> None:
+        """End the connections for which there is no place."""
+        seats: dict[Seat, Yamux] = {}
+        for conn in self.swarm.get_connections():
+            muxed = conn.muxed_conn
+            assert isinstance(muxed, Yamux), "the only muxer on offer"
+            source = name_source(muxed.get_remote_address())
+            seats[Seat(peer_of(muxed.peer_id), source, not muxed.is_initiator, muxed.since_s)] = muxed
+        for seat in self.swarm.places.choose_to_leave(list(seats)):
+            seats[seat].abort()
 
     def abort(self) -> None:
         """End all connections at once, without waiting for anyone."""

@@ -9,7 +9,8 @@ from typing import Final
 
 import trio
 
-from learnae.backends.libp2p_host import open_host, parse_address
+from learnae.backends.libp2p_address import parse_address
+from learnae.backends.libp2p_host import open_host
 from learnae.errors import BadAddressError, UnreachableError
 from learnae.ids import PeerId
 

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from libp2p.abc import INetStream
 from libp2p.pubsub.pb import rpc_pb2
 
-from learnae.backends.libp2p_direct import ByteBudget, encode_varint, read_exactly, read_varint
+from learnae.backends.libp2p_direct import PeerBudgets, encode_varint, read_exactly, read_varint
 from learnae.backends.libp2p_gossip import HEARTBEAT_S, MESSAGES_PER_RPC_MAX, GossipRouter, Judge
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host, drop_stream
 from learnae.backends.libp2p_scores import BROKEN_WEIGHT, Scores
@@ -32,7 +32,9 @@ BATCH_BYTES: Final = 131072  # What leaves at once: a few vertices of 64 KiB, or
 QUEUE_BYTES_MAX: Final = 1 << 20  # Per peer; beyond it the newest gossip is not sent to this peer.
 RATE_BYTES_S: Final = 1 << 20  # Per peer. A message counts MESSAGE_COST_BYTES more than its bytes, so 500 small ones a second.
 BURST_BYTES: Final = 8 << 20
+STRANGER_BURST_BYTES: Final = 65536  # Of who comes for the first time: forty small messages; identities cost nothing.
 MESSAGE_COST_BYTES: Final = 1536  # Judging one costs about as long as decoding this much.
+ITEM_COST_BYTES: Final = 384  # A subscription, or an entry of a control message.
 REOPEN_S: Final = 5.0  # Before a gossip stream that a connected peer ended is opened again.
 _INBOUND_MAX: Final = 2
 
@@ -52,7 +54,7 @@ class PubSub:
         self.router = GossipRouter(self._queue, scores, rng)
         self._outgoing: dict[PeerId, _Outgoing] = {}
         self._incoming: dict[PeerId, int] = {}
-        self._budgets: dict[PeerId, ByteBudget] = {}
+        self._budgets = PeerBudgets(host, rate_bytes_s=RATE_BYTES_S, burst_bytes=BURST_BYTES, stranger_bytes=STRANGER_BURST_BYTES)
         for protocol in PROTOCOLS:
             host.handle_streams(protocol, self._receive)
 
@@ -112,18 +114,18 @@ class PubSub:
         if self._incoming.get(peer, 0) >= _INBOUND_MAX:
             return
         self._incoming[peer] = self._incoming.get(peer, 0) + 1
-        budget = self._budgets.setdefault(peer, ByteBudget(RATE_BYTES_S, BURST_BYTES))
+        budget = self._budgets.of(peer)
         try:
             while not self._scores.is_graylisted(peer, trio.current_time()):
                 rpc, size_bytes = await self._read_rpc(peer, stream)
                 if rpc is None:
                     return
-                await budget.spend(size_bytes + MESSAGE_COST_BYTES * (1 + len(rpc.publish)))
+                await budget.spend(size_bytes + MESSAGE_COST_BYTES * (1 + len(rpc.publish)) + ITEM_COST_BYTES * _count_items(rpc))
                 await self._handle(peer, rpc)
         finally:
             self._incoming[peer] -= 1
             if not self._incoming[peer]:
-                del self._incoming[peer], self._budgets[peer]
+                del self._incoming[peer]
 
     async def _handle(self, peer: PeerId, rpc: rpc_pb2.RPC) -> None:
         now_s = trio.current_time()
@@ -147,3 +149,8 @@ class PubSub:
         if rpc is None:
             self._scores.record_bad(peer, BROKEN_WEIGHT, trio.current_time())
         return rpc, size_bytes
+
+
+def _count_items(rpc: rpc_pb2.RPC) -> int:
+    control = rpc.control
+    return len(rpc.subscriptions) + len(control.ihave) + len(control.iwant) + len(control.graft) + len(control.prune)

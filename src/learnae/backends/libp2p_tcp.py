@@ -25,13 +25,11 @@ from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 from multiaddr.exceptions import ProtocolLookupError
 
+from learnae.backends.libp2p_places import Places, name_source
 from learnae.backends.libp2p_yamux import CONNECTION_ERRORS, Yamux
 
 logger = logging.getLogger(__name__)
 
-HANDSHAKES_MAX: Final = 32  # Strangers that may be shaking hands at once; each costs key arithmetic and at most 10 s.
-HANDSHAKES_RATE_S: Final = 10.0  # A handshake costs about 4 ms here, whoever asks for it.
-HANDSHAKES_BURST: Final = 128.0  # A whole swarm that comes back at once.
 _READ_BYTES: Final = 262144
 _BACKLOG: Final = 64
 
@@ -159,32 +157,28 @@ class _NoAutoConnector(AutoConnector):
 
 
 class BoundedSwarm(Swarm):
-    """py-libp2p's swarm, with a limit on handshakes, and a place for each connection only as long as it lives."""
+    """py-libp2p's swarm, with a doorkeeper, and a place for each connection only as long as it lives."""
 
-    _handshakes = 0
-    _places_left, _places_at_s = HANDSHAKES_BURST, 0.0
+    places: Places  # set by the host, with `make_room`
+    make_room: Callable[[], None]
 
     def _init_connection_management(self) -> None:
         super()._init_connection_management()
         self.auto_connector = _NoAutoConnector(swarm=self)
 
     async def _handle_inbound_connection(self, read_write_closer: ReadWriteCloser, maddr: Multiaddr) -> None:
-        now_s = trio.current_time()
-        self._places_left = min(HANDSHAKES_BURST, self._places_left + (now_s - self._places_at_s) * HANDSHAKES_RATE_S)
-        self._places_at_s = now_s
-        is_full = self._handshakes >= HANDSHAKES_MAX or self.get_total_connections() >= self.connection_config.max_connections
-        if is_full or self._places_left < 1:
+        source = name_source(read_write_closer.get_remote_address())
+        if not self.places.begin_handshake(source, trio.current_time()):
             return  # the listener closes the socket
-        self._places_left -= 1
-        self._handshakes += 1
         try:
             conn = await self.upgrade_inbound_raw_conn(RawConnection(read_write_closer, False), maddr)
         except (SwarmException, *CONNECTION_ERRORS) as error:
             logger.debug("a stranger's handshake failed: %r", error)
             return
         finally:
-            self._handshakes -= 1
+            self.places.end_handshake(source)
         assert isinstance(conn, Yamux), "the only muxer on offer"
+        self.make_room()
         await conn.event_closed.wait()
 
 

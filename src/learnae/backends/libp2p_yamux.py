@@ -24,6 +24,7 @@ from libp2p.stream_muxer.exceptions import MuxedConnUnavailable
 from multiaddr import Multiaddr
 from noise.exceptions import NoiseInvalidMessage, NoiseMaxNonceError
 
+from learnae.backends.libp2p_patience import Patience
 from learnae.backends.libp2p_yamux_stream import (
     ACK,
     DATA,
@@ -42,8 +43,6 @@ from learnae.backends.libp2p_yamux_stream import (
 logger = logging.getLogger(__name__)
 
 STREAMS_MAX: Final = 32  # That a peer may have open towards us: gossip, sync, blocks and ping need five.
-STREAMS_RATE_S: Final = 50.0  # New ones from a peer; a stream costs about half a millisecond to negotiate.
-STREAMS_BURST: Final = 500.0
 _OUTBOX_BYTES: Final = 262144  # Queued for the socket before writers wait: keeps small messages behind at most this much.
 _OUTBOX_BYTES_MAX: Final = 1 << 20  # Beyond it a peer asks for answers (pings, refusals) that it does not read: cut off.
 _PING_NUMBER: Final = 1  # Of a ping that somebody waits for; the watch sends 0.
@@ -68,6 +67,7 @@ class Yamux(IMuxedConn):
         self.peer_id = peer_id
         self.on_close: Callable[[], Awaitable[Any]] | None = None  # set by the swarm
         self.event_started, self.event_closed = trio.Event(), trio.Event()
+        self.since_s = trio.current_time()
         self.broken_rule = ""  # why the peer was cut off, if it was
         self._scope = trio.CancelScope()
         self._streams: dict[int, YamuxStream] = {}
@@ -78,7 +78,7 @@ class Yamux(IMuxedConn):
         self._writer, self._room = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
         self._received_bytes = self._sent_bytes = 0
         self._pong: trio.Event | None = None  # of a ping that is not answered yet
-        self._openings_left, self._openings_at_s = STREAMS_BURST, trio.current_time()
+        self._patience = Patience(trio.current_time())
 
     @property
     def is_initiator(self) -> bool:
@@ -206,6 +206,7 @@ class Yamux(IMuxedConn):
         while True:
             message = await self.secured_conn.read()
             self._received_bytes += len(message)
+            self._patience.note_message(len(message), self._sent_bytes)
             at = 0
             while at < len(message):
                 if left:
@@ -222,6 +223,7 @@ class Yamux(IMuxedConn):
                 if len(head) == HEAD.size:
                     version, kind, flags, stream_id, length = HEAD.unpack(head)
                     head.clear()
+                    self._patience.note_frame(kind, flags, length)
                     if version != 0 or kind > GO_AWAY:
                         raise ProtocolBreak(f"a frame of version {version} and type {kind}")
                     if kind == GO_AWAY:
@@ -230,6 +232,9 @@ class Yamux(IMuxedConn):
                     left = length if kind == DATA else 0
             if self._outbox_bytes > _OUTBOX_BYTES_MAX:
                 raise ProtocolBreak("the peer asks for answers and does not read them")
+            wait_s = self._patience.compute_wait_s(trio.current_time())
+            if wait_s > 0:
+                await trio.sleep(wait_s)
 
     def _handle_head(self, kind: int, flags: int, stream_id: int, length: int) -> YamuxStream | None:
         if kind == PING:
@@ -255,14 +260,8 @@ class Yamux(IMuxedConn):
             raise ProtocolBreak(f"a new stream with the number {stream_id}")
         theirs = sum(1 for number in self._streams if number % 2 != self._next_id % 2)
         stream = YamuxStream(self, stream_id)
-        now_s = trio.current_time()
-        self._openings_left = min(STREAMS_BURST, self._openings_left + (now_s - self._openings_at_s) * STREAMS_RATE_S)
-        self._openings_at_s = now_s
-        self._openings_left -= 1
-        if self._openings_left < -STREAMS_BURST:
-            raise ProtocolBreak("the peer goes on opening streams that are refused")
         try:
-            if theirs >= STREAMS_MAX or self._openings_left < 0:
+            if theirs >= STREAMS_MAX:
                 raise trio.WouldBlock
             self._accepted_send.send_nowait(stream)
         except trio.WouldBlock:
@@ -274,7 +273,7 @@ class Yamux(IMuxedConn):
 
     def grant_opening(self) -> None:
         """Let the peer open one stream more: it was asked for something that comes on a stream of its own."""
-        self._openings_left = min(STREAMS_BURST, self._openings_left + 1)
+        self._patience.grant_stream()
 
     async def _watch(self) -> None:
         silent = 0

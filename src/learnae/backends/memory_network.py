@@ -86,6 +86,9 @@ class MemoryNetwork:
     def blame(self, peer: PeerId, why: str) -> None:
         self.blamed.append((peer, why))
 
+    def keep_places(self, members: frozenset[PeerId]) -> None:
+        """There is a place for everybody here."""
+
     def learn_addresses(self, peer: PeerId, addresses: Iterable[str]) -> None:
         if _PREFIX + peer_text(peer) in addresses:
             self._known.add(peer)

@@ -316,6 +316,7 @@ class Node:
             if self._confirmed != confirmed:
                 continue  # Read while an own transaction came into its block: the same would be sent again.
             self._feed(ev.ChainRead(view))
+            self._parts.network.keep_places(self._peer.lane.members)
             if self._station is not None:
                 self._station.set_members(self._peer.lane.members)
             await trio.sleep(self._parts.poll_s)

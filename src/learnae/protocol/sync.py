@@ -19,6 +19,7 @@ SYNC_HAVE_MAX: Final = 8192  # Twice the most members that a session can have.
 SYNC_WANT_MAX: Final = 256
 SYNC_VERTICES_MAX: Final = 256
 SYNC_BYTES_MAX: Final = 1 << 20
+SYNC_ITEMS_MAX: Final = 6 + SYNC_WANT_MAX + SYNC_VERTICES_MAX  # The message, its five parts, and what is in two of them.
 SYNC_EVERY_S: Final = 5.0  # Gossip brings nearly everything at once; sync finds what it lost within seconds.
 SYNC_SOON_S: Final = 0.3  # When an orphan waited so long, something was lost; twice as long each time that asking did not help.
 PARTNERS: Final = 3  # Asked for what an orphan waits for: one of them will have it.
@@ -113,7 +114,7 @@ def decode_sync(content: bytes) -> SyncMessage | None:
     if len(content) > SYNC_BYTES_MAX:
         return None
     try:
-        values = cbor.decode(content)
+        values = cbor.decode(content, items_max=SYNC_ITEMS_MAX)
     except ValueError:
         return None
     match values:

@@ -31,31 +31,36 @@ def encode_links(cids: Iterable[bytes]) -> bytes:
     return encode_head(4, len(links)) + b"".join(links)
 
 
-def decode(encoded: bytes, *, depth_max: int = DEPTH_MAX) -> Any:
+def decode(encoded: bytes, *, depth_max: int = DEPTH_MAX, items_max: int | None = None) -> Any:
     """Read one dag-cbor value; links come out as bytes. Whether it was canonical shows when it is encoded again.
 
     The depth is checked first: how deep the decoder itself may recurse depends on the interpreter's limit, which libraries raise
-    until a hostile document overruns the stack.
-    Raises: ValueError: not dag-cbor, bytes left over, or lists nested deeper than `depth_max`.
+    until a hostile document overruns the stack. So are the items, where a limit is given: one of a single byte becomes an object of
+    up to 64, so a megabyte of them would take that many megabytes for a moment.
+    Raises: ValueError: not dag-cbor, bytes left over, lists nested deeper than `depth_max`, or more than `items_max` items.
     """
-    if not _is_shallow(encoded, depth_max):
-        raise ValueError("nested too deep")
+    if not _is_small(encoded, depth_max, len(encoded) if items_max is None else items_max):
+        raise ValueError("nested too deep, or too many items")
     return libipld.decode_dag_cbor(encoded)
 
 
-def _is_shallow(encoded: bytes, depth_max: int) -> bool:
-    """Whether the items of a document nest at most `depth_max` levels; walks headers, builds nothing.
+def _is_small(encoded: bytes, depth_max: int, items_max: int) -> bool:
+    """Whether the items of a document nest at most `depth_max` levels and are at most `items_max`; walks headers, builds nothing.
 
     What follows a malformed header does not count: the decoder stops there.
     """
     open_items = [1]  # How many items are still to come on each level.
     position, end = 0, len(encoded)
+    items_left = items_max
     while position < end:
         while open_items and open_items[-1] == 0:
             open_items.pop()
         if not open_items:
             return True
         open_items[-1] -= 1
+        items_left -= 1
+        if items_left < 0:
+            return False
         major, low = encoded[position] >> 5, encoded[position] & 31
         position += 1
         size = 0 if low < 24 else 1 << (low - 24) if low < 28 else -1

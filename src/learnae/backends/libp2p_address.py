@@ -1,0 +1,70 @@
+"""Multiaddrs and peer ids as this network uses them: TCP on an IP address or a name, or a circuit through a relay there."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from libp2p.peer.id import ID
+from multiaddr import Multiaddr
+from multiaddr.exceptions import BinaryParseError, ProtocolLookupError, StringParseError
+
+from learnae.errors import BadAddressError
+from learnae.ids import PEER_ID_BYTES, PeerId, parse_peer
+
+ADDRESSES_MAX: Final = 8  # Per peer; a host has a few interfaces, all the rest is noise.
+ADDRESS_CHARS_MAX: Final = 256
+CIRCUIT: Final = "/p2p-circuit"
+
+_PREFIX = bytes.fromhex("002408011220")  # identity multihash of an Ed25519 key
+_HOSTS: Final = ("ip4", "ip6", "dns", "dns4", "dns6")
+_EXPECTED: Final = "a multiaddr such as /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo... (also /ip6, /dns4, /dns6)"
+
+
+def peer_of(peer_id: ID) -> PeerId | None:
+    """The Ed25519 key inside a libp2p peer id; None for another kind of key, which no peer of a session has."""
+    raw = peer_id.to_bytes()
+    return PeerId(raw[len(_PREFIX) :]) if raw.startswith(_PREFIX) and len(raw) == len(_PREFIX) + PEER_ID_BYTES else None
+
+
+def libp2p_id(peer: PeerId) -> ID:
+    return ID(_PREFIX + peer)
+
+
+def parse_address(address: str) -> tuple[Multiaddr, PeerId]:
+    """Split `/ip4/192.0.2.7/tcp/4001/p2p/12D3Koo...` into what is dialled and who answers there.
+
+    Raises: BadAddressError: not such a multiaddr.
+    """
+    if len(address) > ADDRESS_CHARS_MAX:
+        raise BadAddressError(address[:60] + "...", _EXPECTED)
+    try:
+        maddr = Multiaddr(address)
+        name = maddr.value_for_protocol("p2p")
+        peer = parse_peer(str(name))
+        names = [protocol.name for protocol in maddr.protocols()]
+    except (StringParseError, BinaryParseError, ProtocolLookupError, ValueError) as error:
+        raise BadAddressError(address, _EXPECTED) from error
+    if len(names) != 3 or names[0] not in _HOSTS or names[1:] != ["tcp", "p2p"]:
+        raise BadAddressError(address, _EXPECTED)
+    return maddr.decapsulate(Multiaddr(f"/p2p/{name}")), peer
+
+
+def split_circuit(address: str) -> tuple[str, PeerId] | None:
+    """The relay's address and who is behind it, of `.../p2p/RELAY/p2p-circuit/p2p/12D3Koo...`; None: not a circuit.
+
+    Raises: BadAddressError: half a circuit.
+    """
+    relay, found, rest = address.partition(f"{CIRCUIT}/p2p/")
+    if not found:
+        return None
+    parse_address(relay)
+    try:
+        return relay, parse_peer(rest)
+    except ValueError as error:
+        raise BadAddressError(address[:ADDRESS_CHARS_MAX], "the peer behind the relay after /p2p-circuit/p2p/") from error
+
+
+def read_target(address: str) -> PeerId:
+    """Who answers at an address, directly or behind a relay. Raises: BadAddressError."""
+    circuit = split_circuit(address)
+    return parse_address(address)[1] if circuit is None else circuit[1]

@@ -1,0 +1,160 @@
+"""Can others dial this node? A peer that it dialled tries, `/learnae/dialback/1`.
+
+A question is a port (2 bytes) and the identity that should answer there (32 bytes). The peer dials that port at the address
+from which the question came, and no other, so nobody can be made to dial a third party; a question may be asked for somebody
+else behind the same address (`learnae doctor` asks so for a node that runs). The answer is one byte, and the address that was
+dialled: 1 byte of length and its text, which is how a node learns under which address the world sees it.
+Source: libp2p specs, autonat, whose question is the same; its messages name addresses, of which only these parts may be used.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from enum import IntEnum
+from random import Random
+from typing import Final
+
+import trio
+from libp2p.abc import INetStream
+
+from learnae.backends.libp2p_direct import read_exactly
+from learnae.backends.libp2p_host import STREAM_ERRORS, Host, drop_stream, muxed_stream_of
+from learnae.backends.libp2p_probe import probe_addresses
+from learnae.ids import PEER_ID_BYTES, PeerId, peer_text, short_name
+
+logger = logging.getLogger(__name__)
+
+PROTOCOL: Final = "/learnae/dialback/1"
+AT_ONCE_MAX: Final = 2
+RATE_S: Final = 0.2  # Questions that are answered; each costs two handshakes' worth of work.
+BURST: Final = 32.0  # A session that starts.
+ANSWER_S: Final = 15.0  # Longer than a dial, which may take 10 s.
+ASKED_MAX: Final = 3
+FIRST_S: Final = 2.0  # After the first connections, before it is asked.
+AGAIN_S: Final = 600.0  # Routers change their minds seldom.
+UNKNOWN_S: Final = 30.0
+_TEXT_MAX: Final = 64
+
+
+class Reached(IntEnum):
+    """What the peer says."""
+
+    YES = 0
+    NO = 1
+    BUSY = 2
+
+
+@dataclass(frozen=True, slots=True)
+class DialbackAnswer:
+    """`address`: the IP address under which the peer sees this machine."""
+
+    reached: Reached
+    address: str
+
+
+class Reachability:
+    """Answers the questions of others, and asks its own."""
+
+    def __init__(self, host: Host, rng: Random) -> None:
+        self._host, self._rng = host, rng
+        self._places = trio.CapacityLimiter(AT_ONCE_MAX)
+        self._left, self._at_s = BURST, trio.current_time()
+        self.is_reachable: bool | None = None  # None: nobody could be asked
+        self.public_address = ""  # as others see it
+        self.mapped_port = 0  # that a router forwards to this node
+        self._asked_again = trio.Event()
+        host.handle_streams(PROTOCOL, self._serve)
+
+    async def _serve(self, peer: PeerId, stream: INetStream) -> None:
+        remote = muxed_stream_of(stream).get_remote_address()
+        with trio.move_on_after(ANSWER_S):
+            raw = await read_exactly(stream, 2 + PEER_ID_BYTES)
+            port, wanted = int.from_bytes(raw[:2], "big"), PeerId(raw[2:])
+            if remote is None or not port:
+                return
+            reached = Reached.BUSY
+            if self._places.available_tokens > 0 and self._take_turn():
+                async with self._places:
+                    reached = Reached.YES if await _try(remote[0], port, wanted) else Reached.NO
+            text = remote[0].encode()[:_TEXT_MAX]
+            await stream.write(bytes((reached, len(text))) + text)
+
+    def _take_turn(self) -> bool:
+        now_s = trio.current_time()
+        self._left = min(BURST, self._left + (now_s - self._at_s) * RATE_S)
+        self._at_s = now_s
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+    async def run(self) -> None:
+        """Ask now and then, until cancelled."""
+        while True:
+            while not self._find_judges():
+                await self._host.wait_for_change()
+            await trio.sleep(FIRST_S)
+            await self.ask_all()
+            self._asked_again = trio.Event()
+            with trio.move_on_after(UNKNOWN_S if self.is_reachable is None else AGAIN_S):
+                await self._asked_again.wait()
+
+    def ask_again(self) -> None:
+        """Something changed: do not wait for the next turn."""
+        self._asked_again.set()
+
+    async def ask_all(self) -> None:
+        """Ask a few peers that this node dialled; one that can dial it is enough."""
+        port = self.mapped_port or _find_port(self._host.addresses)
+        answers: list[DialbackAnswer] = []
+        judges = self._find_judges()
+        self._rng.shuffle(judges)
+        for peer in judges[:ASKED_MAX] if port else []:
+            answer = await ask_dialback(self._host, peer, port, self._host.peer_id)
+            if answer is not None and answer.reached is not Reached.BUSY:
+                answers.append(answer)
+                self.public_address = answer.address
+                if answer.reached is Reached.YES:
+                    break
+        if answers:
+            self.is_reachable = answers[-1].reached is Reached.YES
+            logger.info("others can%s dial this node", "" if self.is_reachable else "not")
+
+    def _find_judges(self) -> list[PeerId]:
+        """Peers that this node dialled at an address: who came by itself may sit behind the same router."""
+        return [
+            peer
+            for peer in self._host.connected()
+            if any(conn.is_initiator and conn.get_remote_address() is not None for conn in self._host.connections(peer))
+        ]
+
+
+async def ask_dialback(host: Host, peer: PeerId, port: int, wanted: PeerId) -> DialbackAnswer | None:
+    """Ask a connected peer to dial back; None: it did not answer, or knows no such question."""
+    stream: INetStream | None = None
+    try:
+        with trio.move_on_after(ANSWER_S):
+            stream = await host.open_stream(peer, [PROTOCOL])
+            await stream.write(port.to_bytes(2, "big") + wanted)
+            code, length = await read_exactly(stream, 2)
+            text = await read_exactly(stream, min(length, _TEXT_MAX))
+            if code in list(Reached):
+                return DialbackAnswer(Reached(code), text.decode(errors="replace"))
+    except STREAM_ERRORS as error:
+        logger.debug("%s did not dial back: %r", short_name(peer), error)
+    finally:
+        if stream is not None:
+            drop_stream(stream)
+    return None
+
+
+async def _try(ip: str, port: int, wanted: PeerId) -> bool:
+    family = "ip6" if ":" in ip else "ip4"
+    address = f"/{family}/{ip.partition('%')[0]}/tcp/{port}/p2p/{peer_text(wanted)}"
+    return not (await probe_addresses([address]))[address]
+
+
+def _find_port(addresses: tuple[str, ...]) -> int:
+    """The first port on which this node listens; 0: none."""
+    return int(addresses[0].split("/")[4]) if addresses else 0

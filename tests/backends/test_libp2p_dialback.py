@@ -1,0 +1,107 @@
+"""Whether others can dial a node: it is tried, at the address from which the question came and no other."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from learnae.backends import libp2p_dialback
+from learnae.backends.libp2p import open_libp2p_network
+from learnae.backends.libp2p_dialback import BURST, PROTOCOL, DialbackAnswer, Reached, ask_dialback
+from learnae.backends.libp2p_host import STREAM_ERRORS
+from learnae.backends.memory_blocks import MemoryBlocks
+from learnae.ids import PeerId
+from tests.backends.hostile import LOOPBACK, open_attacker, open_victim, until
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libp2p_dialback, "FIRST_S", 0.0)
+
+
+def test_node__learns_that_it_can_be_dialled_and_under_which_address() -> None:
+    async def run() -> None:
+        async with (
+            open_victim(MemoryBlocks()) as judge,
+            open_libp2p_network(seed=bytes([2]) * 32, listen=LOOPBACK, blocks=MemoryBlocks()) as node,
+        ):
+            await node.connect(judge.addresses[0])
+            await until(lambda: node.reach.is_reachable is True)
+            assert node.reach.public_address == "127.0.0.1"
+            assert judge.reach.is_reachable is None, "who dialled nobody has nobody to ask"
+            assert node.circuits.relays == frozenset()
+
+    trio.run(run)
+
+
+def test_node__that_cannot_be_dialled_reserves_at_a_relay_and_carries_for_nobody() -> None:
+    """Behind a router the port is closed: here the router forwards another port than the node's."""
+
+    async def run() -> None:
+        async with (
+            open_victim(MemoryBlocks()) as judge,
+            open_libp2p_network(seed=bytes([2]) * 32, listen=LOOPBACK, blocks=MemoryBlocks()) as node,
+        ):
+            judge.keep_places(frozenset({node.peer_id}))
+            node.reach.mapped_port = 1
+            await node.connect(judge.addresses[0])
+            await until(lambda: node.reach.is_reachable is False)
+            await until(lambda: node.peer_id in judge.relay.reserved)
+            assert not node.relay._offers()
+            node.reach.mapped_port = 0
+            node.reach.ask_again()
+            await until(lambda: node.reach.is_reachable is True)
+            assert node.relay._offers()
+
+    trio.run(run)
+
+
+def test_dialback__dials_the_asker_s_own_address_and_answers_for_the_identity_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        dialled: list[tuple[str, int]] = []
+        honest = libp2p_dialback._try
+
+        async def watch(ip: str, port: int, wanted: PeerId) -> bool:
+            dialled.append((ip, port))
+            return await honest(ip, port, wanted)
+
+        monkeypatch.setattr(libp2p_dialback, "_try", watch)
+        async with open_victim(MemoryBlocks()) as victim, open_attacker(victim) as asker:
+            port = int(asker.addresses[0].split("/")[4])
+            assert await ask_dialback(asker, victim.peer_id, port, asker.peer_id) == DialbackAnswer(Reached.YES, "127.0.0.1")
+            assert await ask_dialback(asker, victim.peer_id, port, PeerId(bytes(range(32)))) == DialbackAnswer(Reached.NO, "127.0.0.1")
+            assert dialled == [("127.0.0.1", port)] * 2
+
+    trio.run(run)
+
+
+def test_dialback__is_done_a_bounded_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each question costs this node a dial, whoever asks."""
+
+    async def run() -> None:
+        async def refuse(ip: str, port: int, wanted: PeerId) -> bool:
+            await trio.lowlevel.checkpoint()
+            return False
+
+        monkeypatch.setattr(libp2p_dialback, "_try", refuse)
+        async with open_victim(MemoryBlocks()) as victim, open_attacker(victim) as asker:
+            answers = [await ask_dialback(asker, victim.peer_id, 9, asker.peer_id) for _ in range(int(BURST) + 5)]
+            said = [answer.reached for answer in answers if answer is not None]
+            assert said == [Reached.NO] * int(BURST) + [Reached.BUSY] * 5
+
+    trio.run(run)
+
+
+@pytest.mark.parametrize("question", [b"", b"\0", bytes(34), b"\0\1" + bytes(20)])
+def test_dialback__nonsense_brings_no_answer(question: bytes) -> None:
+    async def run() -> None:
+        async with open_victim(MemoryBlocks()) as victim, open_attacker(victim) as asker:
+            stream = await asker.open_stream(victim.peer_id, [PROTOCOL])
+            if question:
+                await stream.write(question)
+            await stream.close()
+            with trio.fail_after(5), pytest.raises(STREAM_ERRORS):
+                await stream.read(1)
+            assert victim.reach._left == BURST
+
+    trio.run(run)

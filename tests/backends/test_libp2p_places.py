@@ -1,0 +1,151 @@
+"""Places: strangers share what members leave, and no address may take them all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
+
+import pytest
+import trio
+
+from learnae.backends import libp2p_places
+from learnae.backends.libp2p import Libp2pNetwork
+from learnae.backends.libp2p_host import Host, open_host
+from learnae.backends.libp2p_places import (
+    ADDRESS_BURST,
+    ADDRESS_RATE_S,
+    ADDRESSES_MAX,
+    CONNECTIONS_MAX,
+    HANDSHAKES_BURST,
+    HANDSHAKES_MAX,
+    HANDSHAKES_PER_ADDRESS_MAX,
+    STRANGERS_PER_ADDRESS_MAX,
+    Places,
+    Seat,
+    name_source,
+)
+from learnae.backends.memory_blocks import MemoryBlocks
+from learnae.ids import PeerId
+from tests.backends.hostile import LOOPBACK, open_victim, until
+
+
+def make_peer(number: int) -> PeerId:
+    return PeerId(number.to_bytes(32, "big"))
+
+
+def make_seats(count: int, address: str, *, first: int = 0, is_inbound: bool = True) -> list[Seat]:
+    return [Seat(make_peer(first + number), address, is_inbound, float(first + number)) for number in range(count)]
+
+
+def test_places__full_of_strangers_make_room_for_a_member() -> None:
+    """docs/attacks.md: strangers that take all connections lose them to members."""
+    places = Places(0.0)
+    crowd = [seat for number in range(8) for seat in make_seats(16, f"192.0.2.{number}", first=100 * number)]
+    member = Seat(make_peer(5000), "198.51.100.1", True, 9000.0)
+    places.members = frozenset({make_peer(5000)})
+
+    (left,) = places.choose_to_leave([*crowd, member])
+
+    assert left is not member and left.address.startswith("192.0.2.")
+    places.members = frozenset()
+    (left,) = places.choose_to_leave([*crowd, member])
+    assert left.address.startswith("192.0.2."), "a stranger from elsewhere also takes a place of the largest crowd"
+
+
+def test_places__one_address_takes_a_quarter_at_most_and_what_was_dialled_stays() -> None:
+    places = Places(0.0)
+    strangers = make_seats(STRANGERS_PER_ADDRESS_MAX + 5, "192.0.2.1")
+    dialled = make_seats(40, "192.0.2.1", first=200, is_inbound=False)
+
+    left = places.choose_to_leave([*dialled, *strangers])
+
+    assert {seat.since_s for seat in left} == {32.0, 33.0, 34.0, 35.0, 36.0}, "the newest go"
+    places.members = frozenset(seat.peer for seat in strangers if seat.peer is not None)
+    assert places.choose_to_leave([*dialled, *strangers]) == []
+
+
+def test_places__only_members_left_then_the_newest_that_came_by_itself_goes() -> None:
+    places = Places(0.0)
+    seats = [*make_seats(CONNECTIONS_MAX - 10, "192.0.2.1"), *make_seats(12, "192.0.2.2", first=500, is_inbound=False)]
+    places.members = frozenset(seat.peer for seat in seats if seat.peer is not None)
+
+    assert [seat.since_s for seat in places.choose_to_leave(seats)] == [117.0, 116.0]
+
+
+def test_handshakes__of_one_address_leave_some_to_the_others() -> None:
+    places = Places(0.0)
+    begun = [places.begin_handshake("192.0.2.1", 0.0) for _ in range(20)]
+    assert begun == [True] * HANDSHAKES_PER_ADDRESS_MAX + [False] * (20 - HANDSHAKES_PER_ADDRESS_MAX)
+    assert places.begin_handshake("192.0.2.2", 0.0)
+    others = sum(places.begin_handshake(f"192.0.3.{number}", 0.0) for number in range(100))
+    assert others == HANDSHAKES_MAX - HANDSHAKES_PER_ADDRESS_MAX - 1
+    places.end_handshake("192.0.2.2")
+    assert places.begin_handshake("192.0.2.3", 0.0)
+
+
+def test_handshakes__are_counted_by_time_for_one_address_and_for_all() -> None:
+    places = Places(0.0)
+
+    def count_begun(address: str, now_s: float) -> int:
+        count = 0
+        while places.begin_handshake(address, now_s):
+            places.end_handshake(address)
+            count += 1
+        return count
+
+    assert count_begun("192.0.2.1", 0.0) == ADDRESS_BURST
+    assert count_begun("192.0.2.2", 0.0) == min(ADDRESS_BURST, HANDSHAKES_BURST - ADDRESS_BURST)
+    assert count_begun("192.0.2.3", 0.0) == 0, "the bucket of all is empty"
+    assert count_begun("192.0.2.1", 5.0) == 5 * ADDRESS_RATE_S
+    for number in range(2 * ADDRESSES_MAX):
+        places.begin_handshake(f"10.0.{number >> 8}.{number & 255}", 5.0)
+    assert len(places._buckets) == ADDRESSES_MAX
+    assert not places._under_way[""]
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+    ],
+)
+def test_source__is_what_one_line_gets(host: str, name: str) -> None:
+    assert name_source((host, 4001)) == name
+    assert name_source(None) == ""
+
+
+@asynccontextmanager
+async def open_crowd(victim: Libp2pNetwork, seeds: list[int]) -> AsyncIterator[list[Host]]:
+    """Hosts with these seeds, connected to the victim one after the other."""
+    async with AsyncExitStack() as stack:
+        hosts = []
+        for number in seeds:
+            host = await stack.enter_async_context(open_host(seed=bytes([number]) * 32, listen=LOOPBACK, rng=Random(number)))
+            await host.dial(victim.addresses[0])
+            hosts.append(host)
+        yield hosts
+
+
+def test_network__strangers_on_real_sockets_lose_their_places_to_a_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libp2p_places, "CONNECTIONS_MAX", 3)
+
+    async def run() -> None:
+        async with open_victim(MemoryBlocks()) as victim, open_crowd(victim, [31, 32, 33, 34, 35]) as strangers:
+            await until(lambda: len(victim.connected()) == 3)
+            async with open_host(seed=bytes([40]) * 32, listen=LOOPBACK, rng=Random(1)) as member:
+                victim.keep_places(frozenset({member.peer_id}))
+                await member.dial(victim.addresses[0])
+                await until(lambda: member.peer_id in victim.connected() and len(victim.connected()) == 3)
+                async with open_crowd(victim, [36, 37]):
+                    await until(lambda: len(victim.connected()) == 3)
+                    assert member.peer_id in victim.connected()
+            kept = Counter(host.peer_id in victim.connected() for host in strangers)
+            assert kept[True] <= 3
+
+    trio.run(run)
