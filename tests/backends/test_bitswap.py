@@ -9,7 +9,7 @@ import trio
 from libp2p.abc import INetStream
 from libp2p.bitswap.pb.bitswap_pb2 import Message as Pb
 
-from learnae.backends import libp2p_bitswap, libp2p_fetch, libp2p_yamux
+from learnae.backends import libp2p_bitswap, libp2p_fetch, libp2p_patience
 from learnae.backends.bitswap_messages import PROTOCOLS, WANTS_MAX, MessageError, Want, encode_wants, parse_message, read_name
 from learnae.backends.libp2p_direct import encode_varint, read_exactly, read_varint
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host
@@ -248,8 +248,8 @@ def test_fetch__by_bitswap_takes_what_was_asked_in_any_order_and_believes_a_no()
 
 def test_fetch__by_bitswap_lets_the_provider_open_a_stream_for_every_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kubo does: a large file would need more streams than a stranger may open."""
-    monkeypatch.setattr(libp2p_yamux, "STREAMS_BURST", 20.0)
-    monkeypatch.setattr(libp2p_yamux, "STREAMS_RATE_S", 0.0)
+    monkeypatch.setattr(libp2p_patience, "BURST", 300.0)
+    monkeypatch.setattr(libp2p_patience, "RATE_S", 1.0)
 
     async def run() -> None:
         store, theirs = MemoryBlocks(), MemoryBlocks()

@@ -15,7 +15,8 @@ from libp2p.relay.circuit_v2.pb import circuit_pb2 as pb
 
 from learnae.backends import libp2p_relay
 from learnae.backends.libp2p import Libp2pNetwork, open_libp2p_network
-from learnae.backends.libp2p_host import STREAM_ERRORS, libp2p_id
+from learnae.backends.libp2p_address import libp2p_id
+from learnae.backends.libp2p_host import STREAM_ERRORS
 from learnae.backends.libp2p_relay import HOP, MESSAGE_BYTES_MAX, RESERVATIONS_MAX, STOP, read_message, write_message
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.demo.cast import make_environment
@@ -238,7 +239,7 @@ def test_relay__nonsense_is_refused_at_both_ends(nonsense: bytes) -> None:
                 try:
                     kind = pb.HopMessage if protocol == HOP else pb.StopMessage
                     answer = await read_message(stream, kind)  # type: ignore[type-var]
-                    assert answer.status in (pb.MALFORMED_MESSAGE, pb.UNEXPECTED_MESSAGE)  # type: ignore[attr-defined]
+                    assert answer.status in (pb.MALFORMED_MESSAGE, pb.UNEXPECTED_MESSAGE)
                 except STREAM_ERRORS:
                     pass  # cut off, which is an answer too
             assert one.relay.count == 0
