@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from random import Random
 
 import pytest
@@ -12,6 +13,7 @@ from libp2p.bitswap.pb.bitswap_pb2 import Message as Pb
 from learnae.backends import libp2p_bitswap, libp2p_fetch, libp2p_patience
 from learnae.backends.bitswap_messages import PROTOCOLS, WANTS_MAX, MessageError, Want, encode_wants, parse_message, read_name
 from learnae.backends.libp2p_direct import encode_varint, read_exactly, read_varint
+from learnae.backends.libp2p_get import get_file
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.backends.unixfs import LEAF_BYTES
@@ -187,6 +189,32 @@ def test_message__names_and_counts_are_bounded() -> None:
     assert read_name(b"\x01\x55\x1b\x20" + bytes(32)) is None and read_name(b"") is None
     with pytest.raises(MessageError, match="no Bitswap message"):
         parse_message(b"\xff")
+
+
+def test_get_file__brings_what_a_node_has_made_public_and_nothing_else() -> None:
+    """`learnae ipfs get CID --from` asks any node of a session, as any IPFS program may."""
+
+    async def run() -> None:
+        store, out = MemoryBlocks(), io.BytesIO()
+        content = Random(1).randbytes(3 * LEAF_BYTES + 1)
+        public, private = store.put_file(content), store.put_file(b"raw data", public=False)
+        told: list[tuple[int, int]] = []
+        async with open_victim(store) as victim:
+
+            async def get(cid: Cid, bytes_max: int) -> int:
+                return await get_file(
+                    victim.addresses[0], cid, out.write, bytes_max=bytes_max, on_progress=lambda *sizes: told.append(sizes)
+                )
+
+            assert await get(public, len(content)) == len(content) and out.getvalue() == content
+            assert told == [(min(number * LEAF_BYTES, len(content)), len(content)) for number in range(1, 5)]
+            with pytest.raises(FetchError, match="is not at"):
+                await get(private, 100)
+            with pytest.raises(FetchError, match=f"it has {len(content)} bytes, at most {len(content) - 1} are taken"):
+                await get(public, len(content) - 1)
+            assert out.getvalue() == content, "nothing of those was written"
+
+    trio.run(run)
 
 
 # --- fetching from strangers ------------------------------------------------------------------------------------

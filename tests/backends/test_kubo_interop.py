@@ -15,7 +15,8 @@ import trio
 from learnae.backends.libp2p import Libp2pNetwork, open_libp2p_network
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.backends.unixfs import LEAF_BYTES, LINKS_MAX, build_blocks
-from learnae.ids import CODEC_DAG_PB, Cid, cid_text
+from learnae.cli import main
+from learnae.ids import CODEC_DAG_PB, Cid, cid_text, compute_cid
 from tests.backends.hostile import LOOPBACK
 from tests.kubo_node import KuboNode, open_kubo
 
@@ -114,3 +115,23 @@ def _varint(value: int) -> bytes:
     while value > 0x7F:
         out, value = out + bytes((value & 0x7F | 0x80,)), value >> 7
     return out + bytes((value,))
+
+
+def test_get_from__brings_kubos_own_files_and_says_what_is_none(
+    kubo: KuboNode, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`learnae ipfs get CID --from MULTIADDR`: files that Kubo added in its own way, CIDv0 with wrapped leaves."""
+    for size in (0, KIB, 3 * MIB + 1):
+        content = Random(size).randbytes(size)
+        (tmp_path / "file").write_bytes(content)
+        cid, out = kubo.add_file(tmp_path / "file"), tmp_path / f"{size}.out"
+        assert main(["ipfs", "get", cid, "--from", kubo.addresses[0], "--out", str(out)]) == 0
+        assert out.read_bytes() == content
+        assert f"{out}: {size} bytes" in capsys.readouterr().out
+    empty_folder = "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn"  # in every repository of Kubo
+    assert main(["ipfs", "get", empty_folder, "--from", kubo.addresses[0]]) == 1
+    assert "it is a directory, not a file" in capsys.readouterr().err
+    absent = cid_text(compute_cid(b"nobody has this"))
+    assert main(["ipfs", "get", absent, "--from", kubo.addresses[0], "--out", str(tmp_path / "absent")]) == 1
+    assert f"{absent} is not at {kubo.addresses[0]}" in capsys.readouterr().err
+    assert not (tmp_path / "absent").exists()

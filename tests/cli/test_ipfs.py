@@ -87,6 +87,17 @@ def test_get__does_not_overwrite(node: Path, large: Path, refuse: Refuse, capsys
     assert large.read_bytes() == before
 
 
+def test_get__from_elsewhere_needs_an_address_and_no_folder(node: Path, tmp_path: Path, refuse: Refuse) -> None:
+    nobody = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X"
+    assert "give either the folder of a node" in refuse(["ipfs", "get", HELLO], status=2)
+    assert "give either the folder of a node" in refuse(["ipfs", "get", str(node), HELLO, "--from", nobody], status=2)
+    assert "'Qm1' is not a CID with SHA-256" in refuse(["ipfs", "get", "Qm1", "--from", nobody], status=2)
+    assert "is not an address that can be used here" in refuse(["ipfs", "get", HELLO, "--from", "localhost:4001"])
+    out = tmp_path / "out"
+    assert "no peer answered at" in refuse(["ipfs", "get", HELLO, "--from", nobody, "--out", str(out)])
+    assert not out.exists()
+
+
 def test_get__of_a_damaged_file_leaves_nothing(
     node: Path, large: Path, tmp_path: Path, refuse: Refuse, capsys: pytest.CaptureFixture[str]
 ) -> None:

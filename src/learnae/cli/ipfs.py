@@ -12,14 +12,18 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
+import trio
+
 from learnae.backends.car import read_car, walk_file, write_car
-from learnae.backends.disk_blocks import DiskBlocks, StoredBlock
+from learnae.backends.disk_blocks import QUOTA_BYTES, DiskBlocks, StoredBlock
 from learnae.backends.errors import CarError, NotStoredError
 from learnae.backends.folder_lock import lock_folder
 from learnae.backends.unixfs import NodeError, collect_blocks
+from learnae.cli import loading
 from learnae.cli.folder import NodeFolder
 from learnae.errors import DiskFullError, FolderError, UsageError
 from learnae.ids import CODEC_DAG_PB, Cid, cid_text, parse_cid
@@ -38,6 +42,10 @@ def add(options: argparse.Namespace) -> int:
 
 def get(options: argparse.Namespace) -> int:
     """Write a file out, leaf by leaf."""
+    if bool(options.folder) == bool(options.source):
+        raise UsageError("give either the folder of a node (`learnae ipfs get FOLDER CID`) or --from and the address of an IPFS node")
+    if options.source:
+        return _get_from(options.source, options)
     store, cid = _open_to_read(options.folder), _parse_cid(options.cid)
     leaves = collect_blocks(cid, store.get_block)
     if leaves is None:
@@ -52,6 +60,32 @@ def get(options: argparse.Namespace) -> int:
     if options.out != "-":
         print(f"{options.out or options.cid}: {size_bytes} bytes")
     return 0
+
+
+def _get_from(address: str, options: argparse.Namespace) -> int:
+    """Write out a file that an IPFS node elsewhere gives."""
+    with loading():
+        from learnae.backends.libp2p_get import get_file
+        from learnae.backends.unixfs_read import parse_any_cid
+
+    try:
+        cid = parse_any_cid(options.cid)
+    except ValueError as error:
+        raise UsageError(f"{options.cid[:80]!r} is not a CID with SHA-256 (bafy..., bafk..., Qm...)") from error
+    on_progress = _show_progress if sys.stderr.isatty() else _keep_quiet
+    with _open_out(options.out or options.cid) as file:
+        size_bytes = trio.run(partial(get_file, address, cid, file.write, bytes_max=QUOTA_BYTES, on_progress=on_progress))
+    if options.out != "-":
+        print(f"{options.out or options.cid}: {size_bytes} bytes")
+    return 0
+
+
+def _show_progress(written_bytes: int, file_bytes: int) -> None:
+    print(f"\r{written_bytes / 1e6:.1f} of {file_bytes / 1e6:.1f} MB", end="" if written_bytes < file_bytes else "\n", file=sys.stderr)
+
+
+def _keep_quiet(written_bytes: int, file_bytes: int) -> None:
+    return
 
 
 def pin(options: argparse.Namespace) -> int:

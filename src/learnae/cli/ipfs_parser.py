@@ -22,7 +22,11 @@ def add_ipfs(commands: Any, add: Add) -> None:
     put.add_argument("--private", action="store_true", help="never give it to the network; without this any peer that knows the CID may")
     put.add_argument("--no-pin", action="store_true", help="let it go when the store needs room")
 
-    get = _add(add, where, "get", "Write a file of the store to this folder, each block verified.", cid=True)
+    get = add("get", "Write a file of the store, or of an IPFS node elsewhere, to this folder, each block verified.", where, "ipfs get")
+    get.add_argument("folder", nargs="?", default="", help="folder of a node; left out with --from")
+    get.add_argument("cid", metavar="CID", help="as IPFS programs print it (bafy..., bafk...; with --from also Qm...)")
+    about = "fetch it by Bitswap from the IPFS node at this address, /ip4/.../tcp/.../p2p/12D3Koo...; nothing is kept in a store"
+    get.add_argument("--from", dest="source", default="", metavar="MULTIADDR", help=about)
     get.add_argument("--out", default="", metavar="FILE", help="where to (default: a file named as the CID; - is standard output)")
 
     _add(add, where, "pin", "Keep a file when the store needs room.", cid=True)
