@@ -37,8 +37,11 @@ class BlockStore(Protocol):
     def put_block(self, cid: Cid, block: bytes) -> None:
         """Store one verified block durably. Raises: BlockMismatchError, DiskFullError."""
 
-    def put_blocks(self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True) -> None:
-        """Several blocks at the price of one sync; all or none. May be called from a worker thread."""
+    def put_blocks(self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True, hashed: bool = False) -> None:
+        """Several blocks at the price of one sync; all or none. May be called from a worker thread.
+
+        `hashed`: the caller has compared each block with its CID just now; it is not done again.
+        """
 
     def get_block(self, cid: Cid) -> bytes | None:
         """One block, verified on read; None if absent or corrupt."""

@@ -205,6 +205,33 @@ def test_fetch__goes_on_where_it_was_left() -> None:
     trio.run(run)
 
 
+def test_fetch__goes_on_with_the_stream_of_the_one_before() -> None:
+    """A new stream costs a round trip; one that the provider has closed meanwhile is replaced."""
+
+    async def run() -> None:
+        store, whole = MemoryBlocks(), MemoryBlocks()
+        contents = [Random(number).randbytes(2 * LEAF_BYTES) for number in range(3)]
+        served: list[int] = []
+
+        async def serve_six(peer: PeerId, stream: INetStream) -> None:
+            served.append(0)
+            while served[-1] < 6:
+                for wanted in await read_request(stream):
+                    block = whole.get_block(wanted)
+                    assert block is not None
+                    await stream.write(len(block).to_bytes(4, "big") + block)
+                    served[-1] += 1
+
+        async with open_victim(store) as victim, open_attacker(victim, serve_six) as provider:
+            for content in contents:
+                cid = whole.put_file(content)
+                await victim.fetch_file(cid, providers=[provider.peer_id], bytes_max=len(content))
+                assert store.get_file(cid, bytes_max=len(content)) == content
+        assert served == [6, 3], "a root and two leaves each"
+
+    trio.run(run)
+
+
 def test_serving__is_bounded_per_peer_and_ends_at_nonsense() -> None:
     async def run() -> None:
         store = MemoryBlocks()

@@ -312,3 +312,39 @@ def test_yamux__finished_streams_are_forgotten() -> None:
             assert not two._streams
 
     trio.run(run)
+
+
+def test_yamux__read_whole_waits_for_all_and_loses_nothing_when_it_is_cancelled() -> None:
+    async def run() -> None:
+        async with two_muxers() as (one, two):
+            mine = await one.open_stream()
+            theirs = await two.accept_stream()
+            await mine.write(b"abc")
+            with trio.move_on_after(0.05) as waiting:
+                await theirs.read_whole(5)
+            assert waiting.cancelled_caught
+            await mine.write(b"defg")
+            assert await theirs.read_whole(5) == b"abcde"
+            assert await theirs.read(9) == b"fg"
+            await mine.write(b"x")
+            await mine.close()
+            with pytest.raises(MuxedStreamEOF):
+                await theirs.read_whole(2)
+
+    trio.run(run)
+
+
+def test_yamux__a_few_bytes_do_not_keep_the_message_that_brought_them() -> None:
+    """threats.md, never over 4 times the input in memory: a window full of single bytes of large messages would be gigabytes."""
+
+    async def run() -> None:
+        async with against_hand() as (muxer, hand):
+            await hand.write(frame(DATA, SYN, 1, 1, b"x") + frame(DATA, 0, 99, 60_000, bytes(60_000)))
+            stream = await muxer.accept_stream()
+            while not stream.arrived_bytes:
+                await trio.testing.wait_all_tasks_blocked()
+            (piece,) = stream._inbox
+            assert len(piece.obj) == 1
+            assert await stream.read_whole(1) == b"x"
+
+    trio.run(run)

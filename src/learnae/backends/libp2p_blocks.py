@@ -23,13 +23,13 @@ PROTOCOL: Final = "/learnae/blocks/1"
 ABSENT: Final = 0xFFFFFFFF
 REQUEST_CIDS_MAX: Final = 64  # 16 MiB of leaves: enough to fill any line between two requests.
 STREAMS_PER_PEER_MAX: Final = 4  # Files that one peer may fetch here at a time.
-STREAMS_MAX: Final = 64  # In total; each holds at most one block of 256 KiB in memory.
+STREAMS_MAX: Final = 128  # In total, one for each connection; each holds at most one block of 256 KiB in memory.
 WRITE_S: Final = 30.0  # A block that a peer does not take in this time frees its place.
 ABSENT_COST_BYTES: Final = 65536  # A question for a block that is not here: 128 a second, from whoever asks.
 STRANGERS_RATE_BYTES_S: Final = 8 << 20  # For all who are no members together: 4 % of a core. Members get what the line carries.
 STRANGERS_BURST_BYTES: Final = 1 << 30  # Newcomers of a session that starts, before the chain shows that they are members.
 ABSENT_BURST_BYTES: Final = 64 << 20
-IDLE_S: Final = 60.0  # A stream on which nothing is asked is closed; the asker opens another.
+IDLE_S: Final = 20.0  # A stream on which nothing is asked is closed; the asker opens another.
 
 
 class BlockServer:

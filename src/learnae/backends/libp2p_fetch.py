@@ -56,13 +56,16 @@ class Fetcher:
     """Fetches files into a store."""
 
     def __init__(self, host: Host, blocks: BlockStore, blame: Callable[[PeerId, str], None], bitswap: Bitswap) -> None:
-        self._host, self._blocks, self._blame, self._bitswap = host, blocks, blame, bitswap
+        self.host, self.blame, self.bitswap, self._blocks = host, blame, bitswap, blocks
+        self.streams: dict[PeerId, INetStream] = {}  # on which nothing is asked
 
     async def fetch_file(self, cid: Cid, *, providers: Sequence[PeerId], bytes_max: int, public: bool = True) -> None:
         """See `Network.fetch_file`. Raises: FetchError; DiskFullError from the store."""
         plan = FetchPlan(cid, bytes_max, self._blocks.has_block, self._blocks.get_block)
-        peers = [peer for peer in dict.fromkeys(providers) if peer != self._host.peer_id][:PROVIDERS_MAX]
-        job = _Job(self._host, partial(self._blocks.put_blocks, public=public), self._blame, plan, self._bitswap)
+        peers = [peer for peer in dict.fromkeys(providers) if peer != self.host.peer_id][:PROVIDERS_MAX]
+        for peer in [peer for peer, stream in self.streams.items() if not muxed_stream_of(stream).is_open]:
+            drop_stream(self.streams.pop(peer))
+        job = _Job(self, partial(self._blocks.put_blocks, public=public, hashed=True), plan)
         try:
             if not plan.is_done:
                 await job.run(peers)
@@ -76,8 +79,9 @@ class Fetcher:
 class _Job:
     """One fetch: its tasks, what they verified and did not store yet, and why providers were left."""
 
-    def __init__(self, host: Host, keep: Keep, blame: Callable[[PeerId, str], None], plan: FetchPlan, bitswap: Bitswap) -> None:
-        self._host, self._keep, self._blame, self._plan, self._bitswap = host, keep, blame, plan, bitswap
+    def __init__(self, fetcher: Fetcher, keep: Keep, plan: FetchPlan) -> None:
+        self._host, self._blame, self._bitswap, self._streams = fetcher.host, fetcher.blame, fetcher.bitswap, fetcher.streams
+        self._keep, self._plan = keep, plan
         self._batch: list[tuple[Cid, bytes]] = []
         self._batch_bytes = 0
         self._received: dict[PeerId, int] = {}  # blocks, by who sent them
@@ -130,14 +134,20 @@ class _Job:
 
     async def _work_once(self, peer: PeerId) -> str:
         """Ask until the plan is done or this provider is of no more use; why, in words."""
-        with trio.move_on_after(SILENT_S) as opening:  # nothing is owed meanwhile
-            stream = await self._host.open_stream(peer, [PROTOCOL, *BITSWAP])
-        if opening.cancelled_caught:
-            raise _Stalled(is_final=True)
+        stream = await self._take_stream(peer)
+        if stream.get_protocol() != PROTOCOL:
+            return await self._work_by_bitswap(peer, stream)
+        line = OwnLine(stream)
         try:
-            if stream.get_protocol() == PROTOCOL:
-                muxed_stream_of(stream).widen(WINDOW_BYTES_MAX)
-                return await self._ask(peer, stream, OwnLine(stream))
+            return await self._ask(peer, stream, line)
+        finally:
+            if line.pending or not muxed_stream_of(stream).is_open or peer in self._streams:
+                drop_stream(stream)
+            else:
+                self._streams[peer] = stream  # between two requests: the next fetch goes on with it
+
+    async def _work_by_bitswap(self, peer: PeerId, stream: INetStream) -> str:
+        try:
             with self._bitswap.open_answers(peer) as answers:
                 line = BitswapLine(stream, answers)
                 try:
@@ -146,6 +156,21 @@ class _Job:
                     await line.cancel()
         finally:
             drop_stream(stream)
+
+    async def _take_stream(self, peer: PeerId) -> INetStream:
+        """One that an earlier fetch left, or a new one. Raises: _Stalled."""
+        left = self._streams.pop(peer, None)
+        if left is not None:
+            if muxed_stream_of(left).is_open:
+                return left
+            drop_stream(left)
+        with trio.move_on_after(SILENT_S) as opening:  # nothing is owed meanwhile
+            stream = await self._host.open_stream(peer, [PROTOCOL, *BITSWAP])
+        if opening.cancelled_caught:
+            raise _Stalled(is_final=True)
+        if stream.get_protocol() == PROTOCOL:
+            muxed_stream_of(stream).widen(WINDOW_BYTES_MAX)
+        return stream
 
     async def _ask(self, peer: PeerId, stream: INetStream, line: Line) -> str:
         ahead = AHEAD_FIRST
@@ -182,7 +207,9 @@ class _Job:
 
     async def _wait(self, peer: PeerId, stream: INetStream, read: Callable[[], Awaitable[T]], whole_s: float) -> T:
         """What `read` gives. Raises: _Stalled."""
-        now_s = began_s = trio.current_time()
+        now_s = heard_s = trio.current_time()
+        muxed = muxed_stream_of(stream)
+        arrived_bytes = muxed.arrived_bytes
         pong: trio.Event | None = None
         while now_s < whole_s:
             with trio.move_on_after(STALL_S) as silence:
@@ -190,12 +217,15 @@ class _Job:
             if not silence.cancelled_caught:
                 return found
             now_s = trio.current_time()
+            if muxed.arrived_bytes != arrived_bytes:  # a part
+                arrived_bytes, heard_s, pong = muxed.arrived_bytes, now_s, None
+                continue
             if pong is not None and pong.is_set():
                 raise _Stalled(is_final=False)
-            if now_s - began_s >= SILENT_S:
+            if now_s - heard_s >= SILENT_S:
                 break
             if pong is None:
-                pong = muxed_stream_of(stream).muxed_conn.ping()
+                pong = muxed.muxed_conn.ping()
             self._plan.handle_late(peer)
             self._moved.unpark_all()
         raise _Stalled(is_final=True)

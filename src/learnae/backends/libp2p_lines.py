@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 import trio
@@ -59,29 +60,22 @@ class OwnLine:
         return len(self._owed)
 
     async def ask(self, cids: list[Cid]) -> None:
-        await self._stream.write(encode_request(cids))
         self._owed.extend(cids)
+        await self._stream.write(encode_request(cids))
 
     async def receive(self, compute_size_max: Callable[[Cid], int], wait: Patient) -> tuple[Cid, bytes | None]:
-        cid = self._owed.popleft()
+        cid = self._owed[0]
         size_bytes = int.from_bytes(await self._read(4, wait), "big")
-        if size_bytes == ABSENT:
-            return cid, None
-        if size_bytes > compute_size_max(cid):
-            raise Lied(f"a block of {size_bytes} bytes where at most {compute_size_max(cid)} were expected")
-        return cid, await self._read(size_bytes, wait)
+        block: bytes | None = None
+        if size_bytes != ABSENT:
+            if size_bytes > compute_size_max(cid):
+                raise Lied(f"a block of {size_bytes} bytes where at most {compute_size_max(cid)} were expected")
+            block = await self._read(size_bytes, wait)
+        self._owed.popleft()  # not before: a cancelled line with something owed is in the middle of a block
+        return cid, block
 
     async def _read(self, size_bytes: int, wait: Patient) -> bytes:
-        parts: list[bytes] = []
-        left = size_bytes
-
-        async def read() -> bytes:
-            return await self._stream.read(left)
-
-        while left:
-            parts.append(await wait(read))
-            left -= len(parts[-1])
-        return b"".join(parts)
+        return await wait(partial(muxed_stream_of(self._stream).read_whole, size_bytes))
 
 
 class BitswapLine:

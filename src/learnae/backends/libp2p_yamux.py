@@ -204,7 +204,7 @@ class Yamux(IMuxedConn):
         stream: YamuxStream | None = None
         flags = left = 0
         while True:
-            message = await self.secured_conn.read()
+            message = memoryview(await self.secured_conn.read())
             self._received_bytes += len(message)
             self._patience.note_message(len(message), self._sent_bytes)
             at = 0
@@ -213,7 +213,8 @@ class Yamux(IMuxedConn):
                     piece = message[at : at + left]
                     at, left = at + len(piece), left - len(piece)
                     if stream is not None:
-                        stream.handle_data(piece)
+                        # A view keeps the whole message: a small piece of it is copied.
+                        stream.handle_data(piece if 2 * len(piece) > len(message) else memoryview(bytes(piece)))
                         if not left:
                             stream.handle_flags(flags)
                     continue

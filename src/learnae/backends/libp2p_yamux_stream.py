@@ -42,6 +42,8 @@ class YamuxStream(IMuxedStream):
         self._window_bytes = WINDOW_BYTES  # what we let the peer have on its way
         self._credit_bytes = WINDOW_BYTES  # how much of it the peer has left
         self._send_window_bytes = WINDOW_BYTES
+        self.arrived_bytes = 0  # in all
+        self._wanted_bytes = 1  # a reader waits for
         self._peer_done = self._self_done = self._is_reset = False
         self._readers, self._writers = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
 
@@ -50,13 +52,33 @@ class YamuxStream(IMuxedStream):
 
         Raises: MuxedStreamEOF: the peer has finished. MuxedStreamReset: the stream or its connection broke.
         """
-        while not self._inbox:
+        await self._wait_for(1)
+        return self._take(self._inbox_bytes if n is None or n < 0 else n)
+
+    async def read_whole(self, size_bytes: int) -> bytes:
+        """Exactly so many bytes, at most half of the window. Wakes its task once; cancelled, it has read nothing.
+
+        Raises: as `read`, also if the peer finished before.
+        """
+        assert size_bytes * 2 <= self._window_bytes, "what the window does not let in never arrives"
+        await self._wait_for(size_bytes)
+        parts: list[bytes] = []
+        while size_bytes:
+            parts.append(self._take(size_bytes))
+            size_bytes -= len(parts[-1])
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _wait_for(self, size_bytes: int) -> None:
+        while self._inbox_bytes < size_bytes:
             if self._is_reset:
                 raise MuxedStreamReset("the stream was reset")
             if self._peer_done:
                 raise MuxedStreamEOF("the peer has finished this stream")
+            self._wanted_bytes = size_bytes
             await self._readers.park()
-        limit = self._inbox_bytes if n is None or n < 0 else n
+
+    def _take(self, limit: int) -> bytes:
+        """What there is, up to `limit` bytes; it is not empty."""
         if limit >= self._inbox_bytes:
             content = b"".join(self._inbox)
             self._inbox.clear()
@@ -132,14 +154,21 @@ class YamuxStream(IMuxedStream):
         self._readers.unpark_all()
         self._writers.unpark_all()
 
-    def handle_data(self, content: bytes) -> None:
+    def handle_data(self, content: memoryview) -> None:
         self._credit_bytes -= len(content)
         if self._credit_bytes < 0:
             raise ProtocolBreak(f"more bytes on stream {self.stream_id} than its window allows")
         if content and not self._peer_done and not self._is_reset:
-            self._inbox.append(memoryview(content))
+            self._inbox.append(content)
             self._inbox_bytes += len(content)
-            self._readers.unpark_all()
+            self.arrived_bytes += len(content)
+            if self._inbox_bytes >= self._wanted_bytes:
+                self._readers.unpark_all()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether both sides may still write."""
+        return not (self._is_reset or self._peer_done or self._self_done)
 
     def handle_flags(self, flags: int) -> None:
         if flags & RST:
