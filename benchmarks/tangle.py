@@ -212,7 +212,7 @@ def exchange(here: SensorFollower, late: SensorFollower, journal: SensorJournal,
             if isinstance(effect, ev.SendSync):
                 queue.append(("late" if node == "here" else "here", effect.content))
             elif isinstance(effect, ev.SaveVertices) and node == "late":
-                journal.append(effect.vertices)
+                journal.append_heard(effect.vertices)
                 count += len(effect.vertices)
         return count
 

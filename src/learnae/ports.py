@@ -264,6 +264,12 @@ class SensorStore(Protocol):
 
     def append(self, vertices: Sequence[tuple[Cid, bytes]], records: Iterable[tuple[str, bytes | None]] = ()) -> None: ...
 
+    def append_heard(self, vertices: Sequence[tuple[Cid, bytes]]) -> None:
+        """Keep what others said: safe from a kill at once, from a power cut after the next `append` or `sync`."""
+
+    def sync(self) -> None:
+        """Let all that was kept survive a power cut. Raises: DiskFullError."""
+
     def vertices(self) -> Iterable[bytes]: ...
 
     def records(self) -> dict[str, bytes]: ...

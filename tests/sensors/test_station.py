@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -34,7 +36,8 @@ from learnae.sensors.view import SensorView
 from learnae.tangle.channel import ChannelMode
 from learnae.tangle.vertex import Vertex
 from tests.sensors.builders import MEMBER, FakeSensor
-from tests.sensors.station_bed import Bed, admit, make_hello, open_bed, read_json, run_learnae, start_learnae, wait_until
+from tests.sensors.catch_up import write_pages
+from tests.sensors.station_bed import ROOT, Bed, admit, make_hello, open_bed, read_json, run_learnae, start_learnae, wait_until
 
 FIELDS = "temperature:Cel:2,humidity:%RH:1"
 
@@ -149,6 +152,40 @@ def test_kill__loses_nothing_that_was_on_disk_and_repeats_nothing(tmp_path: Path
         assert [tell.text for tell in bed.told if tell.topic is ev.Topic.TROUBLE] == []
 
     trio.run(run)
+
+
+def test_kill_of_a_node_that_catches_up__loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
+    """Issue: away for long, a kill -9 in the middle of catching up. Vertices and dataslices are those of a node that was never away."""
+    sensor, starts_ms = FakeSensor("a", rate_per_s=1000), (int(time.time()) - 3600) * 1000
+    said = [sensor.begin(starts_ms + 1)]
+    for number in range(1, 2000):
+        readings = [Reading(starts_ms + 10 * number, field, number + field / 2, number % 3) for field in range(2)]
+        message = sensor.writer.create(encode_readings(readings, sensor.head.fields, begins=number % 40 == 1))
+        attached = ChannelMessages(channel=sensor.head.channel, messages=(message,))
+        said.append(sensor.lane.issue(attached, now_ms=starts_ms + 10 * number).vertex.encoded)
+    write_pages(tmp_path / "pages", starts_ms, [said[start : start + 50] for start in range(0, len(said), 50)])
+
+    def run(folder: Path, pages: int) -> None:
+        command = [sys.executable, "-m", "tests.sensors.catch_up", str(folder), str(tmp_path / "pages")]
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=ROOT) as process:
+            assert process.stdout is not None
+            for _ in range(pages):
+                assert process.stdout.readline() == b"page\n"
+            process.kill() if pages < len(said) // 50 else process.wait(60)
+
+    for pages in (7, 23):
+        run(tmp_path / "killed", pages)
+    for name in ("killed", "whole"):
+        run(tmp_path / name, len(said) // 50)
+    kept = {}
+    for name in ("killed", "whole"):
+        journal = SensorJournal(tmp_path / name)
+        kept[name] = list(journal.vertices())
+        records = {name: content for name, content in journal.records().items() if name.startswith("slice ")}
+        kept[name] = [v for v in kept[name] if v in set(said)], records
+        journal.close()
+    assert kept["killed"] == kept["whole"] and kept["killed"][0] == said and len(kept["killed"][1]) >= 49
 
 
 def test_outage_of_the_node__is_waited_out(tmp_path: Path) -> None:

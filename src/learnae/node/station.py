@@ -1,6 +1,7 @@
 """The sensors of a node: runs a `SensorFollower` beside the peer, on the sensors lane, its journal and its line for light publishers.
 
-The same order as in the node: what is to be remembered is on disk before any other effect of the same event is carried out.
+The same order as in the node: what is to be remembered is on disk before any other effect of the same event is carried out. For what
+others said, on disk means that a kill of this process loses nothing; what this node says itself survives a power cut too.
 Source: ARCHITECTURE.md; paper 4.2, Fig. 1.
 """
 
@@ -121,7 +122,7 @@ class SensorStation:
         return replace(self._parts.sensors.hello, members=tuple(sorted(self._follower.lane.members)))
 
     def attach(self, question: Attach) -> Attached:
-        """Judge what a light publisher brings, as if gossip had, and gossip it."""
+        """Judge what a light publisher brings, as if gossip had, and gossip it. It forgets what it hears to be here: synced before."""
         why = ""
         for encoded in question.vertices:
             effects = self._do(partial(self._follower.receive, self._parts.network.peer_id, encoded, self._parts.now_s()))
@@ -130,10 +131,16 @@ class SensorStation:
                 self._gossip(encoded)
             elif ruling is not None and ruling.why != "known":
                 why = why or ruling.why
+        if question.vertices:
+            self._do(self._sync_journal)
         tangle, now_ms = self._follower.lane.tangle, int(self._parts.now_s() * 1000)
         tips = reversed(list(tangle.tips.items()))
         recent = {cid: tip for cid, tip in tips if 0 <= now_ms - tip[0] <= TIPS_AGE_MS and tip[1] != question.issuer}
         return Attached(have=tangle.length(question.issuer), why=why, tips=recent)
+
+    def _sync_journal(self) -> list[FollowEffect]:
+        self._parts.sensors.journal.sync()
+        return []
 
     def page(self, question: Watch) -> Page:
         lane = self._follower.lane
@@ -178,16 +185,20 @@ class SensorStation:
     def _save(self, effects: list[FollowEffect]) -> None:
         vertices: list[tuple[Cid, bytes]] = []
         records: list[tuple[str, bytes | None]] = []
+        is_own = False
         for effect in effects:
             match effect:
                 case ev.PublishVertex(cid=cid, encoded=encoded):
+                    is_own = True
                     vertices.append((cid, encoded))
                 case ev.SaveVertices(vertices=more):
                     vertices.extend(more)
                 case ev.SaveRecord(name=name, content=content):
                     records.append((name, content))
-        if vertices or records:
+        if is_own or records:
             self._parts.sensors.journal.append(vertices, records)
+        elif vertices:
+            self._parts.sensors.journal.append_heard(vertices)
 
     def _carry_out(self, effect: FollowEffect) -> None:
         match effect:

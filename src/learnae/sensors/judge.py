@@ -8,7 +8,7 @@ Pure. Source: docs/sensors.md; protocol.md, reading order of checks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
@@ -208,4 +208,4 @@ def validate_fork(proof: ForkProved, net: bytes) -> Ruling:
 def advance(stream: Stream, message: ChannelMessages) -> Stream:
     """The stream after messages were attached."""
     last = message.messages[-1]
-    return replace(stream, last=last.sequence, last_hash=last.compute_hash(), source=Source.READ)
+    return Stream(stream.head, stream.issuer, stream.vertex, last.sequence, last.compute_hash(), stream.ended)

@@ -49,31 +49,37 @@ def _is_small(encoded: bytes, depth_max: int, items_max: int) -> bool:
 
     What follows a malformed header does not count: the decoder stops there.
     """
-    open_items = [1]  # How many items are still to come on each level.
-    position, end = 0, len(encoded)
+    outer: list[int] = []  # How many items are still to come on each level around this one.
+    left, position, end = 1, 0, len(encoded)
     items_left = items_max
     while position < end:
-        while open_items and open_items[-1] == 0:
-            open_items.pop()
-        if not open_items:
-            return True
-        open_items[-1] -= 1
+        while left == 0:
+            if not outer:
+                return True
+            left = outer.pop()
+        left -= 1
         items_left -= 1
         if items_left < 0:
             return False
-        major, low = encoded[position] >> 5, encoded[position] & 31
+        byte = encoded[position]
+        step = _STEPS[byte]
+        if step:  # A number, or bytes whose length is in the first byte.
+            position += step
+            continue
+        major, low = byte >> 5, byte & 31
         position += 1
         size = 0 if low < 24 else 1 << (low - 24) if low < 28 else -1
         if size < 0:
             return True
         value = low if size == 0 else int.from_bytes(encoded[position : position + size], "big")
         position += size
-        if major in (2, 3):
+        if major < 4:
             position += value
-        elif major in (4, 5, 6):
-            if len(open_items) > depth_max:
+        else:
+            if len(outer) >= depth_max:
                 return False
-            open_items.append(value if major == 4 else 2 * value if major == 5 else 1)
+            outer.append(left)
+            left = value if major == 4 else 2 * value if major == 5 else 1
     return True
 
 
@@ -124,3 +130,16 @@ def encode_head(major: int, number: int) -> bytes:
 
 _NUMBERS = tuple(encode_head(0, number) for number in range(256))
 _BYTES_HEADS = tuple(encode_head(2, size) for size in range(256))
+
+
+def _compute_step(byte: int) -> int:
+    """How far the next item is from one that begins so and holds no others; 0 if its header does not say."""
+    major, low = byte >> 5, byte & 31
+    if low >= 28 or major in (4, 5, 6):
+        return 0
+    if major in (2, 3):
+        return 1 + low if low < 24 else 0
+    return 1 if low < 24 else 1 + (1 << (low - 24))
+
+
+_STEPS = tuple(_compute_step(byte) for byte in range(256))

@@ -68,6 +68,7 @@ class ChannelMessage:
     nonce: bytes
     ciphertext: bytes
     signature: bytes
+    _known: dict[str, bytes] = field(init=False, repr=False, compare=False, default_factory=dict)  # what was computed once
 
     def to_body(self) -> list[object]:
         head = [VERSION, int(self.mode), self.address, self.sequence, self.previous]
@@ -75,11 +76,17 @@ class ChannelMessage:
 
     def compute_covered(self) -> bytes:
         """Fields 0 to 4, as they are authenticated."""
-        return _encode_head(self.mode, self.address, self.sequence, self.previous)
+        known = self._known.get("covered")
+        if known is None:
+            known = self._known["covered"] = _encode_head(self.mode, self.address, self.sequence, self.previous)
+        return known
 
     def compute_hash(self) -> bytes:
         """What the next message names as its `previous`."""
-        return _compute_hash(self.compute_covered() + self.nonce + self.ciphertext, self.signature)
+        known = self._known.get("hash")
+        if known is None:
+            known = self._known["hash"] = _compute_hash(self.compute_covered() + self.nonce + self.ciphertext, self.signature)
+        return known
 
     def is_signed_by(self, channel_key: bytes) -> bool:
         return _verify(self.signature, _DOMAIN + self.compute_covered() + self.nonce + self.ciphertext, channel_key)

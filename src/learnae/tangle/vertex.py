@@ -178,8 +178,7 @@ def verify_statement(statement: Statement, *, net: bytes, issuer: PeerId, sequen
 def _encode_unsigned(fields: list[Any]) -> bytes:
     """Fields 0 to 8 of a vertex behind the head of a list of ten: what is signed."""
     version, net, parents, *rest = fields
-    body = b"".join(cbor.encode(field) for field in rest)
-    return b"\x8a" + cbor.encode(version) + cbor.encode(net) + cbor.encode_links(parents) + body
+    return b"\x8a" + cbor.encode([version, net])[1:] + cbor.encode_links(parents) + cbor.encode(rest)[1:]
 
 
 def _find_fault(fields: object) -> str:
