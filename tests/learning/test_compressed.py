@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -15,13 +16,14 @@ import torch
 from safetensors.torch import load
 
 from learnae.errors import ModelMismatchError, ModelRejectedError, TaskError
+from learnae.learning.check import check_task
 from learnae.learning.codec import StateDict, encode_tensors
 from learnae.learning.compressed import BLOCK_CODECS, BlockLayout
 from learnae.learning.header import read_manifest
 from learnae.learning.inline import InlineLearner
 from learnae.learning.model_files import EXACT_MAX, ModelFiles
 from learnae.protocol.rules import MODEL_CODECS
-from tests.learning.tasks import WIDE, make_config
+from tests.learning.tasks import LINES, SLICE_BYTES, WIDE, make_config, write_task
 
 LOSSY = tuple(codec for codec in MODEL_CODECS if codec != "raw")
 
@@ -220,6 +222,28 @@ def test_learner__what_it_claims_is_what_others_measure_in_its_file(tmp_path: Pa
     assert theirs.evaluate(average, reference=model) == averaged
     assert theirs.evaluate(other, reference=model) == remote
     assert max(map(len, (model, other, average))) < len(initial)
+
+
+def test_learner__full_precision_that_it_remembers_is_not_changed_by_what_it_does_next(tmp_path: Path) -> None:
+    ours, _, initial = open_pair(tmp_path, "delta8")
+    model, _ = ours.train(initial, private_slices=range(ours.private_slices), slices=(), seed=1)
+    exact = {name: tensor.clone() for name, tensor in ours.files.read_own(model).items()}
+
+    ours.evaluate(initial, reference=None)
+    ours.train(model, private_slices=range(ours.private_slices), slices=(), seed=2)
+
+    assert all(torch.equal(tensor, exact[name]) for name, tensor in ours.files.read_own(model).items())
+    assert not torch.equal(ours.files.read(model)["0.weight"], exact["0.weight"])
+
+
+def test_task_check__tells_what_each_codec_makes_of_the_model(tmp_path: Path) -> None:
+    wide, tiny = (check_task(write_task(tmp_path, text), "mine", slice_bytes=SLICE_BYTES, device="cpu") for text in (WIDE, LINES))
+
+    found = next(line for line in wide.lines if line.startswith("compressed it would travel as float16 "))
+    sizes = {codec: int(size) for codec, size in re.findall(r"(\w+) (\d+) bytes, accuracy [01]\.\d{3}", found)}
+    assert list(sizes) == list(LOSSY)
+    assert sizes["delta2"] < sizes["delta4"] < sizes["delta8"]
+    assert any("delta2 (the model is too small for it)" in line for line in tiny.lines)
 
 
 @pytest.mark.parametrize("codec", ["raw", "float16", "int8", "delta8"])

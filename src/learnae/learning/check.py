@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from learnae.errors import LearningError
+from learnae.errors import LearningError, TaskError
+from learnae.learning.codec import encode_tensors
 from learnae.learning.config import LearnerConfig, compute_task_digest
 from learnae.learning.inline import InlineLearner
+from learnae.learning.model_files import ModelFiles
+from learnae.protocol.rules import MODEL_CODECS
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,24 @@ def _try_everything(config: LearnerConfig, lines: list[str]) -> None:
     lines.append(f"two models average: accuracy {average.accuracy:.3f}")
     if task.load_test_data is not None:
         lines.append(f"on the test data it reaches {learner.test(trained).accuracy:.3f}")
+    _try_codecs(learner, initial, trained, lines)
     _try_sharing(config, initial, lines)
+
+
+def _try_codecs(learner: InlineLearner, initial: bytes, trained: bytes, lines: list[str]) -> None:
+    """What the trained model weighs and knows after it travelled, for each codec that a session could choose."""
+    found = []
+    for codec in MODEL_CODECS[1:]:
+        try:
+            files = ModelFiles(learner.task.name, codec, learner.manifest)
+        except TaskError:
+            found.append(f"{codec} (the model is too small for it)")
+            continue
+        files.set_initial(initial)
+        content = files.write(learner.files.read(trained))
+        arrived = learner.evaluate(encode_tensors(files.read(content)), reference=None)
+        found.append(f"{codec} {len(content)} bytes, accuracy {arrived.accuracy:.3f}")
+    lines.append(f"compressed it would travel as {'; '.join(found)} (docs/compression.md)")
 
 
 def _try_sharing(config: LearnerConfig, initial: bytes, lines: list[str]) -> None:
