@@ -27,7 +27,7 @@ from tests.cli.conftest import PASSWORD, World, snapshot, start
 from tests.learning.tasks import LINES, write_task
 
 COMMANDS: tuple[list[str], ...] = (
-    [], ["demo"], ["session"], ["session", "new"], ["session", "show"], ["join"], ["node"], ["status"], ["chain"], ["faucet"],
+    [], ["demo"], ["session"], ["session", "new"], ["session", "show"], ["join"], ["node"], ["status"], ["model"], ["chain"], ["faucet"],
     *(["dao", *words] for words in ([], *([name.split()[1]] for name in DAO_RUNS))),
     ["sim"], ["sim", "list"], ["sim", "run"], ["lab"], ["lab", "list"], ["lab", "run"], ["lab", "table"], ["task"], ["task", "check"],
     ["doctor"], ["ipfs"], *(["ipfs", name] for name in ("add", "get", "pin", "unpin", "ls", "export", "import")),

@@ -141,6 +141,22 @@ def read_journal_beside(folder: Path) -> Iterator[bytes]:
         raise JournalDamagedError(str(path), str(error)) from error
 
 
+def read_record_beside(folder: Path, name: str) -> bytes | None:
+    """One record of a journal without holding its folder; None if there is no such record, or no journal yet.
+
+    Raises: JournalDamagedError: the file is not a journal.
+    """
+    path = folder / "journal.sqlite"
+    if not path.is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)) as database:
+            row = database.execute("SELECT value FROM records WHERE name = ?", (name,)).fetchone()
+    except sqlite3.Error as error:
+        raise JournalDamagedError(str(path), str(error)) from error
+    return None if row is None else bytes(row[0])
+
+
 def _is_full(error: sqlite3.Error) -> bool:
     """Whether SQLite ran out of room. A failed write (IOERR) is told the same way: nothing was written either."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)

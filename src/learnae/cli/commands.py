@@ -348,6 +348,13 @@ def _task_check(options: argparse.Namespace) -> int:
     return 0
 
 
+def _model(options: argparse.Namespace) -> int:
+    with loading():
+        from learnae.cli.model import write_model
+
+    return write_model(options)
+
+
 _RUNS: dict[str, Callable[[argparse.Namespace], int]] = {
     "demo": _demo,
     "session new": _session_new,
@@ -355,6 +362,7 @@ _RUNS: dict[str, Callable[[argparse.Namespace], int]] = {
     "join": _join,
     "node": _node,
     "status": _status,
+    "model": _model,
     "faucet": _faucet,
     "sim list": _sim_list,
     "sim run": _sim_run,

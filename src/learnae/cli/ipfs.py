@@ -50,7 +50,7 @@ def get(options: argparse.Namespace) -> int:
     leaves = collect_blocks(cid, store.get_block)
     if leaves is None:
         raise _explain_absent(cid, store, options.folder)
-    with _open_out(options.out or options.cid) as file:
+    with open_out(options.out or options.cid) as file:
         size_bytes = 0
         for leaf in leaves:
             block = store.get_block(leaf.cid)
@@ -140,7 +140,7 @@ def export(options: argparse.Namespace) -> int:
         except NodeError as error:
             raise NotStoredError(options.cid, options.folder, str(error)) from error
 
-    with _open_out(options.car) as file:
+    with open_out(options.car) as file:
         size_bytes = write_car(file, [cid], blocks())
     if options.car != "-":
         print(f"{options.car}: {size_bytes} bytes, {count} blocks, root {options.cid}")
@@ -269,7 +269,7 @@ def _read_source(name: str, bytes_max: int) -> bytes:
 
 
 @contextmanager
-def _open_out(name: str) -> Iterator[BinaryIO]:
+def open_out(name: str) -> Iterator[BinaryIO]:
     """Where a command writes: standard output, or a new file that appears when it is whole."""
     if name == "-":
         yield sys.stdout.buffer

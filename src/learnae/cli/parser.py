@@ -60,6 +60,10 @@ def build_parser(runs: dict[str, Run]) -> argparse.ArgumentParser:
     status = add("status", "Show how a node is doing.")
     status.add_argument("folder")
     status.add_argument("--json", action="store_true", help="print the plain values")
+    model = add("model", "Write a node's model to a safetensors file, as PyTorch and others load it.")
+    model.add_argument("folder", help="folder of a node, which may run")
+    about = "where to (default model.safetensors; - is standard output)"
+    model.add_argument("--out", default="model.safetensors", metavar="FILE", help=about)
     commands.add_parser("chain", help="An Ethereum chain in one process, for trying things out.", add_help=False)
     faucet = add("faucet", "Give a wallet play money on an embedded chain.")
     faucet.add_argument("wallet", help="the address, 0x...")

@@ -53,6 +53,12 @@ class _Task:
     as_is: bool = False  # the final optimisation: adopt the remote model itself
 
 
+def read_local(record: bytes) -> LocalModel:
+    """The local model in the record that a work cycle saves under `RECORD_LOCAL`."""
+    cid, size, correct, total, maturity, *_ = cbor.decode(record)
+    return LocalModel(cid=cid, size_bytes=size, correct=correct, total=total, maturity_cycles=maturity)
+
+
 class WorkCycle:
     """The learning side of one peer."""
 
@@ -94,8 +100,8 @@ class WorkCycle:
         self._facts = facts
         self.shelf.private_count = facts.private_slices if facts else 0
         if record is not None:
-            cid, size, correct, total, maturity, self.cycles, self._best_correct, *pinned = cbor.decode(record)
-            self.local = LocalModel(cid=cid, size_bytes=size, correct=correct, total=total, maturity_cycles=maturity)
+            self.local = read_local(record)
+            self.cycles, self._best_correct, *pinned = cbor.decode(record)[5:]
             self._pinned.extend(pinned)
 
     @property
