@@ -73,7 +73,7 @@ def _get_from(address: str, options: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(f"{options.cid[:80]!r} is not a CID with SHA-256 (bafy..., bafk..., Qm...)") from error
     on_progress = _show_progress if sys.stderr.isatty() else _keep_quiet
-    with _open_out(options.out or options.cid) as file:
+    with open_out(options.out or options.cid) as file:
         size_bytes = trio.run(partial(get_file, address, cid, file.write, bytes_max=QUOTA_BYTES, on_progress=on_progress))
     if options.out != "-":
         print(f"{options.out or options.cid}: {size_bytes} bytes")
