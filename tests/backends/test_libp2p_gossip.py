@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from random import Random
 
@@ -14,9 +15,11 @@ from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.tools.anyio_service import background_trio_service
+from nacl.signing import SigningKey
 
 from learnae.backends import libp2p_gossip as gossip
 from learnae.backends.libp2p import open_libp2p_network
+from learnae.backends.libp2p_envelope import ID_BYTES, Author
 from learnae.backends.libp2p_gossip import DEGREE, DEGREE_HIGH, DEGREE_LOW, GossipRouter, compute_message_id
 from learnae.backends.libp2p_host import open_host
 from learnae.backends.libp2p_scores import BLAMED_WEIGHT, FIRST_MAX, GRAYLIST_THRESHOLD, REJECTED_WEIGHT, SCORES_MAX, Scores
@@ -25,6 +28,7 @@ from learnae.ids import PeerId, Topic
 from learnae.tangle.verdict import Verdict
 
 TOPIC = Topic("/learnae/test/control")
+KEY = SigningKey(bytes([9]) * 32)
 
 
 class Bench:
@@ -34,7 +38,9 @@ class Bench:
         self.sent: list[tuple[PeerId, rpc_pb2.RPC]] = []
         self.judged: list[tuple[PeerId, bytes]] = []
         self.scores = Scores()
-        self.router = GossipRouter(lambda peer, part: self.sent.append((peer, rpc_pb2.RPC.FromString(part))), self.scores, Random(1))
+        author = Author(PeerId(bytes(KEY.verify_key)), lambda content: KEY.sign(content).signature)
+        send = lambda peer, part: self.sent.append((peer, rpc_pb2.RPC.FromString(part)))  # noqa: E731
+        self.router = GossipRouter(send, author.seal, self.scores, Random(1))
         self.peers = [PeerId(number.to_bytes(32, "big")) for number in range(1, peers + 1)]
 
         def judge(sender: PeerId, content: bytes) -> Verdict:
@@ -65,7 +71,45 @@ def test_router__forwards_an_accepted_message_once_to_the_mesh_but_its_sender() 
     assert bench.judged == [(sender, b"news")]
     assert bench.carried(b"news") == set(others)
     (message,) = (rpc.publish[0] for peer, rpc in bench.sent if peer == others[0])
-    assert message.SerializeToString() == rpc_pb2.Message(data=b"news", topicIDs=[TOPIC]).SerializeToString(), "no author, no signature"
+    assert message.SerializeToString() == rpc_pb2.Message(data=b"news", topicIDs=[TOPIC]).SerializeToString(), "it had no envelope"
+
+
+def test_router__publishes_with_an_envelope_that_others_verify_and_numbers_that_rise() -> None:
+    """Kubo's StrictSign: author, number and signature over all but itself; a lower number than before is ignored there."""
+    bench = Bench(1)
+    for content in (b"one", b"two"):
+        bench.router.publish(TOPIC, content, 0.0)
+    one, two = (message for _, rpc in bench.sent for message in rpc.publish)
+    assert one.from_id == bytes.fromhex("002408011220") + bytes(KEY.verify_key) and time.time_ns() - int.from_bytes(one.seqno, "big") < 60e9
+    assert one.seqno < two.seqno
+    signature = two.signature
+    two.ClearField("signature")
+    KEY.verify_key.verify(b"libp2p-pubsub:" + two.SerializeToString(), signature)
+
+
+def test_router__forwards_an_envelope_as_it_came_and_nothing_that_is_none() -> None:
+    """Who verifies must find what the author signed; what is no envelope of an Ed25519 peer, and unknown fields, go no further."""
+    bench = Bench(2)
+    sender, other = bench.peers
+    sealed = Author(sender, lambda content: bytes(64)).seal(TOPIC, b"sealed")
+    bench.router.handle_message(sender, rpc_pb2.Message.FromString(sealed.SerializeToString() + b"\x7a\x03abc"), 0.0)
+    broken = rpc_pb2.Message(data=b"broken", topicIDs=[TOPIC], from_id=bytes(500), seqno=bytes(100), signature=bytes(64), key=bytes(400))
+    bench.router.handle_message(sender, broken, 0.0)
+    forwarded = [message for peer, rpc in bench.sent if peer == other for message in rpc.publish]
+    assert forwarded == [sealed, rpc_pb2.Message(data=b"broken", topicIDs=[TOPIC])]
+
+
+def test_router__a_number_that_is_used_twice_stops_no_message() -> None:
+    """Nobody verifies envelopes here, so a liar can put an honest author's name on other content: both are judged and forwarded."""
+    bench = Bench(2)
+    sender, other = bench.peers
+    sealed = Author(sender, lambda content: bytes(64)).seal(TOPIC, b"honest")
+    false = rpc_pb2.Message.FromString(sealed.SerializeToString())
+    false.data = b"false"
+    for message in (false, sealed):
+        bench.router.handle_message(sender, message, 0.0)
+    assert [content for _, content in bench.judged] == [b"false", b"honest"]
+    assert bench.carried(b"honest") == {other}
 
 
 @pytest.mark.parametrize(("verdict", "score"), [(Verdict.IGNORE, 0.0), (Verdict.REJECT, REJECTED_WEIGHT), (Verdict.ACCEPT, 0.5)])
@@ -145,21 +189,23 @@ def test_router__repairs_by_ihave_and_iwant() -> None:
     assert told
     assert told.isdisjoint(bench.router.mesh(TOPIC))
     asker = told.pop()
-    wanted = compute_message_id(TOPIC, b"news")
+    (wanted,) = {bytes(name) for _, rpc in bench.sent for have in rpc.control.ihave for name in have.messageIDs}
+    assert len(wanted) == ID_BYTES and wanted.startswith(bytes.fromhex("002408011220") + bytes(KEY.verify_key)), "as Kubo names it"
     bench.sent.clear()
     bench.control(asker, 1.0, iwant=[rpc_pb2.ControlIWant(messageIDs=[wanted])])
     assert bench.carried(b"news") == {asker}
     bench.sent.clear()
-    unknown = compute_message_id(TOPIC, b"not heard yet")
-    bench.control(asker, 1.0, ihave=[rpc_pb2.ControlIHave(topicID=TOPIC, messageIDs=[wanted, unknown, b"short"])])
-    assert [list(rpc.control.iwant[0].messageIDs) for _, rpc in bench.sent] == [[unknown]]
+    unknown = [compute_message_id(TOPIC, b"not heard yet"), bytes(ID_BYTES)]
+    known = [wanted, compute_message_id(TOPIC, b"news")]
+    bench.control(asker, 1.0, ihave=[rpc_pb2.ControlIHave(topicID=TOPIC, messageIDs=[*known, *unknown, b"short"])])
+    assert [list(rpc.control.iwant[0].messageIDs) for _, rpc in bench.sent] == [unknown]
 
 
 def test_router__what_a_peer_can_make_it_do_or_keep_is_bounded() -> None:
     bench = Bench(20)
     greedy = bench.peers[0]
     bench.router.publish(TOPIC, b"news", 0.0)
-    wanted = compute_message_id(TOPIC, b"news")
+    (wanted,) = bench.router._messages
     bench.sent.clear()
     for _ in range(50):
         bench.control(greedy, 0.5, iwant=[rpc_pb2.ControlIWant(messageIDs=[wanted])])
@@ -220,7 +266,7 @@ def test_scores__remember_a_bounded_number_of_peers() -> None:
 
 
 def test_gossip__interoperates_with_py_libp2ps_router_both_ways() -> None:
-    """protocol.md: gossipsub 1.1 as others speak it."""
+    """protocol.md: gossipsub 1.1 as others speak it, each message signed by its author."""
 
     async def run() -> None:
         heard: list[bytes] = []
@@ -238,7 +284,7 @@ def test_gossip__interoperates_with_py_libp2ps_router_both_ways() -> None:
         ):
             await ours.subscribe(TOPIC, judge)
             router = GossipSub([TProtocol("/meshsub/1.1.0")], 6, 5, 12, heartbeat_interval=1)
-            pubsub = Pubsub(theirs.libp2p, router, strict_signing=False, msg_id_constructor=lambda message: bytes(message.data))
+            pubsub = Pubsub(theirs.libp2p, router, strict_signing=True, msg_id_constructor=lambda message: bytes(message.data))
             async with background_trio_service(pubsub), background_trio_service(router):
                 await pubsub.wait_until_ready()
                 subscription = await pubsub.subscribe(TOPIC)

@@ -6,8 +6,9 @@ REJECT also costs the score of whoever brought it. Everything a peer can make us
 
 Differs from py-libp2p's router, which was tried first: scores are kept across reconnects, an ignored message costs nobody
 anything, topics, backoffs and requests are bounded, messages are encoded once for all peers, and nothing adapts itself.
-Messages carry neither author nor signature (gossipsub's StrictNoSign): vertices are signed themselves, and an id is the hash
-of topic and content. Left out: peer exchange, flood publishing, fanout that is remembered.
+Messages are known by the hash of topic and content, whoever sent them. Their envelopes (`libp2p_envelope`) are for other libp2p
+programs: they are told of and ask for messages by author and number. Left out: peer exchange, flood publishing, fanout that is
+remembered.
 Source: libp2p specs, pubsub/gossipsub v1.0 and v1.1.
 """
 
@@ -22,6 +23,7 @@ from typing import Final
 
 from libp2p.pubsub.pb import rpc_pb2
 
+from learnae.backends.libp2p_envelope import ID_BYTES, compute_standard_id, copy_to_forward
 from learnae.backends.libp2p_scores import BROKEN_WEIGHT, GOSSIP_THRESHOLD, REJECTED_WEIGHT, Scores
 from learnae.ids import PeerId, Topic
 from learnae.tangle.verdict import Verdict
@@ -34,7 +36,7 @@ MESSAGES_PER_RPC_MAX: Final = 256
 TOPICS_PER_PEER_MAX: Final = 32  # Two lanes a session; a peer of sixteen sessions is busy.
 TOPIC_CHARS_MAX: Final = 256
 SEEN_S: Final = 120.0
-SEEN_MAX: Final = 65536  # Ids of 20 bytes: 10 MB with what surrounds them, at 500 messages/s for two minutes.
+SEEN_MAX: Final = 131072  # Two ids of a message, 20 and 46 bytes: 20 MB with what surrounds them, at 500 messages/s for two minutes.
 HISTORY_BEATS, HISTORY_GOSSIP = 5, 3
 HISTORY_BYTES_MAX: Final = 16 << 20
 BACKOFF_S: Final = 60.0
@@ -44,6 +46,10 @@ REPEATS_MAX: Final = 3  # How often one peer may ask for one message.
 _ID_BYTES = 20
 
 Judge = Callable[[PeerId, bytes], Verdict]
+
+
+Seal = Callable[[str, bytes], rpc_pb2.Message]
+"""Makes the message to publish of a topic and a content."""
 
 
 def compute_message_id(topic: str, content: bytes) -> bytes:
@@ -65,8 +71,8 @@ class _Peer:
 class GossipRouter:
     """The router of one node."""
 
-    def __init__(self, send: Callable[[PeerId, bytes], None], scores: Scores, rng: Random) -> None:
-        self._send, self._scores, self._rng = send, scores, rng
+    def __init__(self, send: Callable[[PeerId, bytes], None], seal: Seal, scores: Scores, rng: Random) -> None:
+        self._send, self._seal, self._scores, self._rng = send, seal, scores, rng
         self._peers: dict[PeerId, _Peer] = {}
         self._judges: dict[str, Judge] = {}
         self._mesh: dict[str, set[PeerId]] = {}
@@ -96,7 +102,7 @@ class GossipRouter:
     def publish(self, topic: Topic, content: bytes, now_s: float) -> None:
         message_id = compute_message_id(topic, content)
         if self._is_new(message_id, now_s):
-            self._forward(topic, content, message_id, None, now_s)
+            self._forward(self._seal(topic, content), message_id, None, now_s)
 
     # --- what peers do ------------------------------------------------------------------------------------------
 
@@ -139,7 +145,7 @@ class GossipRouter:
         verdict = judge(peer, content)
         if verdict is Verdict.ACCEPT:
             self._scores.record_first(peer, now_s)
-            self._forward(topic, content, message_id, peer, now_s)
+            self._forward(copy_to_forward(message), message_id, peer, now_s)
         elif verdict is Verdict.REJECT:
             self._scores.record_bad(peer, REJECTED_WEIGHT, now_s)
 
@@ -193,7 +199,7 @@ class GossipRouter:
             return
         left = IHAVE_IDS_MAX - state.asked_ids
         wanted = [bytes(message_id) for message_id in have.messageIDs[: max(left, 0)]]
-        wanted = [message_id for message_id in wanted if len(message_id) == _ID_BYTES and message_id not in self._seen]
+        wanted = [message_id for message_id in wanted if len(message_id) in (_ID_BYTES, ID_BYTES) and message_id not in self._seen]
         if wanted:
             state.asked_ids += len(wanted)
             self._send(peer, _encode_control(iwant=[rpc_pb2.ControlIWant(messageIDs=wanted)]))
@@ -217,8 +223,13 @@ class GossipRouter:
             self._seen.popitem(last=False)
         return True
 
-    def _forward(self, topic: str, content: bytes, message_id: bytes, sender: PeerId | None, now_s: float) -> None:
-        encoded = bytes(rpc_pb2.RPC(publish=[rpc_pb2.Message(data=content, topicIDs=[topic])]).SerializeToString())
+    def _forward(self, message: rpc_pb2.Message, content_id: bytes, sender: PeerId | None, now_s: float) -> None:
+        """Send a message on; it is told of by author and number, or by its content if it has no envelope."""
+        topic = message.topicIDs[0]
+        message_id = compute_standard_id(message) or content_id
+        if message_id != content_id and not self._is_new(message_id, now_s):
+            message_id = content_id  # its author, or a liar, gave another message the same number
+        encoded = bytes(rpc_pb2.RPC(publish=[message]).SerializeToString())
         self._messages[message_id] = encoded
         self._history[0].append((topic, message_id))
         self._history_bytes += len(encoded)

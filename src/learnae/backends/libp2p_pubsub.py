@@ -19,6 +19,7 @@ from libp2p.abc import INetStream
 from libp2p.pubsub.pb import rpc_pb2
 
 from learnae.backends.libp2p_direct import PeerBudgets, encode_varint, read_exactly, read_varint
+from learnae.backends.libp2p_envelope import Author
 from learnae.backends.libp2p_gossip import HEARTBEAT_S, MESSAGES_PER_RPC_MAX, GossipRouter, Judge
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host, drop_stream
 from learnae.backends.libp2p_scores import BROKEN_WEIGHT, Scores
@@ -51,7 +52,7 @@ class PubSub:
 
     def __init__(self, host: Host, scores: Scores, rng: Random) -> None:
         self._host, self._scores = host, scores
-        self.router = GossipRouter(self._queue, scores, rng)
+        self.router = GossipRouter(self._queue, Author(host.peer_id, host.libp2p.get_private_key().sign).seal, scores, rng)
         self._outgoing: dict[PeerId, _Outgoing] = {}
         self._incoming: dict[PeerId, int] = {}
         self._budgets = PeerBudgets(host, rate_bytes_s=RATE_BYTES_S, burst_bytes=BURST_BYTES, stranger_bytes=STRANGER_BURST_BYTES)
