@@ -3,9 +3,9 @@
 Every node is a process of its own, on loopback, and every message is accepted without looking at it, so that only the network
 is measured. `sending` and `receiving` are the two ends of one connection; `a node of six` is the whole swarm's time by
 messages and nodes: one sends, all forward in a full mesh and throw away what comes twice. Messages leave one by one, RATE_S a
-second, because what leaves together is cheaper. Both sides speak gossipsub 1.1 with a heartbeat of 1 s, over Noise and yamux,
-and neither verifies envelopes (vertices are signed themselves; ours are sealed for Kubo's sake, the reference's are not); the reference is a host as py-libp2p's `new_host` makes it, with its
-limit of messages a second lifted, as it would drop most of these.
+second, because what leaves together is cheaper. Both sides speak gossipsub 1.1 with a heartbeat of 1 s, over Noise and yamux, and
+neither verifies envelopes (vertices are signed themselves; ours are sealed for Kubo's sake, the reference's are not). The
+reference is a host as py-libp2p's `new_host` makes it, with its limit of messages a second lifted, as it would drop most of these.
 """
 
 from __future__ import annotations
