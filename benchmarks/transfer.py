@@ -1,117 +1,258 @@
-"""How fast a model moves between two processes over libp2p: fetched by CID, every block verified and stored on disk.
+"""How fast a model moves between two processes on one machine: fetched by CID and verified, into memory and onto disk.
 
-The reference is the same number of bytes over a bare TCP connection on loopback, between the same processes: no encryption,
-no hashing, no disk. Every size is fetched ROUNDS times, in turn with the reference; medians are told.
+Beside it, in the same rounds and so under the same load of the machine: the same bytes over bare TCP (no encryption, no hashing),
+over a stream of py-libp2p as it comes (encrypted, not hashed), as hivemind loads the state of a peer (into memory, encrypted), and
+from one Kubo to another (hashed, encrypted, onto disk). Each system in two processes of its own. Medians are told.
+
+Then: 1 MB on a warm connection, from four processes at once against one, the memory that a fetch takes, and a line with 100 ms each way
+that loses 30 % (`tests/lossy_link.py`) against bare TCP over the same line.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from pathlib import Path
 from random import Random
 
+import psutil
 import trio
+import trio.testing
+from libp2p import new_host
+from libp2p.abc import IHost
+from libp2p.peer.peerinfo import info_from_p2p_addr
+from multiaddr import Multiaddr
 
 from benchmarks import Result
+from benchmarks._hivemind_pair import HivemindPair, start_hivemind
+from benchmarks._provider import PIECE_BYTES, RAW, Provider, encode_wish, start_provider
 from learnae.backends.disk_blocks import DiskBlocks
 from learnae.backends.libp2p import Libp2pNetwork, open_libp2p_network
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.ids import Cid, PeerId
-from learnae.ports import DirectMessage
+from learnae.ports import BlockStore, DirectMessage
+from tests.kubo_node import KuboNode, open_kubo
+from tests.lossy_link import Line, open_lossy_link
 
 ROUNDS = 5
+WARM_ROUNDS = 41
 SIZES_BYTES = (1_000_000, 10_000_000, 100_000_000)
-LISTEN = ("/ip4/127.0.0.1/tcp/0",)
-_WRITE_BYTES = 262144
+PROVIDERS = 4
+BAD_LINE = Line(delay_s=0.1, loss=0.3)
+BAD_LINE_BYTES = 200_000
+BAD_LINE_RATE = 30.0  # Times faster than real: the line is modelled.
+
+Measure = Callable[[int, int], Awaitable[float]]
+"""Seconds for so many bytes; the round's number."""
 
 
 def run() -> list[Result]:
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "benchmarks.transfer"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as provider:
-            assert provider.stdin is not None
-            assert provider.stdout is not None
-            address, port = provider.stdout.readline().split()
-            try:
-                return trio.run(_measure, address, int(port), Path(folder))
-            finally:
-                provider.stdin.close()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        providers = [stack.enter_context(start_provider()) for _ in range(PROVIDERS)]
+        hivemind = stack.enter_context(start_hivemind(SIZES_BYTES))
+        kubos = [stack.enter_context(open_kubo(folder / name)) for name in ("kubo-1", "kubo-2")]
+        kubos[1].connect(kubos[0].addresses[0])
+        results = trio.run(_compare, providers[0], hivemind, kubos, folder)
+    with ExitStack() as stack:
+        providers = [stack.enter_context(start_provider()) for _ in range(PROVIDERS)]
+        results += trio.run(_measure_warm, providers)
+        results += trio.run(_measure_providers, providers)
+        results += trio.run(_measure_memory, providers[0])
+    return results + trio.run(_measure_bad_line, clock=trio.testing.MockClock(rate=BAD_LINE_RATE))
 
 
-async def _measure(address: str, port: int, folder: Path) -> list[Result]:
-    blocks = DiskBlocks(folder, reserve_bytes=0)
-    results: list[Result] = []
-    async with open_libp2p_network(seed=os.urandom(32), listen=(), blocks=blocks) as network:
-        provider = await network.connect(address)
+class _Ours:
+    """A node that fetches from provider processes into a store that is emptied after each fetch."""
+
+    def __init__(self, network: Libp2pNetwork, blocks: BlockStore, providers: Sequence[PeerId]) -> None:
+        self._network, self._blocks, self._providers = network, blocks, providers
+
+    async def fetch(self, size_bytes: int, number: int) -> float:
+        """Seconds from asking until the file is in the store. The providers make the file first and tell its CID."""
+        cids = [await self._wish(provider, size_bytes, number) for provider in self._providers]
+        began_s = time.perf_counter()
+        await self._network.fetch_file(cids[0], providers=self._providers, bytes_max=size_bytes)
+        took_s = time.perf_counter() - began_s
+        assert self._blocks.has_file(cids[0])
+        return took_s
+
+    async def _wish(self, provider: PeerId, size_bytes: int, number: int) -> Cid:
+        await self._network.send(provider, encode_wish(size_bytes, number))
+        async for event in self._network.events:
+            if isinstance(event, DirectMessage):
+                return Cid(event.content)
+        raise RuntimeError("the network ended")
+
+
+async def _open_ours(stack: AsyncExitStack, blocks: BlockStore, providers: Sequence[Provider]) -> _Ours:
+    network = await stack.enter_async_context(open_libp2p_network(seed=os.urandom(32), listen=(), blocks=blocks))
+    return _Ours(network, blocks, [await network.connect(provider.address) for provider in providers])
+
+
+async def _compare(provider: Provider, hivemind: HivemindPair, kubos: Sequence[KuboNode], folder: Path) -> list[Result]:
+    async with AsyncExitStack() as stack:
+        ours = await _open_ours(stack, MemoryBlocks(quota_bytes=250_000_000), [provider])
+        stored = await _open_ours(stack, DiskBlocks(folder / "blocks", reserve_bytes=0), [provider])
+        host = new_host()
+        await stack.enter_async_context(host.run(listen_addrs=[]))
+        await host.connect(info_from_p2p_addr(Multiaddr(provider.raw_address)))
+        systems: dict[str, Measure] = {
+            "ours": ours.fetch,
+            "stored": stored.fetch,
+            "bare TCP": partial(_receive_bare, provider.tcp_port),
+            "py-libp2p stream": partial(_receive_raw, host, provider),
+            "hivemind": partial(_load_hivemind, hivemind),
+            "Kubo to Kubo": partial(_download, kubos, folder),
+        }
+        results: list[Result] = []
         for size_bytes in SIZES_BYTES:
-            fetch_s: list[float] = []
-            bare_s: list[float] = []
-            for number in range(ROUNDS):
-                fetch_s.append(await _fetch(network, blocks, provider, size_bytes, number))
-                bare_s.append(await _receive_bare(port, size_bytes))
-            label, megabytes = f"{size_bytes // 1_000_000} MB", size_bytes / 1e6
-            rate, bare = megabytes / statistics.median(fetch_s), megabytes / statistics.median(bare_s)
-            case = f"fetch {label}, verify and store"
-            results.append(Result(case=case, value=rate, unit="MB/s", reference="bare TCP", reference_value=bare))
-            results.append(Result(case=f"{case}: median time", value=statistics.median(fetch_s) * 1000, unit="ms"))
+            times: defaultdict[str, list[float]] = defaultdict(list)
+            for number in range(ROUNDS + 1):
+                for name, measure in systems.items():
+                    took_s = await measure(size_bytes, number)
+                    if number:  # the first is to warm up
+                        times[name].append(took_s)
+            results += _tell(size_bytes, times)
+        return results
+
+
+def _tell(size_bytes: int, times: dict[str, list[float]]) -> list[Result]:
+    label = f"{size_bytes // 1_000_000} MB"
+    rates = {name: size_bytes / 1e6 / statistics.median(some) for name, some in times.items()}
+    results: list[Result] = []
+    for case, ours in ((f"fetch {label}, verify", "ours"), (f"fetch {label}, verify and store", "stored")):
+        for reference in ("bare TCP", "py-libp2p stream", "hivemind", "Kubo to Kubo"):
+            results.append(Result(case=case, value=rates[ours], unit="MB/s", reference=reference, reference_value=rates[reference]))
     return results
 
 
-async def _fetch(network: Libp2pNetwork, blocks: DiskBlocks, provider: PeerId, size_bytes: int, number: int) -> float:
-    """Seconds from asking until the file is in the store. The provider makes the file first and tells its CID."""
-    request = size_bytes.to_bytes(4, "big") + number.to_bytes(4, "big")
-    await network.send(provider, request)
-    async for event in network.events:
-        if isinstance(event, DirectMessage):
-            cid = Cid(event.content)
-            break
-    began_s = time.perf_counter()
-    await network.fetch_file(cid, providers=[provider], bytes_max=size_bytes)
-    took_s = time.perf_counter() - began_s
-    assert blocks.has_file(cid)
-    return took_s
-
-
-async def _receive_bare(port: int, size_bytes: int) -> float:
+async def _receive_bare(port: int, size_bytes: int, number: int) -> float:
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         began_s = time.perf_counter()
         await stream.send_all(size_bytes.to_bytes(4, "big"))
         left = size_bytes
         while left:
-            left -= len(await stream.receive_some(_WRITE_BYTES))
+            left -= len(await stream.receive_some(PIECE_BYTES))
         return time.perf_counter() - began_s
 
 
-async def _provide() -> None:
-    """The other process: a node with files on demand, and a bare TCP server beside it; ends with its standard input."""
-    blocks = MemoryBlocks()
-    async with open_libp2p_network(seed=os.urandom(32), listen=LISTEN, blocks=blocks) as network, trio.open_nursery() as nursery:
-        listeners = await nursery.start(trio.serve_tcp, _send_bare, 0)
-        print(network.addresses[0], listeners[0].socket.getsockname()[1], flush=True)
-        nursery.start_soon(_answer, network, blocks)
-        await trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())).receive_some(1)
-        nursery.cancel_scope.cancel()
-
-
-async def _answer(network: Libp2pNetwork, blocks: MemoryBlocks) -> None:
-    async for event in network.events:
-        if isinstance(event, DirectMessage):
-            size_bytes, number = int.from_bytes(event.content[:4], "big"), int.from_bytes(event.content[4:], "big")
-            await network.send(event.sender, blocks.put_file(Random(number).randbytes(size_bytes)))
-
-
-async def _send_bare(stream: trio.SocketStream) -> None:
-    left = int.from_bytes(await stream.receive_some(4), "big")
-    piece = bytes(_WRITE_BYTES)
+async def _receive_raw(host: IHost, provider: Provider, size_bytes: int, number: int) -> float:
+    peer = info_from_p2p_addr(Multiaddr(provider.raw_address)).peer_id
+    began_s = time.perf_counter()
+    stream = await host.new_stream(peer, [RAW])
+    await stream.write(size_bytes.to_bytes(4, "big"))
+    left = size_bytes
     while left:
-        await stream.send_all(piece[:left])
-        left -= min(left, _WRITE_BYTES)
+        left -= len(await stream.read(min(left, PIECE_BYTES)))
+    took_s = time.perf_counter() - began_s
+    await stream.close()
+    return took_s
 
 
-if __name__ == "__main__":
-    trio.run(_provide)
+async def _load_hivemind(pair: HivemindPair, size_bytes: int, number: int) -> float:
+    return await trio.to_thread.run_sync(pair.load, size_bytes)
+
+
+async def _download(kubos: Sequence[KuboNode], folder: Path, size_bytes: int, number: int) -> float:
+    def download() -> float:
+        source, target = folder / "source", folder / "target"
+        source.write_bytes(Random(size_bytes + number).randbytes(size_bytes))
+        cid = kubos[0].add_file(source)
+        began_s = time.perf_counter()
+        kubos[1].download(cid, target)
+        took_s = time.perf_counter() - began_s
+        assert target.stat().st_size == size_bytes
+        target.unlink()
+        return took_s
+
+    return await trio.to_thread.run_sync(download)
+
+
+async def _measure_warm(providers: Sequence[Provider]) -> list[Result]:
+    """1 MB on a connection that has been used, as models of a session come."""
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        results = []
+        for case, blocks in (("verify", MemoryBlocks()), ("verify and store", DiskBlocks(folder, reserve_bytes=0))):
+            ours = await _open_ours(stack, blocks, providers[:1])
+            times = [await ours.fetch(SIZES_BYTES[0], number) for number in range(WARM_ROUNDS)]
+            results.append(Result(case=f"fetch 1 MB, warm, {case}: median time", value=statistics.median(times[1:]) * 1000, unit="ms"))
+        return results
+
+
+async def _measure_providers(providers: Sequence[Provider]) -> list[Result]:
+    async with AsyncExitStack() as stack:
+        one, four = [await _open_ours(stack, MemoryBlocks(quota_bytes=250_000_000), some) for some in (providers[:1], providers)]
+        results = []
+        for size_bytes in SIZES_BYTES[1:]:
+            times: dict[str, list[float]] = {"one": [], "four": []}
+            for number in range(1, ROUNDS + 1):
+                times["one"].append(await one.fetch(size_bytes, number))
+                times["four"].append(await four.fetch(size_bytes, number + ROUNDS))
+            rates = {name: size_bytes / 1e6 / statistics.median(some) for name, some in times.items()}
+            case = f"fetch {size_bytes // 1_000_000} MB from four, verify"
+            results.append(Result(case=case, value=rates["four"], unit="MB/s", reference="from one", reference_value=rates["one"]))
+        return results
+
+
+async def _measure_memory(provider: Provider) -> list[Result]:
+    """How much more memory this process has in use at the peak of a fetch than before it."""
+    results = []
+    size_bytes = SIZES_BYTES[-1]
+    for case in ("into memory", "onto disk"):
+        with tempfile.TemporaryDirectory() as folder:
+            async with AsyncExitStack() as stack:
+                blocks: BlockStore = MemoryBlocks() if case == "into memory" else DiskBlocks(Path(folder), reserve_bytes=0)
+                ours = await _open_ours(stack, blocks, [provider])
+                await ours.fetch(SIZES_BYTES[0], 0)
+                before = _reset_peak()
+                await ours.fetch(size_bytes, 1000)
+                more = (_read_peak() - before) / 1e6
+                name = f"fetch {size_bytes // 1_000_000} MB {case}: more memory at the peak"
+                bound = (size_bytes + (32 << 20)) / 1e6
+                results.append(Result(case=name, value=more, unit="MB", reference="the model and 32 MiB", reference_value=bound))
+    return results
+
+
+def _reset_peak() -> int:
+    """Bytes in memory now; the peak counts from here."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    return int(psutil.Process().memory_info().rss)
+
+
+def _read_peak() -> int:
+    return int(Path("/proc/self/status").read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) * 1024
+
+
+async def _measure_bad_line() -> list[Result]:
+    """A line that loses 30 %: ours against bare TCP over the same model of a line, in the time of the line."""
+    store = MemoryBlocks()
+    times: dict[str, list[float]] = {"ours": [], "bare": []}
+    with start_provider() as provider:
+        node_port = int(provider.address.split("/tcp/")[1].split("/")[0])
+        for seed in range(ROUNDS):
+            async with (
+                open_lossy_link(node_port, Line(), seed=seed) as link,
+                open_lossy_link(provider.tcp_port, Line(), seed=seed) as bare_link,
+                AsyncExitStack() as stack,
+            ):
+                through = Provider(provider.address.replace(f"/tcp/{node_port}/", f"/tcp/{link.port}/"), 0, "")
+                ours = await _open_ours(stack, store, [through])
+                cid = await ours._wish(ours._providers[0], BAD_LINE_BYTES, seed)
+                link.line = bare_link.line = BAD_LINE
+                began_s = trio.current_time()
+                await ours._network.fetch_file(cid, providers=ours._providers, bytes_max=BAD_LINE_BYTES)
+                times["ours"].append(trio.current_time() - began_s)
+                began_s = trio.current_time()
+                await _receive_bare(bare_link.port, BAD_LINE_BYTES, seed)
+                times["bare"].append(trio.current_time() - began_s)
+    rates = {name: BAD_LINE_BYTES / 1e3 / statistics.median(some) for name, some in times.items()}
+    case = "fetch over a line with 100 ms each way and 30 % loss"
+    return [Result(case=case, value=rates["ours"], unit="kB/s", reference="bare TCP", reference_value=rates["bare"])]

@@ -36,7 +36,7 @@ REACH_S: Final = 10.0
 PROVIDERS_MAX: Final = 8  # Asked at the same time; a line is full with two or three.
 AHEAD_BLOCKS: Final = 16  # Asked for ahead of what arrives: 4 MiB, the window of the stream.
 AHEAD_FIRST: Final = 4  # At first, and one more for each block that came: a slow provider does not get what others could bring.
-BATCH_BYTES: Final = 4 << 20  # Verified blocks held in memory before they are stored with one sync.
+BATCH_BYTES: Final = 4 << 20  # Verified blocks that are stored with one sync; while one batch is stored, two more at most fill.
 ATTEMPTS_MAX: Final = 3  # Streams that brought nothing, per provider: a line with loss stalls now and then, a dead one always.
 
 
@@ -70,7 +70,8 @@ class Fetcher:
             if not plan.is_done:
                 await job.run(peers)
         finally:
-            job.keep_rest()
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(job.keep_rest)
         if plan.fault or not plan.is_done:
             reasons = plan.fault or "; ".join(job.reasons) or "no provider was named"
             raise FetchError(cid_text(cid), reasons)
@@ -85,6 +86,8 @@ class _Job:
         self._batch: list[tuple[Cid, bytes]] = []
         self._batch_bytes = 0
         self._received: dict[PeerId, int] = {}  # blocks, by who sent them
+        self._is_storing = False
+        self._stored = trio.lowlevel.ParkingLot()  # a batch
         self._moved = trio.lowlevel.ParkingLot()  # something arrived or was given back
         self.reasons: list[str] = []
 
@@ -92,7 +95,7 @@ class _Job:
         fault: LearnaeError | None = None
         try:
             async with trio.open_nursery() as nursery:
-                self._scope = nursery.cancel_scope
+                self._nursery = nursery
                 for peer in peers:
                     nursery.start_soon(self._work, peer)
         except* LearnaeError as group:
@@ -193,7 +196,7 @@ class _Job:
                 await self._take_in(cid, block)
                 self._received[peer] = self._received.get(peer, 0) + 1
             self._moved.unpark_all()
-        self._scope.cancel()
+        self._nursery.cancel_scope.cancel()
         return ""
 
     async def _receive(self, peer: PeerId, stream: INetStream, line: Line) -> tuple[Cid, bytes | None]:
@@ -236,9 +239,21 @@ class _Job:
         if self._plan.handle_block(cid, block):
             self._batch.append((cid, block))
             self._batch_bytes += len(block)
-            if self._batch_bytes >= BATCH_BYTES:
+            if self._batch_bytes >= BATCH_BYTES and not self._is_storing:
                 batch, self._batch, self._batch_bytes = self._batch, [], 0
+                self._is_storing = True
+                self._nursery.start_soon(self._store, batch)
+            elif self._batch_bytes >= 2 * BATCH_BYTES:
+                await self._stored.park()
+
+    async def _store(self, batch: list[tuple[Cid, bytes]]) -> None:
+        """Beside the receiving; also if the fetch is over meanwhile."""
+        try:
+            with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._keep, batch)
+        finally:
+            self._is_storing = False
+            self._stored.unpark_all()
 
 
 def _first(group: BaseExceptionGroup[LearnaeError]) -> LearnaeError:
