@@ -262,8 +262,8 @@ def test_task_check__good_and_bad_tasks(tmp_path: Path, refuse: Refuse, capsys: 
 
 @pytest.mark.parametrize(
     ("module", "words"),
-    [("eth_account", NEW), ("torch", ["task", "check", "digits", "--data", "1/3@1"])],
-    ids=["eth_account", "torch"],
+    [("eth_keys", NEW), ("torch", ["task", "check", "digits", "--data", "1/3@1"])],
+    ids=["eth_keys", "torch"],
 )
 def test_missing_extra__is_named_in_a_sentence(tmp_path: Path, module: str, words: list[str]) -> None:
     """A light installation says what it lacks and how to get it."""
