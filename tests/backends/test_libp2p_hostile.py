@@ -19,7 +19,7 @@ from learnae.backends.libp2p_host import STREAM_ERRORS
 from learnae.backends.libp2p_yamux import Yamux
 from learnae.backends.libp2p_yamux_stream import DATA, SYN, WINDOW_BYTES_MAX
 from learnae.backends.memory_blocks import MemoryBlocks
-from learnae.backends.unixfs import LEAF_BYTES
+from learnae.backends.unixfs import LEAF_BYTES, encode_node
 from learnae.errors import FetchError, UnreachableError
 from learnae.ids import CODEC_DAG_PB, CODEC_RAW, Cid, PeerId, compute_cid
 from learnae.ports import Connected, DirectMessage
@@ -110,6 +110,32 @@ def test_fetch__from_a_hostile_provider_alone_ends_soon_and_keeps_nothing(attack
             assert store.used_bytes == 0
             score = victim.scores.compute(attacker.peer_id, trio.current_time())
             assert (score < -30) == (attack in LIARS), "lies cost score, bad lines do not"
+
+    trio.run(run)
+
+
+def test_fetch__of_a_file_that_lies_about_a_block_blames_nobody_who_sends_the_true_one() -> None:
+    """A hostile root names an honest peer's public leaf as a last leaf of ten bytes: the file is at fault, not who serves the leaf."""
+
+    async def run() -> None:
+        store, theirs, liars = MemoryBlocks(), MemoryBlocks(), MemoryBlocks()
+        leaves = [theirs.put_file(Random(number).randbytes(LEAF_BYTES)) for number in range(2)]
+        root = encode_node(leaves, LEAF_BYTES + 10, 1)
+        cid = compute_cid(root, CODEC_DAG_PB)
+        liars.put_block(cid, root)
+        async with (
+            open_victim(store) as victim,
+            open_libp2p_network(seed=bytes([2]) * 32, listen=LOOPBACK, blocks=theirs) as honest,
+            open_libp2p_network(seed=bytes([3]) * 32, listen=LOOPBACK, blocks=liars) as liar,
+        ):
+            for other in (honest, liar):
+                await victim.connect(other.addresses[0])
+            with pytest.raises(FetchError, match="it does not have all blocks"):
+                await victim.fetch_file(cid, providers=[liar.peer_id], bytes_max=LEAF_BYTES + 10)
+            with pytest.raises(FetchError, match=f"a block of it has {LEAF_BYTES} bytes, at most 10 were expected"):
+                await victim.fetch_file(cid, providers=[honest.peer_id], bytes_max=LEAF_BYTES + 10)
+            assert victim.scores.compute(honest.peer_id, trio.current_time()) >= 0
+            assert not store.has_block(leaves[1])
 
     trio.run(run)
 

@@ -70,11 +70,6 @@ class FetchPlan:
             self._wanted[cid].asked[peer] = now_s
         return taken
 
-    def compute_size_max(self, cid: Cid) -> int:
-        """What a provider may send for a block that it was asked for; another may have sent it meanwhile."""
-        wanted = self._wanted.get(cid)
-        return LEAF_BYTES if wanted is None else wanted.size_max
-
     def handle_block(self, cid: Cid, block: bytes) -> bool:
         """A verified block has arrived; whether it is to be kept: not if another provider was faster, or it ends the plan."""
         wanted = self._wanted.get(cid)

@@ -206,7 +206,7 @@ class _Job:
         async def wait(read: Callable[[], Awaitable[T]]) -> T:
             return await self._wait(peer, stream, read, whole_s)
 
-        return await line.receive(self._plan.compute_size_max, wait)
+        return await line.receive(wait)
 
     async def _wait(self, peer: PeerId, stream: INetStream, read: Callable[[], Awaitable[T]], whole_s: float) -> T:
         """What `read` gives. Raises: _Stalled."""

@@ -59,7 +59,7 @@ async def get_file(
                         return written_bytes
                     if wanted := reader.take_wanted(WINDOW - line.pending):
                         await line.ask(wanted)
-                    found, block = await line.receive(lambda _: 0, wait)
+                    found, block = await line.receive(wait)
                     if block is None:
                         raise FetchError(cid_text(cid), f"{cid_text(found)} is not at {address}")
                     reader.handle_block(found, block)

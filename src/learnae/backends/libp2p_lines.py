@@ -19,6 +19,7 @@ from learnae.backends.libp2p_bitswap import Answers
 from learnae.backends.libp2p_blocks import ABSENT, encode_request
 from learnae.backends.libp2p_direct import encode_varint
 from learnae.backends.libp2p_host import STREAM_ERRORS, muxed_stream_of
+from learnae.backends.unixfs import BLOCK_BYTES_MAX
 from learnae.ids import Cid
 
 _CANCEL_S: Final = 0.2  # The connection takes a short message at once, or is stuck.
@@ -44,7 +45,7 @@ class Line(Protocol):
 
     async def ask(self, cids: list[Cid]) -> None: ...
 
-    async def receive(self, compute_size_max: Callable[[Cid], int], wait: Patient) -> tuple[Cid, bytes | None]:
+    async def receive(self, wait: Patient) -> tuple[Cid, bytes | None]:
         """One block, not verified, or None if the provider has none to give. Raises: Lied; what `wait` raises."""
 
 
@@ -63,13 +64,13 @@ class OwnLine:
         self._owed.extend(cids)
         await self._stream.write(encode_request(cids))
 
-    async def receive(self, compute_size_max: Callable[[Cid], int], wait: Patient) -> tuple[Cid, bytes | None]:
+    async def receive(self, wait: Patient) -> tuple[Cid, bytes | None]:
         cid = self._owed[0]
         size_bytes = int.from_bytes(await self._read(4, wait), "big")
         block: bytes | None = None
         if size_bytes != ABSENT:
-            if size_bytes > compute_size_max(cid):
-                raise Lied(f"a block of {size_bytes} bytes where at most {compute_size_max(cid)} were expected")
+            if size_bytes > BLOCK_BYTES_MAX:  # of any block: one that is larger than its file says is the file's lie, not the sender's
+                raise Lied(f"a block of {size_bytes} bytes, at most {BLOCK_BYTES_MAX} are allowed")
             block = await self._read(size_bytes, wait)
         self._owed.popleft()  # not before: a cancelled line with something owed is in the middle of a block
         return cid, block
@@ -92,7 +93,7 @@ class BitswapLine:
         self._answers.expect(cids)
         await self._send(encode_wants(cids))
 
-    async def receive(self, compute_size_max: Callable[[Cid], int], wait: Patient) -> tuple[Cid, bytes | None]:
+    async def receive(self, wait: Patient) -> tuple[Cid, bytes | None]:
         while (found := self._answers.take()) is None:
             await wait(self._answers.wait_for_more)
         return found
