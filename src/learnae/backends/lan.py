@@ -9,7 +9,6 @@ Source: RFC 6762 and 6763; libp2p specs, discovery/mdns (its `dnsaddr` texts and
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import secrets
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ import trio
 from zeroconf import Error as ZeroconfError
 from zeroconf import InterfaceChoice, ServiceBrowser, ServiceInfo, ServiceStateChange, Zeroconf
 
-from learnae.backends.libp2p_address import ADDRESSES_MAX, parse_address
+from learnae.backends.libp2p_address import ADDRESSES_MAX, parse_address, read_ip
 from learnae.errors import BadAddressError, UnreachableError
 from learnae.ids import PeerId
 from learnae.ports import Network
@@ -37,7 +36,6 @@ _NETWORK_BITS: Final = {4: 24, 6: 64}  # What is taken for one network among pub
 _CLOSE_S: Final = 1.0
 
 Found = TypeVar("Found")
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def name_service(digest: bytes) -> str:
@@ -59,15 +57,6 @@ def is_near(address: str, own: Sequence[str]) -> bool:
         return True
     bits = found.max_prefixlen - _NETWORK_BITS[found.version]
     return any(ip.version == found.version and int(ip) >> bits == int(found) >> bits for ip in mine)
-
-
-def read_ip(address: str) -> IpAddress | None:
-    """The IP address in a multiaddr with `/p2p/...`; None for a name, or anything else."""
-    try:
-        maddr, _ = parse_address(address)
-        return ipaddress.ip_address(str(maddr).split("/")[2])
-    except (BadAddressError, ValueError):
-        return None
 
 
 async def find_lan_peers(network: Network, digest: bytes) -> None:

@@ -21,6 +21,8 @@ from learnae.backends.libp2p_address import read_target
 from learnae.backends.libp2p_bitswap import Bitswap
 from learnae.backends.libp2p_blocks import BlockServer
 from learnae.backends.libp2p_circuit import Circuits
+from learnae.backends.libp2p_dht import DhtServer
+from learnae.backends.libp2p_dht_records import RecordStore
 from learnae.backends.libp2p_dialback import Reachability
 from learnae.backends.libp2p_direct import DirectMessages
 from learnae.backends.libp2p_fetch import Fetcher
@@ -29,6 +31,7 @@ from learnae.backends.libp2p_host import Host, open_host
 from learnae.backends.libp2p_pubsub import PubSub
 from learnae.backends.libp2p_relay import Relay
 from learnae.backends.libp2p_scores import BLAMED_WEIGHT, Scores
+from learnae.backends.libp2p_wide import WideArea, WideFinder
 from learnae.backends.opened_files import OpenedFiles
 from learnae.ids import Cid, PeerId, Topic, short_name
 from learnae.ports import BlockStore, Connected, DirectMessage, Disconnected, NetworkEvent
@@ -56,6 +59,9 @@ class Libp2pNetwork:
         self._server = BlockServer(host, self._files)
         host.blame = self.blame
         self._fetcher = Fetcher(host, blocks, self.blame, Bitswap(host, blocks, self.blame))
+        self.wide: WideFinder | None = None
+        self.records = RecordStore()
+        self._dht = DhtServer(host, self.records)
         self.reach = Reachability(host, rng)
         self.relay = Relay(host, offers=lambda: bool(host.addresses) and self.reach.is_reachable is not False)
         self.circuits = Circuits(host, rng, needs_relays=lambda: not host.addresses or self.reach.is_reachable is False)
@@ -67,6 +73,10 @@ class Libp2pNetwork:
     @property
     def addresses(self) -> tuple[str, ...]:
         return self._host.addresses
+
+    @property
+    def extra_addresses(self) -> tuple[str, ...]:
+        return self.circuits.addresses if self.wide is None else self.wide.extra_addresses
 
     @property
     def events(self) -> trio.MemoryReceiveChannel[NetworkEvent]:
@@ -171,6 +181,7 @@ async def open_libp2p_network(
     blocks: BlockStore,
     bootstrap: Sequence[str] = (),
     lan_digest: bytes | None = None,
+    wide: WideArea | None = None,
     rng: Random | None = None,
 ) -> AsyncIterator[Libp2pNetwork]:
     """A network that is up while the block runs.
@@ -180,6 +191,7 @@ async def open_libp2p_network(
         listen: multiaddrs such as `/ip4/0.0.0.0/tcp/0`; may be empty for a peer that only dials.
         bootstrap: addresses with `/p2p/...` (from a ticket); dialled, and dialled again, in the background.
         lan_digest: hash of the session's rules, to find its other peers in the local network (mDNS); None: do not.
+        wide: what to do beyond the local network: the DHT, a router's port; None: nothing.
         rng: for choices among peers; the system's by default.
     Raises: BadAddressError, ListenError.
     """
@@ -192,4 +204,7 @@ async def open_libp2p_network(
             host.learn_addresses(peer, [address], keep=True)
         if lan_digest is not None:
             host.nursery.start_soon(find_lan_peers, network, lan_digest)
+        if wide is not None:
+            network.wide = WideFinder(host, wide, seed, records=network.records, reach=network.reach, circuits=network.circuits)
+            host.nursery.start_soon(network.wide.run)
         yield network

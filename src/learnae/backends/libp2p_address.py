@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Final
 
 from libp2p.peer.id import ID
@@ -14,6 +15,8 @@ from learnae.ids import PEER_ID_BYTES, PeerId, parse_peer
 ADDRESSES_MAX: Final = 8  # Per peer; a host has a few interfaces, all the rest is noise.
 ADDRESS_CHARS_MAX: Final = 256
 CIRCUIT: Final = "/p2p-circuit"
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _PREFIX = bytes.fromhex("002408011220")  # identity multihash of an Ed25519 key
 _HOSTS: Final = ("ip4", "ip6", "dns", "dns4", "dns6")
@@ -68,3 +71,13 @@ def read_target(address: str) -> PeerId:
     """Who answers at an address, directly or behind a relay. Raises: BadAddressError."""
     circuit = split_circuit(address)
     return parse_address(address)[1] if circuit is None else circuit[1]
+
+
+def read_ip(address: str) -> IpAddress | None:
+    """The IP address in a multiaddr with `/p2p/...`, of a circuit the relay's; None for a name, or anything else."""
+    try:
+        circuit = split_circuit(address)
+        maddr, _ = parse_address(address if circuit is None else circuit[0])
+        return ipaddress.ip_address(str(maddr).split("/")[2])
+    except (BadAddressError, ValueError):
+        return None

@@ -11,11 +11,11 @@ from typing import Final
 
 from learnae.backends.libp2p_yamux_stream import DATA, SYN, WINDOW
 
-RATE_S: Final = 200.0  # Small encrypted messages: about 0.2 ms each here, with what they wake: 4 % of a core.
+RATE_S: Final = 150.0  # Small encrypted messages: about 0.2 ms each here, with what they wake: 3 % of a core.
 BURST: Final = 2000.0
 LARGE_BYTES: Final = 4096  # Beyond it the bytes cost more than the message.
 FRAME_COST: Final = 1 / 16  # One of many in a message.
-STREAM_COST: Final = 14.0  # A stream is negotiated and gets a task: about 3 ms.
+STREAM_COST: Final = 10.0  # A stream is negotiated and gets a task: about 3 ms.
 EARNED_BYTES: Final = 65536  # Moved, that pay for one small message.
 
 

@@ -1,0 +1,202 @@
+"""Sessions are found by their CID: over real sockets, with a handful of nodes, and with py-libp2p's own DHT as a server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from random import Random
+
+import pytest
+import trio
+from libp2p import new_host
+from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
+from libp2p.kad_dht.pb import kademlia_pb2 as pb
+from libp2p.tools.anyio_service import background_trio_service
+from multiaddr import Multiaddr
+from nacl.signing import SigningKey
+
+from learnae.backends.libp2p_address import libp2p_id
+from learnae.backends.libp2p_dht import PROTOCOL, DhtServer, _read, _write, look_up, provide, read_contacts
+from learnae.backends.libp2p_dht_records import (
+    CLOSEST,
+    CONTACTS_MAX,
+    CONTACTS_PER_SOURCE_MAX,
+    PROVIDERS_MAX,
+    RECORD_S,
+    SESSIONS_MAX,
+    Contact,
+    RecordStore,
+    compute_distance,
+    decode_contacts,
+    encode_contacts,
+    may_follow,
+)
+from learnae.backends.libp2p_host import STREAM_ERRORS, Host, open_host
+from learnae.backends.memory_blocks import MemoryBlocks
+from learnae.ids import PeerId, compute_cid, peer_text
+from tests.backends.hostile import LOOPBACK, open_attacker, open_victim
+
+KEY = compute_cid(b"the rules of a session")[2:]
+
+
+def make_contact(number: int, *, addresses: int = 1) -> Contact:
+    peer = PeerId(number.to_bytes(32, "big"))
+    return Contact(peer, tuple(f"/ip4/192.0.2.{number % 250}/tcp/{port + 1}/p2p/{peer_text(peer)}" for port in range(addresses)))
+
+
+@asynccontextmanager
+async def open_servers(count: int) -> AsyncIterator[list[tuple[Host, RecordStore]]]:
+    """Servers that keep records; each knows the next one only."""
+    async with trio.open_nursery() as nursery:
+        servers: list[tuple[Host, RecordStore]] = []
+
+        async def serve(number: int, task_status: trio.TaskStatus[tuple[Host, RecordStore]]) -> None:
+            async with open_host(seed=bytes([100 + number]) * 32, listen=LOOPBACK, rng=Random(number)) as host:
+                store = RecordStore()
+                DhtServer(host, store)
+                task_status.started((host, store))
+                await trio.sleep_forever()
+
+        for number in range(count):
+            servers.append(await nursery.start(serve, number))
+        for (_, store), (following, _) in pairwise(servers):
+            store.add_contact(Contact(following.peer_id, following.addresses), "")
+        yield servers
+        nursery.cancel_scope.cancel()
+
+
+def test_dht__a_session_is_found_by_its_cid_through_servers_that_only_know_one_another() -> None:
+    """Issue: DHT records under the session's CID. The member told its record at one end; the newcomer asks at the other."""
+
+    async def run() -> None:
+        seed = bytes([50]) * 32
+        async with open_servers(5) as servers, open_host(seed=seed, listen=(), rng=Random(1)) as member:
+            me = Contact(member.peer_id, (f"/ip4/127.0.0.1/tcp/4001/p2p/{peer_text(member.peer_id)}",))
+            last = read_contacts(servers[-1][0].addresses)
+            seen = await look_up(KEY, last)
+            assert set(seen.servers) == {servers[-1][0].peer_id}
+            assert await provide(KEY, me, seen.servers, seed) == 1
+            assert servers[-1][1].find_providers(KEY, trio.current_time()) == [me]
+
+            found = await look_up(KEY, read_contacts(servers[0][0].addresses))
+            assert found.providers == {me.peer: me}
+            assert set(found.servers) == {host.peer_id for host, _ in servers}
+            other = await look_up(compute_cid(b"another session")[2:], read_contacts(servers[0][0].addresses))
+            assert other.providers == {}
+
+    trio.run(run)
+
+
+def test_dht__record_names_nobody_but_the_peer_that_brought_it() -> None:
+    """Attack: a record in somebody else's name would send all newcomers to one victim."""
+
+    async def run() -> None:
+        async with open_servers(1) as ((server, store),), open_host(seed=bytes(32), listen=(), rng=Random(1)) as liar:
+            await liar.dial(server.addresses[0])
+            stream = await liar.open_stream(server.peer_id, [PROTOCOL])
+            for contacts in ([make_contact(1)], [make_contact(number) for number in range(2000)]):
+                message = pb.Message(type=pb.Message.ADD_PROVIDER, key=KEY, providerPeers=encode_contacts(contacts))
+                if message.ByteSize() < 8192:
+                    await _write(stream, message)
+                    assert await _read(stream, 10_000) is not None
+            assert store.find_providers(KEY, trio.current_time()) == []
+            await _write(stream, message)
+            with pytest.raises(STREAM_ERRORS):
+                await _read(stream, 10_000)
+
+    trio.run(run)
+
+
+@pytest.mark.parametrize("nonsense", [b"\xff\xff\xff\xff\x0f", b"\x04\xff\xff\xff\xff", b"\x02\x08\x05", b"\x02\x08\x01"])
+def test_dht__nonsense_and_values_end_the_stream(nonsense: bytes) -> None:
+    async def run() -> None:
+        async with open_victim(MemoryBlocks()) as victim, open_attacker(victim) as attacker:
+            stream = await attacker.open_stream(victim.peer_id, [PROTOCOL])
+            await stream.write(nonsense)
+            with trio.fail_after(5), pytest.raises(STREAM_ERRORS):
+                await stream.read(1)
+
+    trio.run(run)
+
+
+def test_dht__speaks_with_py_libp2ps_own_server() -> None:
+    """Servers of others keep and tell our records: `/ipfs/kad/1.0.0` as the specification has it."""
+
+    async def run() -> None:
+        seed = bytes([51]) * 32
+        host = new_host()
+        member = PeerId(bytes(SigningKey(seed).verify_key))
+        me = Contact(member, (f"/ip4/127.0.0.1/tcp/4001/p2p/{peer_text(member)}",))
+        async with host.run([Multiaddr(LOOPBACK[0])]), background_trio_service(KadDHT(host, DHTMode.SERVER)):
+            (server,) = read_contacts([str(host.get_addrs()[0])])
+            assert await provide(KEY, me, {server.peer: server.addresses[0]}, seed) == 1
+            found = await look_up(KEY, [server])
+            assert found.providers == {me.peer: me}
+
+    trio.run(run)
+
+
+def test_records__are_bounded_on_every_side() -> None:
+    store = RecordStore()
+    for number in range(SESSIONS_MAX + 50):
+        store.add_provider(number.to_bytes(34, "big"), make_contact(1), 0.0)
+    assert len(store._records) == SESSIONS_MAX
+    for number in range(PROVIDERS_MAX + 50):
+        store.add_provider(KEY, make_contact(number), float(number))
+    assert [contact.peer[31] for contact in store.find_providers(KEY, 100.0)] == list(range(PROVIDERS_MAX + 49, 49, -1))
+    assert store.find_providers(KEY, RECORD_S + 1000.0) == []
+    store.add_provider(bytes(100), make_contact(1), 0.0)
+    assert store.find_providers(bytes(100), 0.0) == []
+    assert len(decode_contacts(encode_contacts([make_contact(number, addresses=30) for number in range(100)]))) == CLOSEST
+    (contact,) = decode_contacts(encode_contacts([make_contact(1, addresses=30)]))
+    assert len(contact.addresses) == 8
+
+
+def test_contacts__one_network_address_never_fills_the_list_and_settings_stay() -> None:
+    """Attack: identities cost nothing, so one machine could be all the servers that a node knows."""
+    store = RecordStore()
+    store.add_contact(make_contact(9999), "")
+    for number in range(1000):
+        store.add_contact(make_contact(number), "198.51.100.1")
+    assert len(store._contacts) == 1 + CONTACTS_PER_SOURCE_MAX
+    for number in range(1000, 3000):
+        store.add_contact(make_contact(number), f"198.51.{number >> 8}.{number & 255}")
+    assert len(store._contacts) == CONTACTS_MAX
+    store.forget_contact(make_contact(9999).peer)
+    assert make_contact(9999).peer in store._contacts
+    closest = store.find_closest(KEY)
+    assert len(closest) == CLOSEST
+    farthest = compute_distance(KEY, closest[-1].peer)
+    assert sum(compute_distance(KEY, peer) <= farthest for peer in store._contacts) == CLOSEST
+
+
+@pytest.mark.parametrize(
+    ("address", "via", "may"),
+    [
+        ("/ip4/8.8.8.8", "/ip4/9.9.9.9", True),
+        ("/ip4/192.168.1.1", "/ip4/9.9.9.9", False),
+        ("/ip4/127.0.0.1", "/ip4/9.9.9.9", False),
+        ("/ip4/127.0.0.1", "/ip4/192.168.1.1", False),
+        ("/ip4/127.0.0.1", "/ip4/127.0.0.1", True),
+        ("/ip4/192.168.1.1", "/ip4/192.168.1.2", True),
+        ("/ip4/8.8.8.8", "/ip4/192.168.1.2", True),
+        ("/ip4/169.254.1.1", "/ip4/127.0.0.1", False),
+        ("/ip4/224.0.0.1", "/ip4/127.0.0.1", False),
+        ("/dns4/example.org", "/ip4/9.9.9.9", True),
+        ("/dns4/example.org", "/ip4/127.0.0.1", False),
+    ],
+)
+def test_addresses__told_by_strangers_never_point_into_this_network(address: str, via: str, may: bool) -> None:
+    """Attack: a server that answers with addresses of the asker's own router or services."""
+    end = f"/tcp/1/p2p/{peer_text(PeerId(bytes(32)))}"
+    assert may_follow(address + end, via + end) is may
+
+
+def test_contacts__of_other_kinds_of_keys_or_addresses_are_left_out() -> None:
+    good = encode_contacts([make_contact(1)])[0]
+    odd = [
+        pb.Message.Peer(id=b"\x12\x20" + bytes(32), addrs=good.addrs),
+        pb.Message.Peer(id=libp2p_id(PeerId(bytes(32))).to_bytes(), addrs=[b"\xff\xff", b"", Multiaddr("/ip4/1.2.3.4/udp/1").to_bytes()]),
+    ]
+    assert decode_contacts([*odd, good]) == [Contact(PeerId(bytes(32)), ()), make_contact(1)]

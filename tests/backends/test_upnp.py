@@ -1,0 +1,85 @@
+"""A router is asked to let others in: against a stand-in on loopback, by real multicast."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from learnae.backends import upnp
+from learnae.backends.libp2p import open_libp2p_network
+from learnae.backends.libp2p_wide import WideArea
+from learnae.backends.memory_blocks import MemoryBlocks
+from learnae.backends.upnp import LEASE_S, PORTS_TRIED, PortMapping, keep_port_open
+from learnae.ids import compute_cid, peer_text
+from tests.backends.hostile import LOOPBACK, until
+from tests.backends.igd_standin import open_router
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upnp, "DISCOVER_MS", 300)
+
+
+def test_port__is_opened_for_an_hour_and_taken_back() -> None:
+    with open_router() as router:
+        router.address = "8.8.4.4"
+        mapping = PortMapping(4001, interface="127.0.0.1")
+        mapping.open()
+        assert (mapping.outside, mapping.address) == (4001, "8.8.4.4")
+        assert router.open == {4001: ("127.0.0.1", 4001, int(LEASE_S))}
+        mapping.open()
+        assert len(router.open) == 1, "asked again, it is the same port"
+        mapping.close()
+        assert router.open == {} and router.closed == [4001] and mapping.outside == 0
+
+
+def test_port__that_another_machine_has_is_replaced_by_the_next_one() -> None:
+    with open_router() as router:
+        router.taken = {4001, 4002}
+        mapping = PortMapping(4001, interface="127.0.0.1")
+        mapping.open()
+        assert router.open[4003][:2] == ("127.0.0.1", 4001)
+        assert mapping.address == "", "203.0.113.9 is no public address: another router stands before this one"
+
+
+def test_router__that_refuses_or_is_not_there_is_one_sentence() -> None:
+    mapping = PortMapping(4001, interface="127.0.0.1")
+    with pytest.raises(OSError, match="no router in this network speaks UPnP"):
+        mapping.open()
+    with open_router() as router:
+        router.taken = set(range(4001, 4001 + PORTS_TRIED))
+        with pytest.raises(OSError, match="opens no port"):
+            mapping.open()
+        assert router.open == {}
+
+
+def test_node__tells_the_address_of_its_router_and_closes_the_port_at_the_end() -> None:
+    async def run() -> None:
+        wide = WideArea(session=compute_cid(b"rules"), upnp=True, upnp_interface="127.0.0.1")
+        with open_router() as router:
+            router.address = "8.8.4.4"
+            async with open_libp2p_network(seed=bytes([1]) * 32, listen=LOOPBACK, blocks=MemoryBlocks(), wide=wide) as network:
+                port = int(network.addresses[0].split("/")[4])
+                await until(lambda: bool(network.extra_addresses))
+                assert network.extra_addresses == (f"/ip4/8.8.4.4/tcp/{port}/p2p/{peer_text(network.peer_id)}",)
+                assert network.reach.mapped_port == port
+            assert router.closed == [port]
+
+    trio.run(run)
+
+
+def test_router__that_is_gone_is_told_and_asked_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(upnp, "AGAIN_S", 0.01)
+
+    async def run() -> None:
+        told: list[tuple[int, str]] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: keep_port_open(4001, lambda port, address: told.append((port, address)), interface="127.0.0.1"))
+            await until(lambda: bool(told))
+            assert told[0] == (0, "")
+            with open_router():
+                await until(lambda: told[-1] == (4001, ""))
+                nursery.cancel_scope.cancel()
+
+    trio.run(run)
+    assert "no router in this network speaks UPnP" in caplog.text
