@@ -99,6 +99,10 @@ class Network(Protocol):
         """Multiaddrs with `/p2p/...` under which others may try to reach this peer."""
 
     @property
+    def extra_addresses(self) -> tuple[str, ...]:
+        """More of them, which come and go: a router's port that leads here, relays that pass on to this peer."""
+
+    @property
     def events(self) -> trio.MemoryReceiveChannel[NetworkEvent]:
         """Bounded: a node that does not read slows its network down, it does not grow."""
 

@@ -22,7 +22,7 @@ from learnae.cli.parser import build_parser
 from learnae.cli.sessions import SessionPlan, compute_rules, describe_ticket
 from learnae.cli.status import _describe_relayed
 from learnae.errors import UsageError
-from learnae.ids import Wei
+from learnae.ids import PeerId, Wei, peer_text
 from tests.cli.conftest import PASSWORD, World, snapshot, start
 from tests.learning.tasks import LINES, write_task
 
@@ -76,6 +76,7 @@ def test_wrong_words__end_with_status_2_and_the_usage(words: list[str], capsys: 
         ("--relay-gas-max", "-1", "--relay-gas-max is -1, expected 0"),
         ("--listen", "0.0.0.0:4001", "'0.0.0.0:4001' is not an address; write a multiaddr such as /ip4/0.0.0.0/tcp/4001"),
         ("--announce", "example.org", "'example.org' is not an address"),
+        ("--bootstrap", "/ip4/192.0.2.7/tcp/4001", "'/ip4/192.0.2.7/tcp/4001' names no DHT server; write a multiaddr such as /ip4/"),
         ("--members-max", "1", "members_max is 1, expected 2 to 4095"),
         ("--overuse", "0", "overuse_threshold is 0"),
         ("--name", "a/b", "name 'a/b' is not 1 to 64 printable characters"),
@@ -87,7 +88,7 @@ def test_session_new__wrong_values_are_refused_before_anything_is_made(
 ) -> None:
     """Every value is looked at before a password is asked for, a key made, or a chain spoken to."""
     folder = tmp_path / "node"
-    usage = " is not a" in sentence or "--" in sentence
+    usage = " is not a" in sentence or " names no " in sentence or "--" in sentence
     assert sentence in refuse([*NEW, "--folder", str(folder), f"{option}={value}"], status=2 if usage else 1)
     assert not folder.exists()
 
@@ -275,6 +276,14 @@ def test_missing_extra__is_named_in_a_sentence(tmp_path: Path, module: str, word
     sentence = f"learnae: the Python package {module!r} is not installed, but this command needs it; install learnae[demo]"
     assert error.startswith(sentence) and error.count("\n") == 1
     assert not folder.exists()
+
+
+def test_join__asks_no_router_and_no_dht_unless_told_to() -> None:
+    """docs/finding-peers.md: nothing is asked of others by itself; what was asked for is kept in the node's settings."""
+    server = f"/ip4/192.0.2.7/tcp/4001/p2p/{peer_text(PeerId(bytes(32)))}"
+    for words, bootstrap, upnp in (([], (), False), (["--bootstrap", server, "--upnp"], (server,), True)):
+        settings = _read_settings(build_parser(_RUNS).parse_args(["join", "ticket", *words]))
+        assert (settings.bootstrap, settings.upnp) == (bootstrap, upnp)
 
 
 @pytest.mark.parametrize(("words", "expected"), [([], True), (["--no-mdns"], False)])

@@ -30,7 +30,7 @@ from learnae.protocol.models import ANNOUNCEMENTS_PER_ISSUER_MAX, FAILURES_MAX, 
 from learnae.protocol.peer import IDLE_S, PeerSettings
 from learnae.protocol.sharing import decode_hashlist, encode_hashlist
 from learnae.protocol.signed import BallotSigned, ClaimSigned
-from learnae.protocol.sync import ANSWERS_BURST, ANSWERS_PER_S, SYNC_EVERY_S, SYNC_SOON_S, SyncMessage
+from learnae.protocol.sync import ANSWERS_BURST, ANSWERS_PER_S, SYNC_EVERY_S, SYNC_SOON_S, SyncMessage, decode_sync
 from learnae.tangle.verdict import Verdict
 from tests.protocol import builders
 from tests.protocol.builders import (
@@ -564,6 +564,32 @@ def test_any_bytes__get_a_verdict_and_nothing_else(content: bytes) -> None:
     for event in (ev.VertexReceived(BOB, content), ev.SyncReceived(BOB, content)):
         effects = player.handle(event)
         assert [find(effects, ev.PassVerdict).ruling.verdict] == [Verdict.REJECT] and len(effects) == 1
+
+
+def test_sync__a_have_vector_goes_to_whoever_connects_and_brings_what_is_missing() -> None:
+    """Issue: digest of missing vertices on connect: one message each way, before anything else is said."""
+    alice, bob = make_player("alice"), make_player("bob")
+    vertex = bob.hear(Author("carol"), announce("a model"))
+
+    effects = alice.handle(ev.PeerConnected(BOB))
+    digest = find(effects, ev.SendSync)
+    assert digest.peer == BOB and len(effects) == 1
+    said = decode_sync(digest.content)
+    assert said is not None and said.have is not None and CAROL not in said.have
+    answers = find_all(bob.handle(ev.SyncReceived(ALICE, digest.content), after_s=2.0), ev.SendSync)
+    pages = [decode_sync(answer.content) for answer in answers]
+    assert vertex.encoded in [encoded for page in pages if page is not None for encoded in page.vertices]
+
+
+def test_peer__tells_where_it_is_again_when_its_addresses_changed() -> None:
+    """4.4: a router opened a port, or a relay went away: the others must know; the same addresses are not told twice."""
+    player = make_player()
+    told = []
+    for addresses in (("/ip4/8.8.4.4/tcp/4001",), ("/ip4/8.8.4.4/tcp/4001",), ()):
+        assert player.handle(ev.AddressesChanged(addresses)) == []
+        said = player.say(player.handle(ev.ChainRead(make_view())))
+        told.append([message.addresses for message in said if isinstance(message, Joined)])
+    assert told == [[("/ip4/8.8.4.4/tcp/4001",)], [], [()]]
 
 
 def test_sync__is_asked_regularly_soon_after_a_gap_and_ever_less_often_if_that_is_no_help() -> None:

@@ -41,6 +41,10 @@ class KuboNetwork:
         return self._inner.addresses
 
     @property
+    def extra_addresses(self) -> tuple[str, ...]:
+        return self._inner.extra_addresses
+
+    @property
     def events(self) -> trio.MemoryReceiveChannel[NetworkEvent]:
         return self._inner.events
 

@@ -77,6 +77,10 @@ class MemoryNetwork:
         return (_PREFIX + peer_text(self._peer_id),)
 
     @property
+    def extra_addresses(self) -> tuple[str, ...]:
+        return ()
+
+    @property
     def events(self) -> trio.MemoryReceiveChannel[NetworkEvent]:
         return self._events
 

@@ -224,7 +224,7 @@ def _status(options: argparse.Namespace) -> int:
 def _read_settings(options: argparse.Namespace) -> NodeSettings:
     with loading():
         from learnae.cli.dao.endpoints import check_confirmations, choose_endpoints
-        from learnae.cli.sessions import choose_listen
+        from learnae.cli.sessions import choose_listen, read_bootstrap
         from learnae.learning.config import BUILT_IN
 
     if not 0.0 <= options.share <= 1.0:
@@ -246,6 +246,8 @@ def _read_settings(options: argparse.Namespace) -> NodeSettings:
         listen=listen,
         announce=announce,
         mdns=not options.no_mdns,
+        bootstrap=read_bootstrap(options),
+        upnp=options.upnp,
         kubo=options.kubo,
         share_permille=round(options.share * 1000),
         device=options.device,

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from learnae.backends.ethereum import ChainOptions, EthereumChain
     from learnae.backends.keystore import Keys
     from learnae.backends.kubo_rpc import KuboRpc
+    from learnae.backends.libp2p_wide import WideArea
 
 DEV_POLL_S: Final = 0.5  # A node that looks at its chain more often than this also looks for receipts so often.
 PASSES_EVERY_S: Final = 5.0  # A user who sees nothing for longer wonders.
@@ -199,6 +200,7 @@ class NodeStarter:
             blocks=blocks,
             bootstrap=bootstrap,
             lan_digest=ticket.rules.digest if settings.mdns else None,
+            wide=_make_wide_area(ticket, settings, keys.identity.peer_id),
         )
         chosen = read_sensor_settings(self._folder.path)
         sensors, sensor_journal = (None, None) if chosen is None else make_sensor_parts(ticket.rules, keys, self._folder.path, chosen)
@@ -266,6 +268,13 @@ async def _resume(chain: EthereumChain, session: Address, journal: DiskJournal, 
     if receipt.address is not None and intent.is_same(await chain.make_intent(session, DeployPoid())):
         kept = keep_poid(records.get(RECORD_SETTLEMENT), receipt.address)
         journal.append([], [(RECORD_SETTLEMENT, kept)])  # Or it would be paid for again.
+
+
+def _make_wide_area(ticket: Ticket, settings: NodeSettings, peer_id: PeerId) -> WideArea:
+    from learnae.backends.libp2p_wide import WideArea
+
+    announce = _compute_addresses(settings, (), peer_id)
+    return WideArea(session=ticket.rules.cid, bootstrap=settings.bootstrap, announce=announce, upnp=settings.upnp)
 
 
 def _compute_addresses(settings: NodeSettings, listening: tuple[str, ...], peer_id: PeerId) -> tuple[str, ...]:

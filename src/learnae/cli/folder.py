@@ -28,6 +28,8 @@ class NodeSettings:
     listen: tuple[str, ...] = ()  # multiaddrs
     announce: tuple[str, ...] = ()  # multiaddrs that others are told instead of those listened on
     mdns: bool = True  # announce this node in the local network, and dial the session's peers there
+    bootstrap: tuple[str, ...] = ()  # multiaddrs of DHT servers, to find the session when nobody of the ticket answers
+    upnp: bool = False  # ask the router to open this node's port
     kubo: str = ""  # URL of the RPC API of an IPFS daemon that keeps this node's public blocks; empty: none
     share_permille: int = 0  # how much of the own training data is opened to others
     device: str = "auto"

@@ -146,6 +146,9 @@ def _add_own(command: argparse.ArgumentParser, *, votes_only: bool = False) -> N
     command.add_argument("--kubo", nargs="?", const="http://127.0.0.1:5001", default="", metavar="URL", help=about)
     about = "do not look for the session's peers in the local network, nor be found there"
     command.add_argument("--no-mdns", action="store_true", help=about)
+    about = "a DHT server, for example another learnae node, where the session is looked for by its CID when nobody answers; repeatable"
+    command.add_argument("--bootstrap", action="append", metavar="MULTIADDR", help=about)
+    command.add_argument("--upnp", action="store_true", help="ask the router (UPnP) to let others in, and to forget it at the end")
     command.add_argument("--device", default="auto", help="cpu, cuda, or auto (default)")
     command.add_argument("--pace", type=float, default=0.25, metavar="SECONDS", help="least time between work cycles (default 0.25)")
     command.add_argument("--tips-budget", default="0", metavar="ETHER", help="tips mode: the most that this node pays in tips")

@@ -228,6 +228,15 @@ def choose_listen(arguments: argparse.Namespace) -> tuple[tuple[str, ...], tuple
     return (f"/ip4/0.0.0.0/tcp/{port}",), announce
 
 
+def read_bootstrap(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """The DHT servers that the user named. Raises: UsageError: one of them is no address of a peer."""
+    addresses = tuple(arguments.bootstrap or ())
+    for address in addresses:
+        if not re.fullmatch(r"/(ip4|ip6|dns|dns4|dns6)/[^/\s]{1,100}/tcp/[0-9]{1,5}/p2p/[1-9A-HJ-NP-Za-km-z]{46,60}", address):
+            raise UsageError(f"{address[:80]!r} names no DHT server; write a multiaddr such as /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo...")
+    return addresses
+
+
 def _find_own_addresses() -> list[str]:
     """This machine's address towards the network, if it has one, and the loopback address. Sends nothing."""
     found = []

@@ -26,6 +26,7 @@ from learnae.ports import BlockStore, Chain, Connected, DirectMessage, Disconnec
 from learnae.protocol import events as ev
 from learnae.protocol.measures import TaskFacts
 from learnae.protocol.peer import Peer
+from learnae.protocol.rules import ADDRESSES_MAX
 from learnae.protocol.validation import compute_model_bytes_max
 from learnae.sensors.follower import is_lane_sync
 from learnae.tangle.verdict import Verdict
@@ -34,6 +35,7 @@ STATUS_EVERY_S: Final = 2.0
 PUBLISH_QUEUE_MAX: Final = 1024  # Own vertices that wait for the network; a peer may issue five a second.
 SYNCS_PER_PEER_MAX: Final = 4  # Direct messages under way to one peer; more are dropped, the next sync repairs.
 FAREWELL_S: Final = 0.5  # For the last vertices to leave after the peer was asked to stop.
+ADDRESSES_S: Final = 60.0  # Between two words about where this node is: routers and relays may change often.
 LONELY_S: Final = 10.0  # Without any connection for so long, the user is told; it takes that long to dial a peer that is not there.
 RECORD_TRANSACTION: Final = "signed transaction"
 """Name of the journal's record of a transaction that was signed and may be under way."""
@@ -336,9 +338,13 @@ class Node:
             await trio.lowlevel.checkpoint()
 
     async def _keep_status(self) -> None:
-        alone_since_s = trio.current_time()
+        alone_since_s, told, told_s = trio.current_time(), self._parts.addresses, -ADDRESSES_S
         while True:
             self._write_status("running")
+            reached = (*self._parts.network.extra_addresses, *self._parts.addresses)[:ADDRESSES_MAX]
+            if reached != told and trio.current_time() - told_s >= ADDRESSES_S:
+                told, told_s = reached, trio.current_time()
+                self._feed(ev.AddressesChanged(told))
             if self._peer.connected:
                 alone_since_s = trio.current_time()
             elif trio.current_time() - alone_since_s >= LONELY_S:
@@ -346,11 +352,9 @@ class Node:
             await trio.sleep(STATUS_EVERY_S)
 
     def _tell_lonely(self) -> None:
-        others = self._peer.dao.membership.peers - {self._peer.me}
-        if others or self._parts.bootstrap:
+        if self._parts.bootstrap or self._peer.dao.membership.peers - {self._peer.me}:
             tried = f" at {', '.join(self._parts.bootstrap)}" if self._parts.bootstrap else ""
-            text = f"no peer answers{tried}; trying on (is another node up, and can this machine reach it?)"
-            self._tell_trouble(text)
+            self._tell_trouble(f"no peer answers{tried}; trying on (is another node up, and can this machine reach it?)")
 
     def _tell_trouble(self, sentence: str) -> None:
         self._tell(ev.Tell(ev.Topic.TROUBLE, sentence), self._parts.now_s())

@@ -27,7 +27,6 @@ class Timer(Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     """The node is up. `vertices` and `records` are what its journal kept, `facts` what its learner found (None: votes only).
-
     The vertices are read once, one after the other, so a long journal need not fit into memory.
     """
 
@@ -35,6 +34,11 @@ class Started:
     addresses: tuple[str, ...] = ()
     vertices: Iterable[bytes] = ()
     records: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AddressesChanged:
+    addresses: tuple[str, ...]  # where others can reach this node from now on
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,11 +208,11 @@ class StopAsked:
 
 
 Event = (
-    Started | TimerFired | VertexReceived | VerticesReceived | SyncReceived | PeerConnected | PeerDisconnected | FileFetched | FetchFailed
-    | SlicesShared | StreamSliceStored | HashlistRead | ModelTrained | ModelsAveraged | ModelEvaluated | LearningFailed | FileLost
-    | ValidationStored | ReceiptRecounted | ChainRead | CallSigned | TransactionConfirmed | TransactionFailed | StopAsked
+    Started | AddressesChanged | TimerFired | VertexReceived | VerticesReceived | SyncReceived | PeerConnected | PeerDisconnected |
+    FileFetched | FetchFailed | SlicesShared | StreamSliceStored | HashlistRead | ModelTrained | ModelsAveraged | ModelEvaluated |
+    LearningFailed | FileLost | ValidationStored | ReceiptRecounted | ChainRead | CallSigned | TransactionConfirmed | TransactionFailed |
+    StopAsked
 )  # fmt: skip
-
 
 # --- effects ----------------------------------------------------------------------------------------------------
 

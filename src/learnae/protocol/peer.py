@@ -145,6 +145,9 @@ class Peer:
                 return self._say(self.dao.signed(event), now_s)
             case ev.Started():
                 return self._start(event, now_s)
+            case ev.AddressesChanged(addresses=addresses):
+                self._addresses = addresses
+                return []  # Told at the next look at the chain.
             case ev.StopAsked(reason=reason):
                 return self._stop(reason, now_s)
             case _:
