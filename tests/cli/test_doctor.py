@@ -343,7 +343,7 @@ def test_doctor__without_what_the_extras_bring(node: Path, tmp_path: Path) -> No
     skipped = {finding["check"]: finding["text"] for finding in answer["findings"] if finding["state"] == "skipped"}
 
     assert (process.returncode, error) == (0, "")
-    assert skipped.keys() == {"keystore", "addresses", "chain", "peers", "device"}
+    assert skipped.keys() == {"keystore", "addresses", "chain", "peers", "reach", "device"}
     assert all("is not installed" in text for text in skipped.values())
 
 

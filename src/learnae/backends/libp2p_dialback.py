@@ -9,6 +9,7 @@ Source: libp2p specs, autonat, whose question is the same; its messages name add
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 from dataclasses import dataclass
 from enum import IntEnum
@@ -140,8 +141,8 @@ async def ask_dialback(host: Host, peer: PeerId, port: int, wanted: PeerId) -> D
             code, length = await read_exactly(stream, 2)
             text = await read_exactly(stream, min(length, _TEXT_MAX))
             if code in list(Reached):
-                return DialbackAnswer(Reached(code), text.decode(errors="replace"))
-    except STREAM_ERRORS as error:
+                return DialbackAnswer(Reached(code), str(ipaddress.ip_address(text.decode(errors="replace"))))
+    except (ValueError, *STREAM_ERRORS) as error:
         logger.debug("%s did not dial back: %r", short_name(peer), error)
     finally:
         if stream is not None:

@@ -177,7 +177,6 @@ class NodeStarter:
         from learnae.backends.keystore import open_keystore
         from learnae.backends.kubo_fetch import KuboNetwork
         from learnae.backends.libp2p import open_libp2p_network
-
         keys = await trio.to_thread.run_sync(open_keystore, self._folder.keystore, self._password)
         blocks, rpc = await trio.to_thread.run_sync(open_blocks, self._folder, settings)
 

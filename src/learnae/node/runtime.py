@@ -378,7 +378,7 @@ class Node:
                 "member": dao.is_member,
                 "members": len(dao.membership.by_peer),
                 "connected": len(peer.connected),
-                "addresses": list(self._parts.addresses),
+                "addresses": [*self._parts.network.extra_addresses, *self._parts.addresses],
                 "accuracy": local.accuracy if local else None,
                 "maturity_cycles": local.maturity_cycles if local else 0,
                 "cycles": peer.cycle.cycles,

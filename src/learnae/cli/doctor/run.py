@@ -10,9 +10,10 @@ from pathlib import Path
 
 from learnae.cli.doctor import machine, towards
 from learnae.cli.doctor.findings import Finding, care, count_care, format_finding, format_summary, skipped
+from learnae.cli.doctor.reach import check_reach
 from learnae.cli.folder import NodeFolder
 from learnae.cli.signals import run_interruptible
-from learnae.errors import FolderError, KeystoreError, LearnaeError
+from learnae.errors import FolderError, JournalDamagedError, KeystoreError, LearnaeError
 
 
 def run_doctor(options: argparse.Namespace) -> int:
@@ -71,8 +72,20 @@ async def look_at_node(folder: NodeFolder) -> AsyncIterator[Finding]:
                 yield finding
     for finding in await towards.check_peers(folder, me=me):
         yield finding
+    reach = await _check_reach(folder, settings.listen, me=me, running=running)
+    if reach is not None:
+        yield reach
     if settings.task:
         yield machine.check_device(settings.device)
+
+
+async def _check_reach(folder: NodeFolder, listen: tuple[str, ...], *, me: str, running: bool) -> Finding | None:
+    try:
+        members = towards.find_members(folder, me=me)
+        told = folder.read_status().get("addresses", []) if running else []
+    except (FolderError, JournalDamagedError):
+        return None  # told by other checks
+    return await check_reach(members, listen, me=me, running=running, relays=sum("/p2p-circuit/" in str(address) for address in told))
 
 
 def _check_addresses(listen: tuple[str, ...], announce: tuple[str, ...]) -> Finding:
