@@ -9,10 +9,14 @@ from random import Random
 
 import pytest
 import trio
+from libp2p.abc import INetStream
 
-from learnae.backends import libp2p_places
+from learnae.backends import libp2p_blocks, libp2p_places
 from learnae.backends.libp2p import Libp2pNetwork
-from learnae.backends.libp2p_host import Host, open_host
+from learnae.backends.libp2p_blocks import PROTOCOL as BLOCKS
+from learnae.backends.libp2p_blocks import STREAMS_PER_PEER_MAX, encode_request
+from learnae.backends.libp2p_direct import read_exactly
+from learnae.backends.libp2p_host import STREAM_ERRORS, Host, open_host
 from learnae.backends.libp2p_places import (
     ADDRESS_BURST,
     ADDRESS_RATE_S,
@@ -28,7 +32,7 @@ from learnae.backends.libp2p_places import (
 )
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.ids import PeerId
-from tests.backends.hostile import LOOPBACK, open_victim, until
+from tests.backends.hostile import LOOPBACK, open_attacker, open_victim, until
 
 
 def make_peer(number: int) -> PeerId:
@@ -146,6 +150,38 @@ def test_network__strangers_on_real_sockets_lose_their_places_to_a_member(monkey
                     await until(lambda: len(victim.connected()) == 3)
                     assert member.peer_id in victim.connected()
             kept = Counter(host.peer_id in victim.connected() for host in strangers)
-            assert kept[True] <= 3
+            assert kept[True] <= 2, "a member has one of the three places"
+
+    trio.run(run)
+
+
+def test_serving__strangers_who_took_all_places_give_way_to_a_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/attacks.md: strangers keep no member from a model; the newest of their streams ends, the others go on."""
+    monkeypatch.setattr(libp2p_blocks, "STREAMS_MAX", STREAMS_PER_PEER_MAX)
+    model = (6).to_bytes(4, "big") + b"shared"
+
+    async def run() -> None:
+        store = MemoryBlocks()
+        question = encode_request([store.put_file(b"shared")])
+        async with (
+            open_victim(store) as victim,
+            open_attacker(victim) as stranger,
+            open_host(seed=bytes([40]) * 32, listen=[], rng=Random(40)) as member,
+        ):
+
+            async def ask(stream: INetStream) -> bytes:
+                await stream.write(question)
+                return await read_exactly(stream, len(model))
+
+            await member.dial(victim.addresses[0])
+            streams = [await stranger.open_stream(victim.peer_id, [BLOCKS]) for _ in range(STREAMS_PER_PEER_MAX)]
+            assert [await ask(stream) for stream in streams] == [model] * STREAMS_PER_PEER_MAX
+            with pytest.raises(STREAM_ERRORS):
+                await ask(await member.open_stream(victim.peer_id, [BLOCKS]))
+            victim.keep_places(frozenset({member.peer_id}))
+            assert await ask(await member.open_stream(victim.peer_id, [BLOCKS])) == model
+            with pytest.raises(STREAM_ERRORS):
+                await ask(streams.pop())
+            assert [await ask(stream) for stream in streams] == [model] * len(streams)
 
     trio.run(run)

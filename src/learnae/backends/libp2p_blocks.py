@@ -23,7 +23,7 @@ PROTOCOL: Final = "/learnae/blocks/1"
 ABSENT: Final = 0xFFFFFFFF
 REQUEST_CIDS_MAX: Final = 64  # 16 MiB of leaves: enough to fill any line between two requests.
 STREAMS_PER_PEER_MAX: Final = 4  # Files that one peer may fetch here at a time.
-STREAMS_MAX: Final = 128  # In total, one for each connection; each holds at most one block of 256 KiB in memory.
+STREAMS_MAX: Final = 128  # In total, one for each connection; each holds one block in memory. Strangers give way to members.
 WRITE_S: Final = 30.0  # A block that a peer does not take in this time frees its place.
 ABSENT_COST_BYTES: Final = 131072  # A question for a block that is not here: 64 a second, from whoever asks.
 STRANGERS_RATE_BYTES_S: Final = 8 << 20  # For all who are no members together: 4 % of a core. Members get what the line carries.
@@ -39,17 +39,20 @@ class BlockServer:
         self._files = files
         self._host = host
         self._streams: dict[PeerId, int] = {}
+        self._scopes: dict[trio.CancelScope, PeerId] = {}  # of those streams, oldest first
         self._strangers = ByteBudget(STRANGERS_RATE_BYTES_S, STRANGERS_BURST_BYTES)
         self._absent = PeerBudgets(host, rate_bytes_s=8 << 20, burst_bytes=ABSENT_BURST_BYTES, stranger_bytes=ABSENT_BURST_BYTES / 16)
         host.handle_streams(PROTOCOL, self._serve)
 
     async def _serve(self, peer: PeerId, stream: INetStream) -> None:
         mine = self._streams.get(peer, 0)
-        if mine >= STREAMS_PER_PEER_MAX or sum(self._streams.values()) >= STREAMS_MAX:
+        if mine >= STREAMS_PER_PEER_MAX or (len(self._scopes) >= STREAMS_MAX and not self._make_room(peer)):
             return
         self._streams[peer] = mine + 1
+        idle = trio.move_on_after(IDLE_S)
+        self._scopes[idle] = peer
         try:
-            with trio.move_on_after(IDLE_S) as idle:
+            with idle:
                 while True:
                     idle.deadline = trio.current_time() + IDLE_S
                     cids = await read_request(stream)
@@ -68,9 +71,20 @@ class BlockServer:
                                 await self._strangers.spend(len(block))
                             await stream.write(len(block).to_bytes(4, "big") + block)
         finally:
+            self._scopes.pop(idle, None)
             self._streams[peer] -= 1
             if not self._streams[peer]:
                 del self._streams[peer]
+
+    def _make_room(self, peer: PeerId) -> bool:
+        """End the newest stream of a stranger for a member; whether there was one."""
+        if peer in self._host.members:
+            for scope, other in reversed(self._scopes.items()):
+                if other not in self._host.members:
+                    del self._scopes[scope]
+                    scope.cancel()
+                    return True
+        return False
 
 
 def encode_request(cids: list[Cid]) -> bytes:
