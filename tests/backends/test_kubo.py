@@ -203,14 +203,14 @@ def test_daemon__with_endless_or_wrong_answers_keeps_nothing(tmp_path: Path, mon
 
 
 def test_node__keeps_its_public_blocks_in_the_daemon_of_its_settings(tmp_path: Path) -> None:
-    """`kubo` in settings.json; what was put into the folder before, such as the session's first model, is still served."""
+    """`backend` and `kubo` in settings.json; what was put into the folder before, such as the session's first model, is still served."""
     settings = NodeSettings(task="", data="", rpc="")
     folder = NodeFolder(tmp_path)
     plain, nobody = open_blocks(folder, settings)
     first = plain.put_file(b"the first model")
     assert nobody is None
     with open_daemon() as daemon:
-        blocks, rpc = open_blocks(folder, replace(settings, kubo=daemon.url))
+        blocks, rpc = open_blocks(folder, replace(settings, backend="kubo", kubo=daemon.url))
         assert isinstance(blocks, KuboBlocks) and rpc is not None
         assert blocks.get_public_block(first) == b"the first model"
         cid = blocks.put_file(b"the next model")
@@ -218,4 +218,4 @@ def test_node__keeps_its_public_blocks_in_the_daemon_of_its_settings(tmp_path: P
         blocks.close()
         rpc.close()
     with pytest.raises(KuboError, match="it does not answer"):
-        open_blocks(folder, replace(settings, kubo=daemon.url))
+        open_blocks(folder, replace(settings, backend="kubo", kubo=daemon.url))

@@ -292,8 +292,10 @@ def test_chain__nobody_answers_or_not_ethereum(taken_port: int, monkeypatch: pyt
 
 def test_ipfs_daemon__answers_or_not() -> None:
     with open_daemon() as daemon:
-        tell(towards.check_kubo(daemon.url), State.GOOD, f"the IPFS daemon at {daemon.url} answers: Kubo 0.39.0")
-    tell(towards.check_kubo(daemon.url), State.CARE, "it does not answer", '"kubo": ""')
+        tell(towards.check_kubo(daemon.url), State.GOOD, f"the IPFS daemon at {daemon.url} answers: Kubo 0.39.0, with PubSub")
+        daemon.has_pubsub = False
+        tell(towards.check_kubo(daemon.url), State.CARE, "Kubo 0.39.0, without PubSub", "--enable-pubsub-experiment")
+    tell(towards.check_kubo(daemon.url), State.CARE, "it does not answer", '"backend": "libp2p"')
 
 
 # --- the command ------------------------------------------------------------------------------------------------

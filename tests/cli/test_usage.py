@@ -187,7 +187,13 @@ def test_node__folder_that_is_none_is_told(tmp_path: Path, refuse: Refuse) -> No
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("{", "damaged"), ('{"task": 7}', "task is 7"), ('{"colour": "red"}', "unknown setting 'colour'"), ('{"task": ""}', "damaged")],
+    [
+        ("{", "damaged"),
+        ('{"task": 7}', "task is 7"),
+        ('{"colour": "red"}', "unknown setting 'colour'"),
+        ('{"task": ""}', "damaged"),
+        ('{"backend": "ipfs"}', "backend is 'ipfs', expected libp2p or kubo"),
+    ],
 )
 def test_node__damaged_settings_are_told(world: World, tmp_path: Path, refuse: Refuse, text: str, words: str) -> None:
     (tmp_path / "ticket.txt").write_text(world.ticket.to_text())

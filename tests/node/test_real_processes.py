@@ -16,6 +16,7 @@ from learnae.demo.cast import Actor, make_keys, run_command, start_chain, stop_a
 from learnae.protocol.calls import ChainView, Stage
 from learnae.protocol.rules import Ticket, decode_ticket
 from learnae.tangle.vertex import Vertex
+from tests.backends.kubo_standin import Daemon, open_daemon
 from tests.node.bed import fold_ledger, read_vertices
 from tests.processes import HANGS_S
 
@@ -64,8 +65,18 @@ def find_secrets(keys: Keys, password: str) -> dict[str, bytes]:
     }
 
 
-def test_three_processes__train_settle_and_survive_a_kill(tmp_path: Path, actors: list[Actor]) -> None:
-    """Issue, main job: one of three is killed with SIGKILL and started again; the fund is paid out to the last wei; no secret leaks."""
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    """The IPFS daemon of one of them: a stand-in."""
+    with open_daemon() as daemon:
+        yield daemon
+
+
+def test_three_processes__train_settle_and_survive_a_kill(tmp_path: Path, actors: list[Actor], daemon: Daemon) -> None:
+    """Issue, main job: one of three is killed with SIGKILL and started again; the fund is paid out to the last wei; no secret leaks.
+
+    One of the others uses an IPFS daemon as well, for its public blocks and for gossip.
+    """
     password = write_password(tmp_path / PASSWORD_FILE)
     folders = {name: tmp_path / name for name in NAMES}
     wallets = {name: make_keys(folder, password) for name, folder in folders.items()}
@@ -76,6 +87,7 @@ def test_three_processes__train_settle_and_survive_a_kill(tmp_path: Path, actors
         part = f"{NAMES.index(name) + 1}/{len(NAMES)}@1"
         data = ["--task", "digits", "--data", part, "--device", "cpu", "--pace", "0.2"]
         place = ["--folder", str(folders[name]), "--rpc", url, "--password-file", str(tmp_path / PASSWORD_FILE)]
+        place += ["--kubo", daemon.url] if name == "ben" else []
         return [*data, *place, *([] if name == "ada" else ["--listen", "/ip4/127.0.0.1/tcp/0"])]
 
     stages = [part for stage, seconds in STAGES.items() for part in (f"--{stage}", f"{seconds}s")]
@@ -109,7 +121,10 @@ def test_three_processes__train_settle_and_survive_a_kill(tmp_path: Path, actors
     assert relayed and max(relayed) >= 2, "one node sent what several had signed"
     findings = [line["finding"] for line in calls if line.get("event") == "audited"]
     assert findings and set(findings) == {"upheld"}, "honest receipts hold when real models are measured again elsewhere"
+    assert {"pubsub/pub", "routing/findprovs"} <= set(daemon.calls) and ticket.rules.cid in daemon.dht
+    assert len(daemon.direct_pins) > 1, "its models are in the daemon"
     for name, folder in folders.items():
+        assert not any(secret in block for block in daemon.blocks.values() for secret in find_secrets(keys[name], password).values())
         check_canaries(folder, find_secrets(keys[name], password))
     assert json.loads((folders["cleo"] / "status.json").read_text())["state"] == "stopped"
 

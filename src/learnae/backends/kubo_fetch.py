@@ -1,7 +1,8 @@
-"""A network whose files also come from IPFS: what no provider gives is looked for by the user's own daemon (Bitswap, DHT).
+"""A network with the user's own IPFS daemon beside it: what no provider gives is looked for there, and gossip goes both ways.
 
-Everything else is the inner network's. Gossip stays there too: Kubo's PubSub forwards a message before its user can judge it, and does not
-say which neighbour brought it, so neither bad gossip nor who spreads it could be stopped (protocol.md, verdicts).
+Connections and direct messages are the inner network's, and so is its gossip; what is published here goes to the daemon's PubSub as well
+(`kubo_pubsub`), and what comes from there and is accepted goes on through the inner network. What others of the inner network publish
+is not published there again: all who have a daemon would do it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import trio
 
 from learnae.backends.errors import KuboError
 from learnae.backends.fetch_plan import FetchPlan
+from learnae.backends.kubo_pubsub import KuboPubSub
 from learnae.backends.kubo_rpc import KuboRpc
 from learnae.errors import FetchError
 from learnae.ids import Cid, PeerId, Topic, cid_text, compute_cid
@@ -26,9 +28,12 @@ _DAEMON: Final = PeerId(bytes(32))  # How the plan calls the daemon; no peer has
 
 
 class KuboNetwork:
-    """`Network`: `inner`, and the daemon `rpc` as the last provider of public files."""
+    """`Network`: `inner`, the daemon `rpc` as the last provider of public files, and its `pubsub`, if it has any."""
 
-    def __init__(self, inner: Network, blocks: BlockStore, rpc: KuboRpc, *, search_s: float = SEARCH_S) -> None:
+    def __init__(
+        self, inner: Network, blocks: BlockStore, rpc: KuboRpc, *, pubsub: KuboPubSub | None = None, search_s: float = SEARCH_S
+    ) -> None:
+        self._pubsub = pubsub
         self._inner, self._blocks, self._rpc, self._search_s = inner, blocks, rpc, search_s
         self._places = trio.CapacityLimiter(_AT_ONCE)
 
@@ -64,9 +69,23 @@ class KuboNetwork:
         return await self._inner.connect(address)
 
     async def subscribe(self, topic: Topic, judge: Callable[[PeerId, bytes], Verdict]) -> None:
-        await self._inner.subscribe(topic, judge)
+        pubsub = self._pubsub
+        if pubsub is None:
+            await self._inner.subscribe(topic, judge)
+            return
+
+        def judge_inner(sender: PeerId, content: bytes) -> Verdict:
+            verdict = judge(sender, content)
+            if verdict is Verdict.ACCEPT:
+                pubsub.note(topic, content)
+            return verdict
+
+        await self._inner.subscribe(topic, judge_inner)
+        pubsub.subscribe(topic, judge, on_accepted=partial(self._inner.publish, topic))
 
     async def publish(self, topic: Topic, content: bytes) -> None:
+        if self._pubsub is not None:
+            self._pubsub.publish(topic, content)
         await self._inner.publish(topic, content)
 
     async def send(self, peer: PeerId, content: bytes) -> bool:

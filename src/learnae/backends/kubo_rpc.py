@@ -1,12 +1,13 @@
-"""The few calls of Kubo's RPC API that a node needs: blocks and direct pins of the user's own IPFS daemon.
+"""The few calls of Kubo's RPC API that a node needs: blocks and direct pins of the user's own IPFS daemon, and who else has a block.
 
 Synchronous, because `BlockStore` is; safe to call from worker threads. Answers are bounded; a block's bytes are for the caller to
-hash. Source: Kubo RPC API v0 (block, pin, version; the global options `offline` and `timeout`).
+hash. Source: Kubo RPC API v0 (block, pin, pubsub/ls, routing, swarm/connect, version; the global options `offline` and `timeout`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -15,14 +16,18 @@ import httpx
 from learnae.backends.errors import KuboError
 from learnae.backends.unixfs import LEAF_BYTES
 from learnae.bounded_json import parse_json
-from learnae.ids import CODEC_DAG_CBOR, CODEC_DAG_PB, CODEC_RAW, Cid, cid_text
+from learnae.ids import CODEC_DAG_CBOR, CODEC_DAG_PB, CODEC_RAW, Cid, PeerId, cid_text, parse_peer, peer_text
 
 DEFAULT_URL: Final = "http://127.0.0.1:5001"
+API_PATH: Final = "/api/v0/"
 PUT_BYTES_MAX: Final = 8 << 20  # In one request: 32 leaves.
 _PUT_BLOCKS: Final = 64
 _CIDS: Final = 50  # In one address: 3 kB, below what HTTP servers take.
 _ANSWER_BYTES_MAX: Final = 1 << 20
 _LOCAL_S: Final = 10.0  # The node waits meanwhile: a healthy daemon answers in milliseconds, one that collects garbage in seconds.
+_SEARCH_S: Final = 60.0  # For the DHT: a record is put to twenty nodes, some of which do not answer.
+_DIAL_S: Final = 15.0
+_PROVIDER: Final = 4  # The kind of a line of routing/findprovs that names providers.
 _ALONE: Final = ("recursive", "false")
 _CODECS: Final = {CODEC_RAW: "raw", CODEC_DAG_PB: "dag-pb", CODEC_DAG_CBOR: "dag-cbor"}
 
@@ -35,7 +40,8 @@ class KuboRpc:
         self.name = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise KuboError(url[:80], "it is not an http:// or https:// address")
-        self._client = httpx.Client(base_url=url.rstrip("/") + "/api/v0/", timeout=httpx.Timeout(_LOCAL_S, connect=5.0), trust_env=False)
+        self.url = url
+        self._client = httpx.Client(base_url=url.rstrip("/") + API_PATH, timeout=httpx.Timeout(_LOCAL_S, connect=5.0), trust_env=False)
 
     def close(self) -> None:
         self._client.close()
@@ -46,6 +52,31 @@ class KuboRpc:
         if not isinstance(version, str):
             raise KuboError(self.name, "something else than Kubo answers there")
         return version[:40]
+
+    def has_pubsub(self) -> bool:
+        """Whether the daemon runs with PubSub, which is an option of it."""
+        return self._call("pubsub/ls", (), may_fail=True) is not None
+
+    def provide(self, cid: Cid) -> None:
+        """Say in the DHT that this daemon has a block. Nothing, if nobody can be told: the daemon says it again by itself."""
+        how = (("arg", cid_text(cid)), ("recursive", "false"), ("timeout", f"{_SEARCH_S:g}s"))
+        self._call("routing/provide", how, may_fail=True, more_s=_SEARCH_S)
+
+    def find_providers(self, cid: Cid, *, count: int) -> list[PeerId]:
+        """Daemons that say in the DHT that they have a block, at most `count`; those with an Ed25519 key."""
+        how = (("arg", cid_text(cid)), ("num-providers", str(count)), ("timeout", f"{_SEARCH_S:g}s"))
+        found: dict[PeerId, None] = {}
+        for line in self._read_lines(self._call("routing/findprovs", how, may_fail=True, more_s=_SEARCH_S)):
+            answers = line.get("Responses")
+            for answer in answers if line.get("Type") == _PROVIDER and isinstance(answers, list) else ():
+                with suppress(ValueError):
+                    found[parse_peer(str(answer.get("ID") if isinstance(answer, dict) else ""))] = None
+        return list(found)[:count]
+
+    def connect_peer(self, peer: PeerId) -> bool:
+        """Let the daemon connect to another, which it finds by its DHT; whether it has."""
+        how = (("arg", f"/p2p/{peer_text(peer)}"), ("timeout", f"{_DIAL_S:g}s"))
+        return self._call("swarm/connect", how, may_fail=True, more_s=_DIAL_S) is not None
 
     def put_blocks(self, blocks: Sequence[tuple[Cid, bytes]]) -> None:
         """Store blocks and pin each by itself, so that the daemon's garbage collection leaves them alone."""

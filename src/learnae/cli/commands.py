@@ -248,6 +248,7 @@ def _read_settings(options: argparse.Namespace) -> NodeSettings:
         mdns=not options.no_mdns,
         bootstrap=read_bootstrap(options),
         upnp=options.upnp,
+        backend="kubo" if options.kubo else "libp2p",
         kubo=options.kubo,
         share_permille=round(options.share * 1000),
         device=options.device,

@@ -126,9 +126,9 @@ def open_blocks(folder: NodeFolder, settings: NodeSettings) -> tuple[BlockStore,
     from learnae.backends.kubo_rpc import KuboRpc
 
     blocks = DiskBlocks(folder.blocks)
-    if not settings.kubo:
+    if not settings.daemon_url:
         return blocks, None
-    rpc = KuboRpc(settings.kubo)
+    rpc = KuboRpc(settings.daemon_url)
     rpc.read_version()
     return KuboBlocks(rpc, folder.blocks, private=blocks), rpc
 
@@ -175,7 +175,7 @@ class NodeStarter:
     async def _run_with(self, ticket: Ticket, settings: NodeSettings, journal: DiskJournal, learner: Learner | None) -> str:
         from learnae.backends.ethereum import open_ethereum_chain
         from learnae.backends.keystore import open_keystore
-        from learnae.backends.kubo_fetch import KuboNetwork
+        from learnae.backends.kubo_session import open_kubo_network
         from learnae.backends.libp2p import open_libp2p_network
         keys = await trio.to_thread.run_sync(open_keystore, self._folder.keystore, self._password)
         blocks, rpc = await trio.to_thread.run_sync(open_blocks, self._folder, settings)
@@ -211,7 +211,9 @@ class NodeStarter:
             chain = await stack.enter_async_context(chain_opened)
             network: Network = await stack.enter_async_context(network_opened)
             if rpc is not None:
-                network = KuboNetwork(network, blocks, rpc)
+                meeting = (ticket.rules.cid, ticket.rules.encoded)
+                opened = open_kubo_network(network, blocks, rpc, meeting=meeting, tell=self._tell_trouble)
+                network = await stack.enter_async_context(opened)
             await check_contract(chain, ticket)
             await check_money(chain, ticket, keys.identity.peer_id)
             await _resume(chain, ticket.contract, journal, self._tell_trouble)

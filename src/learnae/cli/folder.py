@@ -12,6 +12,8 @@ from learnae.errors import FolderError
 from learnae.protocol.calls import RELAY_GAS_MAX
 from learnae.protocol.rules import TICKET_BYTES_MAX, Ticket, decode_ticket
 
+BACKENDS: Final = ("libp2p", "kubo")
+KUBO_URL: Final = "http://127.0.0.1:5001"  # Kubo's default
 SETTINGS_BYTES_MAX: Final = 64 * 1024
 
 
@@ -30,7 +32,8 @@ class NodeSettings:
     mdns: bool = True  # announce this node in the local network, and dial the session's peers there
     bootstrap: tuple[str, ...] = ()  # multiaddrs of DHT servers, to find the session when nobody of the ticket answers
     upnp: bool = False  # ask the router to open this node's port
-    kubo: str = ""  # URL of the RPC API of an IPFS daemon that keeps this node's public blocks; empty: none
+    backend: str = "libp2p"  # "libp2p": the network that is built in; "kubo": the user's own IPFS daemon beside it
+    kubo: str = ""  # URL of that daemon's RPC API; empty: http://127.0.0.1:5001
     share_permille: int = 0  # how much of the own training data is opened to others
     device: str = "auto"
     threads: int = 1
@@ -41,6 +44,12 @@ class NodeSettings:
     tips_budget_wei: int = 0
     relay: bool = True  # send others' signed claims and ballots along with the own
     relay_gas_max: int = RELAY_GAS_MAX  # in the whole session
+
+
+    @property
+    def daemon_url(self) -> str:
+        """The RPC API of the IPFS daemon that this node uses; empty: none."""
+        return "" if self.backend == "libp2p" else self.kubo or KUBO_URL
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +152,8 @@ def _to_field(name: str, value: object) -> Any:
     expected: tuple[type, ...] = {"str": (str,), "int": (int,), "bool": (bool,), "float": (int, float)}[str(kind)]
     if not isinstance(value, expected) or (isinstance(value, bool) and kind != "bool"):
         raise TypeError(f"{name} is {value!r}, expected {kind}")
+    if name == "backend" and value not in BACKENDS:
+        raise TypeError(f"{name} is {value!r}, expected {' or '.join(BACKENDS)}")
     return value
 
 

@@ -142,7 +142,7 @@ def _add_own(command: argparse.ArgumentParser, *, votes_only: bool = False) -> N
     command.add_argument("--listen", action="append", metavar="MULTIADDR", help=about)
     about = "how others reach this node, if it is behind a router; repeatable"
     command.add_argument("--announce", action="append", metavar="MULTIADDR", help=about)
-    about = "keep public blocks in your own IPFS daemon (Kubo), and look there for what no peer gives (default http://127.0.0.1:5001)"
+    about = "use your own IPFS daemon (Kubo) too, for public blocks, gossip, and what no peer gives (default http://127.0.0.1:5001)"
     command.add_argument("--kubo", nargs="?", const="http://127.0.0.1:5001", default="", metavar="URL", help=about)
     about = "do not look for the session's peers in the local network, nor be found there"
     command.add_argument("--no-mdns", action="store_true", help=about)

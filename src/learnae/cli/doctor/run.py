@@ -63,8 +63,8 @@ async def look_at_node(folder: NodeFolder) -> AsyncIterator[Finding]:
     own = _find_own(settings.listen, me) if running else ""
     if own:
         yield await towards.check_own(own)
-    if settings.kubo:
-        yield towards.check_kubo(settings.kubo)
+    if settings.daemon_url:
+        yield towards.check_kubo(settings.daemon_url)
     endpoints = {"chain": settings.rpc, "chain 2": settings.rpc_second}
     for label, url in endpoints.items():
         if url:

@@ -104,19 +104,22 @@ async def check_own(address: str) -> Finding:
 
 
 def check_kubo(url: str) -> Finding:
-    """Ask the IPFS daemon that keeps this node's public blocks who it is."""
+    """Ask the IPFS daemon that this node uses who it is, and whether gossip can go through it."""
     try:
         from learnae.backends.kubo_rpc import KuboRpc
 
         rpc = KuboRpc(url)
         try:
-            return good("ipfs", f"the IPFS daemon at {rpc.name} answers: Kubo {rpc.read_version()}")
+            words = f"the IPFS daemon at {rpc.name} answers: Kubo {rpc.read_version()}"
+            if rpc.has_pubsub():
+                return good("ipfs", f"{words}, with PubSub")
+            return care("ipfs", f"{words}, without PubSub", "start it as `ipfs daemon --enable-pubsub-experiment` to gossip through it")
         finally:
             rpc.close()
     except ModuleNotFoundError as error:
         return skipped("ipfs", f"the Python package {error.name!r} is not installed, so {url} was not asked; install learnae[net]")
     except KuboError as error:
-        return care("ipfs", str(error), 'start it, or set "kubo": "" in settings.json: then blocks are kept in the folder')
+        return care("ipfs", str(error), 'start it, or set "backend": "libp2p" in settings.json: then blocks are kept in the folder')
 
 
 async def check_chain(url: str, *, chain_id: int | None, fee_cap_wei: int, label: str = "chain") -> list[Finding]:
