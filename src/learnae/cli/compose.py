@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING, Final
@@ -175,8 +175,8 @@ class NodeStarter:
     async def _run_with(self, ticket: Ticket, settings: NodeSettings, journal: DiskJournal, learner: Learner | None) -> str:
         from learnae.backends.ethereum import open_ethereum_chain
         from learnae.backends.keystore import open_keystore
-        from learnae.backends.kubo_session import open_kubo_network
         from learnae.backends.libp2p import open_libp2p_network
+
         keys = await trio.to_thread.run_sync(open_keystore, self._folder.keystore, self._password)
         blocks, rpc = await trio.to_thread.run_sync(open_blocks, self._folder, settings)
 
@@ -211,9 +211,7 @@ class NodeStarter:
             chain = await stack.enter_async_context(chain_opened)
             network: Network = await stack.enter_async_context(network_opened)
             if rpc is not None:
-                meeting = (ticket.rules.cid, ticket.rules.encoded)
-                opened = open_kubo_network(network, blocks, rpc, meeting=meeting, tell=self._tell_trouble)
-                network = await stack.enter_async_context(opened)
+                network = await stack.enter_async_context(self._put_daemon_beside(network, blocks, rpc, ticket.rules))
             await check_contract(chain, ticket)
             await check_money(chain, ticket, keys.identity.peer_id)
             await _resume(chain, ticket.contract, journal, self._tell_trouble)
@@ -234,6 +232,13 @@ class NodeStarter:
             )
             self._node = Node(parts, on_tell=self._on_tell)
             return await self._node.run()
+
+    def _put_daemon_beside(
+        self, inner: Network, blocks: BlockStore, rpc: KuboRpc, rules: SessionRules
+    ) -> AbstractAsyncContextManager[Network]:
+        from learnae.backends.kubo_session import open_kubo_network
+
+        return open_kubo_network(inner, blocks, rpc, meeting=(rules.cid, rules.encoded), tell=self._tell_trouble)
 
     def _tell_passes(self, done: int, total: int) -> None:
         """Progress inside one long training cycle; short ones are told by their result."""
