@@ -12,7 +12,8 @@ import pytest
 from tests.sensors.station_bed import ROOT
 
 HEAVY = (
-    "torch", "numpy", "safetensors", "libp2p", "multiaddr", "web3", "eth_account", "eth_keys", "coincurve", "h11", "paho", "cbor2", "httpx",
+    "torch", "numpy", "safetensors", "rich", "libp2p", "multiaddr", "web3", "eth_account", "eth_keys", "coincurve", "h11", "paho", "cbor2",
+    "httpx", "pygments",
 )  # fmt: skip
 
 HIDDEN = f"""

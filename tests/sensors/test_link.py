@@ -16,14 +16,20 @@ from learnae.backends.sensor_sources import BAUDS, Sample, open_serial, parse_fi
 from learnae.protocol import events as ev
 from learnae.sensor_errors import LinkError, SourceError
 from learnae.sensors import link
-from learnae.sensors.link import AskHello, Attach, Attached, FrameReader, Hello, Page, Watch, fill_pages, parse_answer, parse_question
+from learnae.sensors.link import AskHello, Attach, Attached, FrameReader, Hello, Odd, Page, Watch, fill_pages, parse_answer, parse_question
 from learnae.tangle import cbor
 from tests.sensors.builders import MEMBER, Key, make_lane
 from tests.sensors.station_bed import make_hello, open_bed
 
 ISSUER = Key("issuer").peer
 TIPS = {make_lane().tangle.genesis: (5, MEMBER.peer)}
-QUESTIONS: list[link.Question] = [AskHello(), Attach(issuer=ISSUER, vertices=(b"a", b"b")), Watch(have={ISSUER: 3, MEMBER.peer: 0}, odd=7)]
+ODD = Odd(time_ms=5, texts=("a payload that is no JSON", "°"), signature=bytes(64))
+QUESTIONS: list[link.Question] = [
+    AskHello(),
+    Attach(issuer=ISSUER, vertices=(b"a", b"b")),
+    Attach(issuer=ISSUER, odd=ODD),
+    Watch(have={ISSUER: 3, MEMBER.peer: 0}, odd=7),
+]
 ANSWERS: list[link.Answer] = [
     Hello(net=b"12345678", codename="garden", starts_ms=5, slice_bytes=100, members=(MEMBER.peer,)),
     Attached(have=3, why="no", tips=TIPS),
@@ -60,6 +66,8 @@ def test_strangers_bytes__are_a_frame_or_none(content: bytes) -> None:
     "values",
     [
         [9], [], {}, [1, b"short", []], [1, ISSUER, [b"x"] * 257], [1, ISSUER, ["text"]], [1, ISSUER, [b"x" * 70_000]],
+        [1, ISSUER, [], []], [1, ISSUER, [], [5, [], bytes(64)]], [1, ISSUER, [], [5, ["two\nlines"], bytes(64)]],
+        [1, ISSUER, [], [5, ["x"] * 9, bytes(64)]], [1, ISSUER, [], [5, ["x" * 201], bytes(64)]], [1, ISSUER, [], [5, ["x"], b"short"]],
         [2, b"x" * 41, 0], [2, b"", -1], [2, b""], [0, 1],
     ],
 )  # fmt: skip

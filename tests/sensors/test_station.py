@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -29,13 +30,13 @@ from learnae.protocol import events as ev
 from learnae.sensors import waiting
 from learnae.sensors.follower import FollowEffect, FollowSettings
 from learnae.sensors.judge import SensorCodec
-from learnae.sensors.link import Attach, Watch
+from learnae.sensors.link import ODD_EVERY_S, Attach, Odd, Watch, compute_odd
 from learnae.sensors.messages import ChannelMessages
 from learnae.sensors.readings import Reading, encode_readings
 from learnae.sensors.view import SensorView
 from learnae.tangle.channel import ChannelMode
 from learnae.tangle.vertex import Vertex
-from tests.sensors.builders import MEMBER, FakeSensor
+from tests.sensors.builders import MEMBER, FakeSensor, Key
 from tests.sensors.catch_up import write_pages
 from tests.sensors.station_bed import ROOT, Bed, admit, make_hello, open_bed, read_json, run_learnae, start_learnae, wait_until
 
@@ -253,6 +254,39 @@ def test_node_that_lost_its_disk__is_told_of_and_goes_on_with_what_the_publisher
 
     trio.run(run)
     journal.close()
+
+
+def test_oddities_of_a_publisher__are_seen_in_the_log_and_by_viewers(tmp_path: Path) -> None:
+    """Issue: malformed payloads, visible in `watch` and in the log. In its name speaks only who was admitted, and not too often."""
+
+    async def run() -> None:
+        hello = make_hello()
+        folder = admit(tmp_path / "s", hello)
+        async with open_bed(tmp_path / "node", hello) as bed:
+            done = await run_learnae(*publish_arguments(tmp_path / "s", bed), text="1 2 0\nnonsense\n3 4 0\n")
+            assert done.returncode == 0, done.stderr
+            assert "a line of 1 values, 'nonsense'" in done.stderr
+            await wait_until(lambda: any("says: a line of 1 values, 'nonsense'" in tell.text for tell in bed.told))
+            watched = await run_learnae("sensor", "watch", "garden", "--node", bed.address, "--json", "--count", "2")
+            odd = [line["text"] for line in read_json(watched.stdout) if line["kind"] == "odd"]
+            assert len(odd) == 1 and "says: a line of 1 values, 'nonsense'" in str(odd[0])
+            assert [line["kind"] for line in read_json(watched.stdout)].count("reading") == 2
+
+            before, later_ms = len(bed.told), now_ms() + 10_000
+            told = partial(compute_odd, hello.net, folder.issuer.peer, later_ms)
+            signed = Odd(time_ms=later_ms, texts=("x",), signature=folder.issuer.sign(told(("x",))))
+            thief = Key("thief")
+            await trio.sleep(ODD_EVERY_S)
+            for issuer, said in (
+                (folder.issuer.peer, Odd(time_ms=later_ms, texts=("forged",), signature=signed.signature)),
+                (thief.peer, replace(signed, signature=thief.sign(compute_odd(hello.net, thief.peer, later_ms, ("x",))))),
+                (folder.issuer.peer, signed),
+                (folder.issuer.peer, signed),
+            ):
+                bed.station.attach(Attach(issuer=issuer, odd=said))
+            assert [tell.text.partition(" says: ")[2] for tell in bed.told[before:]] == ["x"]
+
+    trio.run(run)
 
 
 def test_old_copy_of_a_folder__does_not_make_a_second_history(tmp_path: Path) -> None:

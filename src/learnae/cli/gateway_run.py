@@ -62,7 +62,7 @@ async def run_gateway(
         outbox = SensorOutbox(publisher, journal, me=folder.issuer.peer, on_trouble=tell_trouble)
         topics = sorted({rule.topic for rule in plan.rules})
         opened = open_mqtt(
-            plan.broker, client_id=f"learnae-{short_name(folder.issuer.peer)}", topics=topics, on_trouble=tell_trouble
+            plan.broker, client_id=f"learnae-{short_name(folder.issuer.peer)}", topics=topics, on_trouble=outbox.tell
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(keep_linked, plan.node, outbox.carry, on_trouble=tell_trouble))
@@ -81,7 +81,7 @@ async def run_gateway(
                     source.acknowledge([receipt for _, receipt in batch])
                     on_batch([message.payload for message, _ in batch])
                     for text in troubles:
-                        tell_trouble(text)
+                        outbox.tell(text)
                     if trio.current_time() - told_s >= TELL_EVERY_S:
                         told_s = trio.current_time()
                         tell(f"{gateway.messages} messages, {gateway.readings} readings; {outbox.pending} vertices wait for the node")

@@ -34,6 +34,7 @@ from learnae.tangle.channel import KEY_BYTES, ChannelMode
 
 TELL_EVERY_S: Final = 10.0
 NOTHING_NEW_S: Final = 0.5  # A page that brought nothing new waits for what lets it begin; it need not come at once again.
+ODD_WAIT_S: Final = 5.0  # For the node to hear what was odd in the last lines.
 SAMPLES_AHEAD: Final = 1024  # Read from a fast source before the outbox takes them.
 
 
@@ -128,6 +129,9 @@ async def _wait_until_carried(outbox: SensorOutbox) -> None:
         if trio.current_time() - told_s >= TELL_EVERY_S:
             told_s = trio.current_time()
             tell(f"the source ended; {outbox.pending} messages still wait for the node (Ctrl+C: they are sent the next time)")
+    with trio.move_on_after(ODD_WAIT_S):
+        while outbox.untold:  # noqa: ASYNC110 - the line takes them
+            await trio.sleep(0.05)
 
 
 class _Pump:
@@ -164,14 +168,14 @@ class _Pump:
 
     def _open(self) -> AsyncGenerator[sources.Sample, None]:
         plan = self._plan
-        lines = partial(sources.read_lines, fields=plan.fields, on_trouble=tell_trouble, now_ms=now_ms)
+        lines = partial(sources.read_lines, fields=plan.fields, on_trouble=self._outbox.tell, now_ms=now_ms)
         if plan.source == "-":
             return lines(sys.stdin.buffer)
         if plan.source == "self":
-            return sources.read_self(every_s=plan.every_s, on_trouble=tell_trouble)
+            return sources.read_self(every_s=plan.every_s, on_trouble=self._outbox.tell)
         path = Path(plan.source)
         if path.suffix == ".csv":
-            rows = sources.read_csv(path, plan.fields, label=plan.label, on_trouble=tell_trouble, now_ms=now_ms)
+            rows = sources.read_csv(path, plan.fields, label=plan.label, on_trouble=self._outbox.tell, now_ms=now_ms)
             return _paced(rows, plan.every_s)
         return lines(sources.open_serial(path, plan.baud))
 
@@ -216,14 +220,17 @@ async def watch(codename: str, node: str, settings: FollowSettings, *, as_json: 
         told_s = trio.current_time()
         while not count or shown < count:
             before = view.have
-            page = await link.page(Watch(have=before))
+            page = await link.page(Watch(have=before, odd=odd))
+            odd = page.odd
             lines = [line for encoded in page.vertices for line in view.receive(encoded, time.time())]
-            lines += view.settle(time.time())
+            lines += [*view.settle(time.time()), *view.hear(page.texts)]
             if page.vertices and view.have == before:
                 await trio.sleep(NOTHING_NEW_S)
             for line in lines:
-                show(line)
-                shown += line["kind"] == "reading"
+                is_reading = line["kind"] == "reading"
+                if not (count and is_reading and shown >= count):
+                    show(line)
+                    shown += is_reading
             if not as_json and trio.current_time() - told_s >= TELL_EVERY_S:
                 told_s = trio.current_time()
                 for text in view.summarise():

@@ -17,11 +17,11 @@ from typing import Final
 import trio
 
 from learnae.errors import DiskFullError
-from learnae.ids import Cid, PeerId, Topic
+from learnae.ids import Cid, PeerId, Topic, short_name
 from learnae.ports import BlockStore, Network, SensorStore
 from learnae.protocol import events as ev
 from learnae.sensors.follower import DropVertices, FollowEffect, SensorFollower, SliceReady, StoreSlice
-from learnae.sensors.link import FRAME_BYTES_MAX, TEXTS_MAX, VERTICES_MAX, Attach, Attached, Hello, Page, Watch
+from learnae.sensors.link import FRAME_BYTES_MAX, ODD_EVERY_S, TEXTS_MAX, VERTICES_MAX, Attach, Attached, Hello, Odd, Page, Watch
 from learnae.tangle.verdict import Verdict
 
 PUBLISH_QUEUE_MAX: Final = 4096  # Vertices that wait for the network; what does not fit comes to the others by sync.
@@ -68,6 +68,7 @@ class SensorStation:
         self._nursery: trio.Nursery | None = None
         self._odd: deque[str] = deque(maxlen=TEXTS_MAX)  # what viewers are shown beside the vertices
         self._odd_count = 0
+        self._odd_heard: dict[PeerId, tuple[int, float]] = {}  # of admitted publishers: its time, and when it came
         self._syncs = 0
         self._is_broken = False
         self._pinned: dict[Cid, None] = {}  # dataslices of streams, the oldest first
@@ -133,10 +134,24 @@ class SensorStation:
                 why = why or ruling.why
         if question.vertices:
             self._do(self._sync_journal)
+        if question.odd is not None:
+            self._hear_odd(question.issuer, question.odd)
         tangle, now_ms = self._follower.lane.tangle, int(self._parts.now_s() * 1000)
         tips = reversed(list(tangle.tips.items()))
         recent = {cid: tip for cid, tip in tips if 0 <= now_ms - tip[0] <= TIPS_AGE_MS and tip[1] != question.issuer}
         return Attached(have=tangle.length(question.issuer), why=why, tips=recent)
+
+    def _hear_odd(self, issuer: PeerId, odd: Odd) -> None:
+        """Show what an admitted publisher found odd, such as payloads that it could not read. It gets one turn a second."""
+        lane, now_s = self._follower.lane, self._parts.now_s()
+        last_ms, last_s = self._odd_heard.get(issuer, (0, float("-inf")))
+        if odd.time_ms <= last_ms or 0 <= now_s - last_s < ODD_EVERY_S or not lane.admits(issuer):
+            return
+        if not odd.is_signed(lane.rules.net, issuer):
+            return
+        self._odd_heard[issuer] = odd.time_ms, now_s
+        for text in odd.texts:
+            self._tell(ev.Tell(ev.Topic.TROUBLE, f"{short_name(issuer)} says: {text}", {"event": "odd", "issuer": short_name(issuer)}))
 
     def _sync_journal(self) -> list[FollowEffect]:
         self._parts.sensors.journal.sync()

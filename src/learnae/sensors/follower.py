@@ -263,7 +263,7 @@ class SensorFollower:
             tail.reader = ChannelReader(opening, self._settings.side_keys)
         self._tails[head.channel] = tail
         values = {"event": "sensor", "sensor": head.sensor, "mode": head.mode.name.lower(), "issuer": issuer}
-        fields = ", ".join(f"{f.name} in {f.unit}" if f.unit else f.name for f in head.fields[:8])
+        fields = ", ".join(f"{f.name} in {f.shown_unit}" if f.shown_unit else f.name for f in head.fields[:8])
         said = f"found sensor {head.sensor} ({head.mode.name.lower()}): {fields}{', ...' if features > 8 else ''}"
         told: list[FollowEffect] = [ev.Tell(ev.Topic.SENSORS, said, values)]
         if not tail.buffer.rows_max:

@@ -81,6 +81,10 @@ class LaneIntake:
             return self._let_wait(vertex, message, missing, now_ms)
         return self._enter(vertex, message)
 
+    def admits(self, issuer: PeerId) -> bool:
+        """Whether a member admitted this issuer, as far as its heads are here."""
+        return issuer in self._admissions
+
     def _judge_issuer(self, vertex: Vertex, message: SensorMessage) -> Ruling:
         fork = self.tangle.forks.get(vertex.issuer)
         if fork is not None and vertex.sequence >= fork.sequence:

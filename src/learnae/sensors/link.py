@@ -4,6 +4,7 @@ A frame is its length (4 bytes, big-endian) and a dag-cbor list. Nothing that tr
 the node judges them as if gossip had brought them. A node listens where its owner says, by default nowhere.
 
     publisher -> node   [1, issuer, vertices]     attach these; none of them asks only where the node stands
+    publisher -> node   [1, issuer, vertices, odd]    and [time in ms, [text, ...], signature]: what was odd here, such as bad payloads
     node -> publisher   [1, have, why, tips]      newest number of that issuer here, what was refused, tips to name as parents
     viewer -> node      [2, have, odd]            send what I lack: issuer and number, 40 bytes each; and what was odd after that number
     node -> viewer      [2, vertices, done, odd, [text, ...]]    a page; `done` when there is no more; the newest oddities
@@ -14,16 +15,20 @@ Pure: encodes and reads frames. The streams are `backends.sensor_link`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from nacl.bindings import crypto_sign_open
+from nacl.exceptions import BadSignatureError
 
 from learnae.ids import PEER_ID_BYTES, Cid, PeerId, is_cid
 from learnae.protocol.sync import SYNC_HAVE_MAX
 from learnae.sensors.judge import LaneRules
 from learnae.sensors.messages import compute_tag
 from learnae.tangle import cbor
-from learnae.tangle.vertex import NET_BYTES, SEQUENCE_MAX, TIME_MS_MAX, VERTEX_BYTES_MAX
+from learnae.tangle.vertex import NET_BYTES, SEQUENCE_MAX, SIGNATURE_BYTES, TIME_MS_MAX, VERTEX_BYTES_MAX
 
 FRAME_BYTES_MAX: Final = 1 << 20
 VERTICES_MAX: Final = 256
@@ -31,6 +36,8 @@ TIPS_MAX: Final = 8  # From which a publisher names three.
 MEMBERS_MAX: Final = 4096
 WHY_CHARS_MAX: Final = 200
 TEXTS_MAX: Final = 64  # Oddities in one page.
+ODD_TEXTS_MAX: Final = 8  # Of one publisher at once; the others wait there.
+ODD_EVERY_S: Final = 1.0
 LENGTH_BYTES: Final = 4
 CODENAME_CHARS_MAX: Final = 64
 DEFAULT_PORT: Final = 4480
@@ -61,14 +68,37 @@ class AskHello:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Odd:
+    """What was odd at a publisher, in sentences, signed by it: a node shows them to its user and to viewers."""
+
+    time_ms: int  # later than that of the one before
+    texts: tuple[str, ...]
+    signature: bytes
+
+    def is_signed(self, net: bytes, issuer: PeerId) -> bool:
+        try:
+            crypto_sign_open(self.signature + compute_odd(net, issuer, self.time_ms, self.texts), issuer)
+        except BadSignatureError:
+            return False
+        return True
+
+
+def compute_odd(net: bytes, issuer: PeerId, time_ms: int, texts: tuple[str, ...]) -> bytes:
+    """What a publisher signs of its oddities."""
+    return b"learnae odd 1\n" + net + issuer + hashlib.sha256(cbor.encode([time_ms, list(texts)])).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attach:
-    """Vertices of one issuer, in order."""
+    """Vertices of one issuer, in order; and what was odd there."""
 
     issuer: PeerId
     vertices: tuple[bytes, ...] = ()
+    odd: Odd | None = None
 
     def encode(self) -> bytes:
-        return _frame([1, self.issuer, list(self.vertices)])
+        odd = [] if self.odd is None else [[self.odd.time_ms, list(self.odd.texts), self.odd.signature]]
+        return _frame([1, self.issuer, list(self.vertices), *odd])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +147,9 @@ def parse_question(content: bytes) -> Question | None:
             return AskHello()
         case [1, bytes() as issuer, list() as vertices] if len(issuer) == PEER_ID_BYTES and _are_vertices(vertices):
             return Attach(issuer=PeerId(issuer), vertices=tuple(vertices))
+        case [1, bytes() as issuer, list() as vertices, said] if len(issuer) == PEER_ID_BYTES and _are_vertices(vertices):
+            odd = _parse_odd(said)
+            return None if odd is None else Attach(issuer=PeerId(issuer), vertices=tuple(vertices), odd=odd)
         case [2, bytes() as have, odd] if _is_whole(odd, 2**53) and _is_have(have):
             size = PEER_ID_BYTES + 8
             pieces = [have[start : start + size] for start in range(0, len(have), size)]
@@ -196,6 +229,14 @@ def _decode(content: bytes) -> Any:
 
 def _are_vertices(vertices: list[Any]) -> bool:
     return len(vertices) <= VERTICES_MAX and all(isinstance(v, bytes) and len(v) <= VERTEX_BYTES_MAX for v in vertices)
+
+
+def _parse_odd(said: Any) -> Odd | None:
+    match said:
+        case [time_ms, list() as texts, bytes() as signature] if _is_whole(time_ms, TIME_MS_MAX) and len(signature) == SIGNATURE_BYTES:
+            if 1 <= len(texts) <= ODD_TEXTS_MAX and all(isinstance(t, str) and len(t) <= WHY_CHARS_MAX and t.isprintable() for t in texts):
+                return Odd(time_ms=time_ms, texts=tuple(texts), signature=signature)
+    return None
 
 
 def _is_have(have: bytes) -> bool:

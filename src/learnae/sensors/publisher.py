@@ -17,6 +17,7 @@ from learnae.ids import Cid, PeerId
 from learnae.sensor_errors import AdmissionError, ReadingError
 from learnae.sensors.judge import LaneRules, SensorEntry
 from learnae.sensors.lane import SensorLane
+from learnae.sensors.link import WHY_CHARS_MAX, Odd, compute_odd
 from learnae.sensors.messages import (
     MESSAGES_MAX,
     SENSOR_CHARS_MAX,
@@ -96,6 +97,7 @@ class SensorPublisher:
         self.lane = SensorLane(rules=rules, me=me, sign=sign, rng=rng, read=read)
         self.lane.members = frozenset((admission.member,))
         self._me = me
+        self._sign = sign
         self._admission = admission
         self._slice_bytes = slice_bytes
         self._channels: dict[str, _Channel] = {}
@@ -122,6 +124,12 @@ class SensorPublisher:
     def compute_wait_ms(self, *, now_ms: int) -> int:
         """How long the issuer's budget asks to wait; meanwhile readings pile up with the caller."""
         return self.lane.compute_wait_ms(now_ms=now_ms)
+
+    def create_odd(self, texts: Iterable[str], *, now_ms: int) -> Odd:
+        """Sentences for the users of the node and its viewers."""
+        said = tuple("".join(letter if letter.isprintable() else "?" for letter in text[:WHY_CHARS_MAX]) for text in texts)
+        signature = self._sign(compute_odd(self.lane.rules.net, self._me, now_ms, said))
+        return Odd(time_ms=now_ms, texts=said, signature=signature)
 
     def open(self, plan: SensorPlan, *, now_ms: int) -> Commit:
         """Begin a sensor's stream, or go on with it after a restart.

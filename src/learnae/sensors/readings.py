@@ -46,6 +46,11 @@ class SensorField:
     def to_body(self) -> list[object]:
         return [self.name, self.unit, self.decimals]
 
+    @property
+    def shown_unit(self) -> str:
+        """The unit as people read it: a bare count (`1` in SenML's registry, `/` for ratios) has none."""
+        return "" if self.unit in ("1", "/") else self.unit
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:

@@ -116,9 +116,9 @@ class SensorView:
         count.messages += 1
         count.readings += len(batch.readings)
         count.newest, count.newest_ms = entry.vertex.cid, entry.vertex.time_ms
-        shown = [
-            f"{head.fields[r.field].name} {r.value:g} {head.fields[r.field].unit}".rstrip() for r in batch.readings[:READINGS_SHOWN_MAX]
-        ]
+        fields = head.fields
+        few = batch.readings[:READINGS_SHOWN_MAX]
+        shown = [f"{fields[r.field].name} {r.value:g} {fields[r.field].shown_unit}".rstrip() for r in few]
         labels = sorted({reading.label for reading in batch.readings if reading.label is not None})
         more = f", and {len(batch.readings) - len(shown)} more" if len(batch.readings) > len(shown) else ""
         label = f"; label {', '.join(map(str, labels))}" if labels else ""
