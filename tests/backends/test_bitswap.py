@@ -10,11 +10,11 @@ import trio
 from libp2p.abc import INetStream
 from libp2p.bitswap.pb.bitswap_pb2 import Message as Pb
 
-from learnae.backends import libp2p_bitswap, libp2p_fetch, libp2p_patience
-from learnae.backends.bitswap_messages import PROTOCOLS, WANTS_MAX, MessageError, Want, encode_wants, parse_message, read_name
+from learnae.backends import libp2p_bitswap, libp2p_blocks, libp2p_fetch, libp2p_patience
+from learnae.backends.bitswap_messages import BLOCKS_MAX, PROTOCOLS, WANTS_MAX, MessageError, Want, encode_wants, parse_message, read_name
 from learnae.backends.libp2p_direct import encode_varint, read_exactly, read_varint
 from learnae.backends.libp2p_get import get_file
-from learnae.backends.libp2p_host import STREAM_ERRORS, Host
+from learnae.backends.libp2p_host import STREAM_ERRORS, Host, open_host
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.backends.unixfs import LEAF_BYTES
 from learnae.errors import FetchError
@@ -147,6 +147,71 @@ def test_blocks__that_nobody_asked_for_are_never_kept_and_slow_their_sender_down
     trio.run(run)
 
 
+def test_blocks__to_strangers_are_paid_from_one_budget_and_members_get_what_the_line_carries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/attacks.md, one hostile peer: whoever asks, and by whatever protocol, strangers together get a bounded rate."""
+    monkeypatch.setattr(libp2p_blocks, "STRANGERS_BURST_BYTES", libp2p_bitswap.ANSWER_BYTES + LEAF_BYTES)
+    monkeypatch.setattr(libp2p_blocks, "STRANGERS_RATE_BYTES_S", 1.0)
+
+    async def run() -> None:
+        store = MemoryBlocks()
+        cids = [store.put_file(Random(number).randbytes(LEAF_BYTES)) for number in range(12)]
+        async with (
+            open_victim(store) as victim,
+            open_attacker(victim) as stranger,
+            open_host(seed=bytes([40]) * 32, listen=[], rng=Random(40)) as member,
+        ):
+            await member.dial(victim.addresses[0])
+            victim.keep_places(frozenset({member.peer_id}))
+            ears = Ear(stranger), Ear(member)
+            for host in (stranger, member):
+                await tell(await host.open_stream(victim.peer_id, [PROTOCOLS[0]]), encode_wants(cids))
+            await until(lambda: victim._server.strangers._left < 0)
+            await until(lambda: len(ears[1].blocks) == len(cids))
+            assert len(ears[0].blocks) <= 4, "one message; the second waits for the budget"
+
+    trio.run(run)
+
+
+def test_wants__beyond_what_is_answered_at_a_time_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libp2p_bitswap, "PEERS_MAX", 1)
+    monkeypatch.setattr(libp2p_bitswap, "IDLE_S", 0.2)
+
+    async def run() -> None:
+        store = MemoryBlocks()
+        cid = store.put_file(BLOCK)
+        async with (
+            open_victim(store) as victim,
+            open_attacker(victim) as first,
+            open_host(seed=bytes([40]) * 32, listen=[], rng=Random(40)) as second,
+        ):
+            await second.dial(victim.addresses[0])
+            ears = Ear(first), Ear(second)
+            streams = [await host.open_stream(victim.peer_id, [PROTOCOLS[0]]) for host in (first, second)]
+            for stream in streams:
+                await tell(stream, encode_wants([cid]))
+            await until(lambda: [ear.blocks for ear in ears] == [[BLOCK], [BLOCK]])
+
+    trio.run(run)
+
+
+@pytest.mark.parametrize("entry", [b"\x12\x00", b"\x1a\x00", b"\x22\x00"], ids=["block", "payload", "presence"])
+def test_message__of_many_empty_entries_uses_up_the_budget(entry: bytes) -> None:
+    """Each costs time whatever is in it, also what is left out beyond the limits."""
+    count = libp2p_bitswap.QUIET_BYTES_MAX // 2
+    message = parse_message(entry * count)
+    assert message.entries == count
+    assert len(message.blocks) + len(message.lacking) <= BLOCKS_MAX
+
+    async def run() -> None:
+        async with open_victim(MemoryBlocks()) as victim, open_attacker(victim) as attacker:
+            stream = await attacker.open_stream(victim.peer_id, [PROTOCOLS[0]])
+            await tell(stream, entry * count)
+            neighbours = victim._fetcher.bitswap._neighbours
+            await until(lambda: attacker.peer_id in neighbours and neighbours[attacker.peer_id].budget._left < 0)
+
+    trio.run(run)
+
+
 def test_message__that_is_too_large_ends_the_stream_and_nonsense_costs_score() -> None:
     """A peer that was asked for nothing has wanted lists to send, at most: 256 KiB at a time."""
 
@@ -270,6 +335,47 @@ def test_fetch__by_bitswap_takes_what_was_asked_in_any_order_and_believes_a_no()
             assert store.get_file(cid, bytes_max=len(content)) == content
             with trio.fail_after(1), pytest.raises(FetchError, match="it does not have all blocks"):
                 await victim.fetch_file(compute_cid(b"absent"), providers=[attacker.peer_id], bytes_max=100)
+
+    trio.run(run)
+
+
+def test_fetch__that_is_cancelled_takes_nothing_back_that_another_waits_for() -> None:
+    """Kubo keeps one wanted list of a peer: a want that is taken back is gone for both."""
+
+    async def run() -> None:
+        store = MemoryBlocks()
+        cid = compute_cid(BLOCK)
+        async with open_victim(store) as victim, open_attacker(victim) as attacker:
+            asked = ended = 0
+            wanted: set[bytes] = set()
+
+            async def listen(peer: PeerId, stream: INetStream) -> None:
+                nonlocal asked, ended
+                try:
+                    while True:
+                        for entry in (await read_message(stream)).wantlist.entries:
+                            asked += not entry.cancel
+                            (wanted.discard if entry.cancel else wanted.add)(entry.block)
+                finally:
+                    ended += 1
+
+            attacker.handle_streams(PROTOCOLS[0], listen)
+
+            async def fetch(scope: trio.CancelScope) -> None:
+                with scope:
+                    await victim.fetch_file(cid, providers=[attacker.peer_id], bytes_max=100)
+
+            scopes = [trio.CancelScope(), trio.CancelScope()]
+            async with trio.open_nursery() as nursery:
+                for scope in scopes:
+                    nursery.start_soon(fetch, scope)
+                await until(lambda: asked == 2)
+                scopes[0].cancel()
+                await until(lambda: ended == 1)
+                assert wanted == {cid}
+                back = await attacker.open_stream(victim.peer_id, [PROTOCOLS[0]])
+                await tell(back, Pb(payload=[Pb.Block(prefix=b"", data=BLOCK)]))
+            assert store.has_file(cid)
 
     trio.run(run)
 

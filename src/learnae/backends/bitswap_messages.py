@@ -19,6 +19,7 @@ from learnae.ids import CODEC_DAG_PB, Cid, is_cid
 PROTOCOLS: Final = ("/ipfs/bitswap/1.2.0", "/ipfs/bitswap/1.1.0", "/ipfs/bitswap/1.0.0")  # best first
 WANTS_MAX: Final = 1024  # Of one message: as many as Kubo keeps of one peer; the rest is asked for again.
 NAME_BYTES_MAX: Final = 64  # A CID that could be ours has 34 or 36 bytes; longer names are of hashes that are not used here.
+BLOCKS_MAX: Final = 1024  # Of one message: nobody here asks one peer for more at a time.
 BLOCK_BYTES_MAX: Final = 2 << 20  # Bitswap's own limit.
 
 
@@ -42,6 +43,7 @@ class Message:
     is_full: bool = False  # the wants replace all earlier ones
     blocks: list[bytes] = field(default_factory=list)
     lacking: list[bytes] = field(default_factory=list)  # names that the sender does not have
+    entries: int = 0  # of all kinds, also those that were left out
 
 
 def read_name(name: bytes) -> Cid | None:
@@ -54,7 +56,7 @@ def read_name(name: bytes) -> Cid | None:
 
 
 def parse_message(raw: bytes) -> Message:
-    """Read what a stranger sent; wants beyond WANTS_MAX and names that no block here can have are left out. Raises: MessageError."""
+    """Read what a stranger sent; what is beyond the limits, and names that no block here can have, are left out. Raises: MessageError."""
     try:
         told = _Pb.FromString(raw)
     except DecodeError as error:
@@ -64,9 +66,10 @@ def parse_message(raw: bytes) -> Message:
         for entry in told.wantlist.entries[:WANTS_MAX]
         if len(entry.block) <= NAME_BYTES_MAX
     ]
-    blocks = [bytes(block.data) for block in told.payload] + [bytes(block) for block in told.blocks]
+    blocks = [bytes(block.data) for block in told.payload[:BLOCKS_MAX]] + [bytes(block) for block in told.blocks[:BLOCKS_MAX]]
     lacking = [bytes(entry.cid) for entry in told.blockPresences[:WANTS_MAX] if entry.type == _Pb.DontHave]
-    return Message(wants, told.wantlist.full, blocks, lacking)
+    entries = len(told.wantlist.entries) + len(told.payload) + len(told.blocks) + len(told.blockPresences)
+    return Message(wants, told.wantlist.full, blocks[:BLOCKS_MAX], lacking, entries)
 
 
 def encode_wants(cids: Iterable[Cid], *, is_cancel: bool = False) -> bytes:

@@ -58,7 +58,7 @@ class Libp2pNetwork:
         self._files = OpenedFiles(blocks)
         self._server = BlockServer(host, self._files)
         host.blame = self.blame
-        self._fetcher = Fetcher(host, blocks, self.blame, Bitswap(host, blocks, self.blame))
+        self._fetcher = Fetcher(host, blocks, self.blame, Bitswap(host, blocks, self.blame, self._server.strangers))
         self.wide: WideFinder | None = None
         self.records = RecordStore()
         self._dht = DhtServer(host, self.records)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -34,20 +34,22 @@ QUIET_BYTES_MAX: Final = 256 << 10  # From a peer that was asked for nothing: th
 LARGE_BYTES: Final = 64 << 10  # Larger messages are read a few at a time.
 LARGE_AT_ONCE: Final = 4  # Per peer: 16 MiB of memory; eight providers are asked at a time.
 STREAMS_PER_PEER_MAX: Final = 24  # Kubo opens one for every message, and sends eight messages at a time; a connection has 32 streams.
-PEERS_MAX: Final = 64  # Answered at the same time; each holds one message in memory.
+PEERS_MAX: Final = 64  # Answered at the same time, the others wait; each holds one message in memory.
+READERS_MAX: Final = 2  # Threads that read blocks for answers.
 ANSWER_BYTES: Final = 1 << 20  # Blocks in one message of ours.
 MESSAGE_S: Final = 60.0  # For a message to arrive, or for one of ours to be taken.
 IDLE_S: Final = 5.0  # A stream of answers stays open this long for more.
 RATE_BYTES_S: Final = 256 << 10  # Per peer, of what was not asked for: wanted lists, mostly.
 BURST_BYTES: Final = 4 << 20
 NEIGHBOURS_MAX: Final = 512  # Remembered with what they used of their budget: several times the connections of a node.
-WANT_COST_BYTES: Final = 256  # A want counts this much more than its bytes: looking it up takes longer than reading it.
+ENTRY_COST_BYTES: Final = 256  # A want, block or presence counts this much more than its bytes: it takes longer than reading it.
 
 
 class Answers:
     """What one fetch asked of one peer, and what came; made by `Bitswap.open_answers`."""
 
-    def __init__(self) -> None:
+    def __init__(self, siblings: Sequence[Answers]) -> None:
+        self._siblings = siblings  # all of that peer, this one among them
         self.owed: dict[bytes, Cid] = {}  # by the digest
         self.pending = 0  # asked for, and not taken yet
         self._found: deque[tuple[Cid, bytes | None]] = deque()
@@ -76,6 +78,10 @@ class Answers:
         """Until something has come, if only a part of a block."""
         await self._more.park()
 
+    def list_unshared(self) -> list[Cid]:
+        """What is owed here and to no other fetch."""
+        return [cid for digest, cid in self.owed.items() if sum(digest in answers.owed for answers in self._siblings) == 1]
+
     def tell_more(self) -> None:
         self._more.unpark_all()
 
@@ -87,15 +93,16 @@ class _Neighbour:
     large: trio.Semaphore = field(default_factory=lambda: trio.Semaphore(LARGE_AT_ONCE))
     wants: OrderedDict[bytes, Want] = field(default_factory=OrderedDict)
     wants_more: trio.Event = field(default_factory=trio.Event)
-    is_answered: bool = False
+    is_answered: bool = False  # or waits for its turn
     answers: list[Answers] = field(default_factory=list)
 
 
 class Bitswap:
-    """Bitswap with all peers of a host."""
+    """Bitswap with all peers of a host. `strangers`: what all who are no members are given together."""
 
-    def __init__(self, host: Host, blocks: BlockStore, blame: Callable[[PeerId, str], None]) -> None:
-        self._host, self._blocks, self._blame = host, blocks, blame
+    def __init__(self, host: Host, blocks: BlockStore, blame: Callable[[PeerId, str], None], strangers: ByteBudget) -> None:
+        self._host, self._blocks, self._blame, self._strangers = host, blocks, blame, strangers
+        self._places, self._readers = trio.CapacityLimiter(PEERS_MAX), trio.CapacityLimiter(READERS_MAX)
         self._neighbours: dict[PeerId, _Neighbour] = {}
         for version in PROTOCOLS:
             host.handle_streams(version, self._receive)
@@ -103,8 +110,8 @@ class Bitswap:
     @contextmanager
     def open_answers(self, peer: PeerId) -> Iterator[Answers]:
         """What `peer` sends is taken while the block runs, if it was asked for through the answers."""
-        answers = Answers()
         neighbour = self._meet(peer)
+        answers = Answers(neighbour.answers)
         neighbour.answers.append(answers)
         try:
             yield answers
@@ -127,7 +134,7 @@ class Bitswap:
                         if is_asked:
                             muxed_stream_of(stream).muxed_conn.grant_opening()
                         self._take_wants(neighbour, message)
-                        if neighbour.wants and not neighbour.is_answered and self._count_answered() < PEERS_MAX:
+                        if neighbour.wants and not neighbour.is_answered:
                             neighbour.is_answered = True
                             nursery.start_soon(self._answer, peer, neighbour)
                 except MessageError as error:
@@ -165,16 +172,15 @@ class Bitswap:
     async def _take_message(self, neighbour: _Neighbour, raw: bytes) -> tuple[Message, bool]:
         """Read a message and hand its blocks to who asked for them; whether it brought any such. Raises: MessageError."""
         message = parse_message(raw)
-        asked = 0
-        for block in message.blocks:
+        cost_bytes, asked = len(raw), 0
+        for block in message.blocks if neighbour.answers else ():
             digest = hashlib.sha256(block).digest()
-            takers = sum(answers.deliver(digest, block) for answers in neighbour.answers)
-            asked += takers
-            if not takers:
-                await neighbour.budget.spend(len(block))
+            if sum(answers.deliver(digest, block) for answers in neighbour.answers):
+                asked += 1
+                cost_bytes -= len(block)
         for name in message.lacking:
-            asked += sum(answers.deliver(name[-32:], None) for answers in neighbour.answers)
-        await neighbour.budget.spend(len(raw) - sum(map(len, message.blocks)) + WANT_COST_BYTES * len(message.wants))
+            asked += bool(sum(answers.deliver(name[-32:], None) for answers in neighbour.answers))
+        await neighbour.budget.spend(cost_bytes + ENTRY_COST_BYTES * (message.entries - asked))
         return message, asked > 0
 
     def _take_wants(self, neighbour: _Neighbour, message: Message) -> None:
@@ -192,43 +198,52 @@ class Bitswap:
 
     async def _answer(self, peer: PeerId, neighbour: _Neighbour) -> None:
         try:
-            stream = await self._host.open_stream(peer, PROTOCOLS)
-            try:
-                await self._write_answers(neighbour, stream)
-                muxed_stream_of(stream).finish()
-            finally:
-                drop_stream(stream)
+            async with self._places:
+                stream = await self._host.open_stream(peer, PROTOCOLS)
+                try:
+                    await self._write_answers(peer, neighbour, stream)
+                    muxed_stream_of(stream).finish()
+                finally:
+                    drop_stream(stream)
         except STREAM_ERRORS as error:
             logger.debug("Bitswap answers ended: %r", error)
         finally:
             neighbour.is_answered = False
             neighbour.wants.clear()
 
-    async def _write_answers(self, neighbour: _Neighbour, stream: INetStream) -> None:
+    async def _write_answers(self, peer: PeerId, neighbour: _Neighbour, stream: INetStream) -> None:
         version = str(stream.get_protocol())
         while True:
             with trio.move_on_after(IDLE_S):
                 await neighbour.wants_more.wait()
             if not neighbour.wants:
                 return
-            message = self._take_answer(neighbour, version)
+            wants = list(neighbour.wants.values())
+            message, answered = await trio.to_thread.run_sync(self._read_answer, wants, version, limiter=self._readers)
+            for want in wants[:answered]:
+                if neighbour.wants.get(want.name) is want:  # not taken back or asked anew meanwhile
+                    del neighbour.wants[want.name]
             if not neighbour.wants:
                 neighbour.wants_more = trio.Event()
             if message:
+                if peer not in self._host.members:
+                    await self._strangers.spend(len(message))
                 with trio.move_on_after(MESSAGE_S) as writing:
                     await stream.write(encode_varint(len(message)) + message)
                 if writing.cancelled_caught:
                     return
-            await trio.lowlevel.checkpoint()
 
-    def _take_answer(self, neighbour: _Neighbour, version: str) -> bytes:
-        """The next message for a peer; empty if there is nothing to say about what it asked."""
+    def _read_answer(self, wants: list[Want], version: str) -> tuple[bytes, int]:
+        """The next message for a peer, empty if there is nothing to say about what it asked, and how many wants it answers."""
         blocks: list[tuple[bytes, bytes]] = []
         has: list[bytes] = []
         lacking: list[bytes] = []
-        size_bytes = 0
-        while neighbour.wants and size_bytes < ANSWER_BYTES:
-            name, want = neighbour.wants.popitem(last=False)
+        size_bytes = answered = 0
+        for want in wants:
+            if size_bytes >= ANSWER_BYTES:
+                break
+            answered += 1
+            name = want.name
             cid = read_name(name)
             if cid is None or not self._blocks.has_public_block(cid):
                 lacking += [name] if want.wants_no else []
@@ -239,12 +254,10 @@ class Bitswap:
                 size_bytes += len(block)
             else:
                 lacking += [name] if want.wants_no else []
-        return encode_answer(blocks, has=has, lacking=lacking, version=version) if blocks or has or lacking else b""
+        message = encode_answer(blocks, has=has, lacking=lacking, version=version) if blocks or has or lacking else b""
+        return message, answered
 
     # --- inside -------------------------------------------------------------------------------------------------
-
-    def _count_answered(self) -> int:
-        return sum(neighbour.is_answered for neighbour in self._neighbours.values())
 
     def _meet(self, peer: PeerId) -> _Neighbour:
         if peer not in self._neighbours:

@@ -26,7 +26,7 @@ STREAMS_PER_PEER_MAX: Final = 4  # Files that one peer may fetch here at a time.
 STREAMS_MAX: Final = 128  # In total, one for each connection; each holds one block in memory. Strangers give way to members.
 WRITE_S: Final = 30.0  # A block that a peer does not take in this time frees its place.
 ABSENT_COST_BYTES: Final = 131072  # A question for a block that is not here: 64 a second, from whoever asks.
-STRANGERS_RATE_BYTES_S: Final = 8 << 20  # For all who are no members together: 4 % of a core. Members get what the line carries.
+STRANGERS_RATE_BYTES_S: Final = 8 << 20  # For all strangers together, also by Bitswap: 4 % of a core. Members get what the line carries.
 STRANGERS_BURST_BYTES: Final = 1 << 30  # Newcomers of a session that starts, before the chain shows that they are members.
 ABSENT_BURST_BYTES: Final = 64 << 20
 IDLE_S: Final = 20.0  # A stream on which nothing is asked is closed; the asker opens another.
@@ -40,7 +40,7 @@ class BlockServer:
         self._host = host
         self._streams: dict[PeerId, int] = {}
         self._scopes: dict[trio.CancelScope, PeerId] = {}  # of those streams, oldest first
-        self._strangers = ByteBudget(STRANGERS_RATE_BYTES_S, STRANGERS_BURST_BYTES)
+        self.strangers = ByteBudget(STRANGERS_RATE_BYTES_S, STRANGERS_BURST_BYTES)
         self._absent = PeerBudgets(host, rate_bytes_s=8 << 20, burst_bytes=ABSENT_BURST_BYTES, stranger_bytes=ABSENT_BURST_BYTES / 16)
         host.handle_streams(PROTOCOL, self._serve)
 
@@ -68,7 +68,7 @@ class BlockServer:
                         else:
                             if peer not in self._host.members:
                                 idle.deadline += IDLE_S
-                                await self._strangers.spend(len(block))
+                                await self.strangers.spend(len(block))
                             await stream.write(len(block).to_bytes(4, "big") + block)
         finally:
             self._scopes.pop(idle, None)

@@ -14,6 +14,7 @@ import trio
 
 from learnae.backends.bitswap_messages import PROTOCOLS
 from learnae.backends.libp2p_bitswap import Bitswap
+from learnae.backends.libp2p_direct import ByteBudget
 from learnae.backends.libp2p_host import STREAM_ERRORS, open_host
 from learnae.backends.libp2p_lines import BitswapLine, T
 from learnae.backends.memory_blocks import MemoryBlocks
@@ -43,7 +44,7 @@ async def get_file(
 
     written_bytes = 0
     async with open_host(seed=os.urandom(32), listen=[], rng=SystemRandom()) as host:
-        bitswap = Bitswap(host, MemoryBlocks(), lambda peer, why: None)
+        bitswap = Bitswap(host, MemoryBlocks(), lambda peer, why: None, ByteBudget())
         peer = await host.dial(address)
         try:
             reader = FileReader(cid, bytes_max=bytes_max)

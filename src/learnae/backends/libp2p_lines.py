@@ -99,10 +99,10 @@ class BitswapLine:
         return found
 
     async def cancel(self) -> None:
-        """Take back what was asked for and is not needed any more, so that it is not sent."""
-        if self._answers.owed:
+        """Take back what was asked for and no other fetch waits for, so that it is not sent."""
+        if unwanted := self._answers.list_unshared():
             with trio.CancelScope(deadline=trio.current_time() + _CANCEL_S, shield=True), suppress(*STREAM_ERRORS):
-                await self._send(encode_wants(self._answers.owed.values(), is_cancel=True))
+                await self._send(encode_wants(unwanted, is_cancel=True))
                 muxed_stream_of(self._stream).finish()
 
     async def _send(self, message: bytes) -> None:

@@ -5,6 +5,7 @@ Not durable, not bounded by a disk; the quota and the order of eviction are thos
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 
 from learnae.backends.unixfs import LEAF_BYTES, build_blocks, collect_all, collect_blocks
@@ -19,7 +20,7 @@ class MemoryBlocks:
 
     def __init__(self, *, quota_bytes: int = QUOTA_BYTES) -> None:
         self._quota_bytes = quota_bytes
-        self._blocks: dict[Cid, bytes] = {}  # in order of last use
+        self._blocks: OrderedDict[Cid, bytes] = OrderedDict()  # in order of last use
         self._private: set[Cid] = set()
         self._pins: set[Cid] = set()
         self._used_bytes = 0
@@ -61,9 +62,9 @@ class MemoryBlocks:
         return b"".join(whole)
 
     def get_block(self, cid: Cid) -> bytes | None:
-        block = self._blocks.pop(cid, None)
+        block = self._blocks.get(cid)
         if block is not None:
-            self._blocks[cid] = block
+            self._blocks.move_to_end(cid)  # at no moment it is absent: worker threads read too
         return block
 
     def get_public_block(self, cid: Cid) -> bytes | None:
