@@ -279,18 +279,28 @@ def test_yamux__a_peer_that_asks_and_does_not_read_is_cut_off() -> None:
                 while True:
                     await left.send_all(frame(PING, SYN, 0, 7) * 1000)
             await muxer.event_closed.wait()
+            assert muxer.broken_rule == "the peer asks for answers and does not read them"
 
     trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-def test_yamux__a_dead_line_is_noticed() -> None:
-    """A half-open connection: no byte, no answer to a ping."""
+@pytest.mark.parametrize("is_stuck", [False, True], ids=["silent", "stuck"])
+def test_yamux__a_dead_line_is_noticed_and_nobody_is_blamed(is_stuck: bool) -> None:
+    """A half-open connection: no byte, no answer to a ping; or nothing leaves any more."""
 
     async def run() -> None:
-        async with against_hand() as (muxer, _):
+        left, right = trio.testing.lockstep_stream_pair() if is_stuck else trio.testing.memory_stream_pair()
+        muxer = Yamux(cast(ISecureConn, Pipe(right, False)), PEER)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(muxer.start)
+            await muxer.event_started.wait()
+            muxer.ping()
             began_s = trio.current_time()
             await muxer.event_closed.wait()
+            assert (trio.current_time() - began_s < 40) == is_stuck
             assert trio.current_time() - began_s < 120
+            assert not muxer.broken_rule
+            await left.aclose()
 
     trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
 

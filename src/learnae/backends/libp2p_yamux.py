@@ -59,6 +59,10 @@ CONNECTION_ERRORS: Final = (
 """What reading or writing an encrypted connection may raise because of the peer or the line."""
 
 
+class _LineDied(Exception):
+    """Nothing goes through any more: nobody's fault, so the peer is not blamed."""
+
+
 class Yamux(IMuxedConn):
     """One connection. `start` runs it until either side ends it; everything else may be called from any task."""
 
@@ -101,7 +105,7 @@ class Yamux(IMuxedConn):
                     self.event_started.set()
                     await self._read_all()
                     nursery.cancel_scope.cancel()
-        except* CONNECTION_ERRORS as group:
+        except* (*CONNECTION_ERRORS, _LineDied) as group:
             logger.debug("connection to %s ended: %r", self.peer_id, group.exceptions[0])
         except* ProtocolBreak as group:
             self.broken_rule = str(group.exceptions[0])
@@ -282,12 +286,12 @@ class Yamux(IMuxedConn):
             received_bytes, sent_bytes, waiting = self._received_bytes, self._sent_bytes, bool(self._outbox_bytes)
             await trio.sleep(_WATCH_S)
             if waiting and self._sent_bytes == sent_bytes:
-                raise ProtocolBreak(f"nothing could be sent for {_WATCH_S:.0f} s")
+                raise _LineDied(f"nothing could be sent for {_WATCH_S:.0f} s")
             silent = 0 if self._received_bytes != received_bytes else silent + 1
             if silent == 1:
                 self.queue(PING, SYN, 0, 0)
             elif silent > 2:
-                raise ProtocolBreak(f"nothing was heard for {_WATCH_S * silent:.0f} s")
+                raise _LineDied(f"nothing was heard for {_WATCH_S * silent:.0f} s")
 
     def _end(self) -> None:
         self.event_closed.set()
