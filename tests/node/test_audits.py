@@ -44,7 +44,7 @@ def test_nodes__freeze_the_row_of_a_liar_and_pay_everybody_by_the_others(tmp_pat
         assert any("accuses one of this peer's receipts" in text for text in bed.machines["ada"].troubles())
         check_privacy(bed)
 
-    run_fast(main, rate=4.0)
+    run_fast(main)
 
 
 def check_privacy(bed: Bed) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import trio
-from trio.testing import MockClock
 
 from learnae.learning.inline import InlineLearner
 from learnae.protocol.messages import ModelAnnounced, parse_message
 from tests.learning.tasks import WIDE, make_config
-from tests.node.bed import Bed, select_vertices
+from tests.node.bed import Bed, run_fast, select_vertices
 
 
 def make_bed(folder: Path) -> tuple[Bed, list[InlineLearner]]:
@@ -23,11 +21,6 @@ def make_bed(folder: Path) -> tuple[Bed, list[InlineLearner]]:
     bed = Bed(folder, learner=learners[0], training_s=8)
     bed.rules = replace(bed.rules, model_codec="delta4")
     return bed, learners
-
-
-def run_idle(job: Callable[[], Awaitable[None]]) -> None:
-    """Run with a clock that moves only while nobody works: torch on a busy machine makes nobody late."""
-    trio.run(job, clock=MockClock(autojump_threshold=0.002))
 
 
 def test_session__compressed_models_are_announced_fetched_and_adopted(tmp_path: Path) -> None:
@@ -50,7 +43,7 @@ def test_session__compressed_models_are_announced_fetched_and_adopted(tmp_path: 
         assert ada.events("adopted") or ben.events("adopted")
         assert not [text for text in ada.troubles() + ben.troubles() if "cannot be used" in text]
 
-    run_idle(main)
+    run_fast(main)
 
 
 def test_node__initial_model_that_was_damaged_is_fetched_again_before_compressed_models_are_read(tmp_path: Path) -> None:
@@ -74,4 +67,4 @@ def test_node__initial_model_that_was_damaged_is_fetched_again_before_compressed
             assert len(ada.events("opened")) == opened and node._peer.cycle.local is not None
             nursery.cancel_scope.cancel()
 
-    run_idle(main)
+    run_fast(main)

@@ -248,7 +248,7 @@ def test_node__stop_while_the_task_is_opening_ends_at_once(tmp_path: Path) -> No
                 assert await node.run() == ""
         assert not (await bed.view()).members, "nothing was paid"
 
-    run_fast(main, rate=1.0)
+    run_fast(main)
 
 
 def test_node__data_that_do_not_fit_end_it_before_anything_is_paid(tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ def test_node__hostile_models_are_refused_counted_and_survived(tmp_path: Path, s
         assert not bed.machines["ada"].events("adopted")
         await bed.check_settled()
 
-    run_fast(main, rate=8.0)
+    run_fast(main)
 
 
 # --- disk -------------------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def test_session__trains_on_what_a_sensor_says_and_on_nothing_else(tmp_path: Pat
             assert isinstance(journal, SensorJournal)
             journal.close()
 
-    run_fast(main, rate=2.0)
+    run_fast(main)
 
 
 def count_uses(bed: Bed, machine: Machine) -> dict[Cid, int]:
