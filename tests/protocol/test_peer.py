@@ -159,6 +159,21 @@ def test_pace__is_kept_after_work_only() -> None:
     assert read_pause_s(player, failed) == 100.0, "what fails for the user's own reasons is not tried again at once"
 
 
+def test_newcomer__looks_for_the_initial_model_as_soon_as_somebody_may_give_it() -> None:
+    """A late joiner does not sit out a pause: it looks when it is seen to be a member, and when somebody connects."""
+    player = Player(rules=RULES)
+    player.start()
+    assert find_all(player.turn(), ev.FetchFile) == [], "no member yet"
+    assert read_pause_s(player, player.handle(ev.ChainRead(make_view()))) == 0
+    fetch = find(player.turn(), ev.FetchFile)
+    player.handle(ev.FetchFailed(fetch.number, "nobody is connected"))
+
+    assert read_pause_s(player, player.handle(ev.PeerConnected(BOB))) == 0
+    evaluate = find(player.handle(ev.FileFetched(find(player.turn(), ev.FetchFile).number)), ev.EvaluateModel)
+    player.handle(ev.ModelEvaluated(evaluate.number, MODEL_BYTES, measure(50)))
+    assert not [e for e in player.handle(ev.PeerConnected(CAROL)) if isinstance(e, ev.SetTimer)], "it has one now"
+
+
 def test_cycle__needs_nobody() -> None:
     """4.1: asynchronous; a peer that hears nothing trains on, for ever."""
     player = make_player(rules=AVERAGES)

@@ -34,13 +34,13 @@ Answer = tuple[dict[str, Any], Sequence[bytes]]
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # They reach the whole group; the node decides when to end.
-    os.nice(NICENESS)
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     requests: queue.Queue[Frame] = queue.Queue(REQUESTS_MAX)
     threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
     with loading_modules():
         import learnae.learning.inline  # noqa: F401 - torch, while the node starts the rest of itself
+    os.nice(NICENESS)  # Not sooner: on a busy machine a late joiner would wait for torch the longest.
     service = Service(lambda values: _write(out, encode_frame(values)))
     while True:
         request = requests.get()

@@ -135,7 +135,7 @@ class Peer:
                 return self._chain_read(view, now_s)
             case ev.PeerConnected(peer=peer):
                 self.connected.add(peer)
-                return [ev.SendSync(peer, self.lane.ask().encode())]
+                return [ev.SendSync(peer, self.lane.ask().encode()), *self._hurry(now_s)]
             case ev.PeerDisconnected(peer=peer):
                 self.connected.discard(peer)
                 return []
@@ -355,7 +355,11 @@ class Peer:
             effects += self._say(self.auditor.step(view.beacon, connected=self.connected, is_late=is_late), now_s)
         if self.dao.may_speak and self.dao.needs_seal(now_s):
             effects += self._say([self.lane.compute_checkpoint(closing=False)], now_s)
-        return effects + self.dao.settle(now_s)
+        return [*effects, *self.dao.settle(now_s), *self._hurry(now_s)]
+
+    def _hurry(self, now_s: float) -> list[ev.Effect]:
+        """Whoever has no model yet looks for one as soon as there may be somebody to give it."""
+        return [ev.SetTimer(ev.Timer.CYCLE, now_s)] if self.cycle.local is None and self.dao.is_member else []
 
     def _introduce(self) -> list[Said]:
         """Tell who and where this peer is, once it is a member and whenever its addresses changed (4.4)."""
