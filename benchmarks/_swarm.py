@@ -140,7 +140,7 @@ class Swarm:
         async def enroll_all() -> None:
             async with trio.open_nursery() as nursery:
                 for member in members:
-                    nursery.start_soon(_enroll, self.rpc, self.ticket, member.keys)
+                    nursery.start_soon(enroll_member, self.rpc, self.ticket, member.keys)
 
         trio.run(enroll_all)
 
@@ -194,7 +194,8 @@ async def _found(root: Path, rpc: str, members: Sequence[Member], plan: SessionP
     return Ticket(rules=rules, contract=contract, addresses=tuple(member.address for member in members[:NAMED]))
 
 
-async def _enroll(rpc: str, ticket: Ticket, keys: Keys) -> None:
+async def enroll_member(rpc: str, ticket: Ticket, keys: Keys) -> None:
+    """Proof of identity and deposit, as the member's own node would send them."""
     async with _open_chain(rpc, keys) as chain:
         receipt = await chain.submit(ticket.contract, DeployPoid())
         assert receipt.address is not None
