@@ -13,6 +13,7 @@ import trio.testing
 from tests.lossy_link import Line, LossyLink, open_lossy_link
 
 FAST = 20.0  # Times real time; on loopback the machine's own delays count this much more.
+BUSY = 10.0  # The line is never quicker than it says; a busy machine may make it this much slower.
 
 
 async def _send(stream: trio.SocketStream) -> None:
@@ -52,25 +53,25 @@ def _measure(line: Line, size: int) -> float:
 
 
 def test_line__delays_each_way() -> None:
-    assert 1.0 <= _measure(Line(delay_s=0.5), 100) < 3.0
+    assert 1.0 <= _measure(Line(delay_s=0.5), 100) < 1.0 * BUSY
     assert _measure(Line(delay_s=0.5, jitter_s=1.0), 100) >= 1.0
 
 
 def test_line__window_grows_from_ten_segments() -> None:
     """10, 20, 40 and 80 segments in four round trips, after the one of the request."""
-    assert 4.0 <= _measure(Line(delay_s=0.5), 150 * 1448) < 8.0
+    assert 4.0 <= _measure(Line(delay_s=0.5), 150 * 1448) < 4.0 * BUSY
 
 
 def test_line__bandwidth_is_not_passed() -> None:
-    assert 9.0 <= _measure(Line(bandwidth_bytes_s=100_000), 1_000_000) < 13.0
+    assert 9.0 <= _measure(Line(bandwidth_bytes_s=100_000), 1_000_000) < 9.0 * BUSY
 
 
 def test_line__loss_makes_tcp_slow() -> None:
     """At 1 % and 100 ms TCP reaches 1.2 segments / (0.1 s * sqrt(0.01)) = 170 kB/s (Mathis et al. 1997); at 30 % a few a second."""
     some = 2_000_000 / _measure(Line(delay_s=0.05, loss=0.01), 2_000_000)
-    assert 80_000 < some < 700_000
+    assert 80_000 / BUSY < some < 700_000
     many = 40_000 / _measure(Line(delay_s=0.1, loss=0.3), 40_000)
-    assert 500 < many < 15_000
+    assert 500 / BUSY < many < 15_000
 
 
 def test_line__frozen_says_nothing_and_goes_on_later() -> None:
