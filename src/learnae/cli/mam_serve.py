@@ -72,7 +72,7 @@ class Facade:
     async def follow(self, link: SensorLink) -> None:
         """Take in what others attached."""
         while True:
-            page = await link.page(Watch(have=self.follower.lane.tangle.have_vector()))
+            page = await link.page(Watch(have=self.follower.lane.compute_have()))
             for encoded in page.vertices:
                 self.follower.receive(PeerId(bytes(32)), encoded, time.time())
             self.follower.tick(time.time())

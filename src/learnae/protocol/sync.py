@@ -16,6 +16,7 @@ from learnae.tangle import cbor
 from learnae.tangle.dag import OrphanPool
 
 SYNC_HAVE_MAX: Final = 8192  # Twice the most members that a session can have.
+SYNC_CLOSED: Final = COUNT_MAX  # In a have-vector, instead of a number: send nothing of this issuer, there is no room for it here.
 SYNC_WANT_MAX: Final = 256
 SYNC_VERTICES_MAX: Final = 256
 SYNC_BYTES_MAX: Final = 1 << 20

@@ -9,13 +9,14 @@ Pure. Source: docs/sensors.md.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
 from learnae.ids import Cid, PeerId
 from learnae.protocol.messages import ForkProved
 from learnae.sensors import judge
+from learnae.sensors.issuers import Issuers
 from learnae.sensors.judge import Heard, LaneRules, SensorCodec, SensorEntry, Source, Stream
 from learnae.sensors.messages import Admission, ChannelMessages, LaneCheckpoint, SensorHead, SensorMessage
 from learnae.sensors.waiting import Waiting
@@ -24,7 +25,6 @@ from learnae.tangle.stream import ReadVertex, StreamTangle
 from learnae.tangle.verdict import ACCEPTED, Ruling, ignore, reject
 from learnae.tangle.vertex import Vertex
 
-ISSUERS_MAX: Final = 4096  # Admitted by members; more than a session of sensors has.
 CHECKPOINTS_RECENT: Final = 8  # Of one member, kept all; of older ones every second, fourth, ...: a slow sensor's log begins at one too.
 CHECKPOINTS_LEVELS: Final = 12
 
@@ -43,7 +43,8 @@ class LaneIntake:
         self.streams: dict[bytes, Stream] = {}
         self.checkpoints: dict[PeerId, dict[int, LaneCheckpoint]] = {}  # of each member, by number: where logs may begin
         self.waiting = Waiting(self.tangle)
-        self._admissions: dict[PeerId, Admission] = {}
+        self.issuers = Issuers()
+        self._admissions: Mapping[PeerId, Admission] = self.issuers.admissions
         self._channels: Counter[PeerId] = Counter()
         self._proved: dict[PeerId, int] = {}  # issuer -> number of its earliest fork of which a proof is in the lane
         self._heads: dict[bytes, bytes] = {}  # the vertex of each channel's head
@@ -92,11 +93,21 @@ class LaneIntake:
         admission = self._admissions.get(vertex.issuer)
         if admission is None and vertex.issuer not in self.members and not isinstance(message, SensorHead):
             return ignore("its issuer is not admitted, or its head has not come yet")
-        if admission is None and len(self._admissions) >= ISSUERS_MAX:
-            return ignore("this session has no room for more sensors")
         return judge.validate_issuer(vertex, message, members=self.members, admission=admission, net=self.rules.net)
 
+    def _judge_room(self, issuer: PeerId, message: SensorMessage) -> Ruling:
+        """Whether the member that admits an issuer has a place for it. Asked before each step that takes one."""
+        if not isinstance(message, SensorHead) or self.issuers.has_room(issuer, message.admission.member):
+            return ACCEPTED
+        self.issuers.refuse(issuer)
+        return ignore("this session has no room for more sensors, or not for more of the member that admits them")
+
     def _let_wait(self, vertex: Vertex, message: SensorMessage, missing: list[Cid], now_ms: int) -> Heard:
+        if vertex.parents[0] in missing and isinstance(message, SensorHead):
+            ruling = self._judge_room(vertex.issuer, message)
+            if ruling is not ACCEPTED:
+                return Heard(ruling)
+            self.issuers.wait(vertex.issuer, message.admission.member)
         kept = self.tangle.orphans.add(vertex, missing)
         if kept:
             self.waiting.note_orphan(vertex, now_ms)
@@ -129,6 +140,8 @@ class LaneIntake:
     def _insert(self, vertex: Vertex, message: SensorMessage, forked: list[PeerId]) -> Ruling:
         issuer = vertex.issuer
         ruling = self._judge_issuer(vertex, message)  # Again: it may have waited while its issuer forked.
+        if ruling is ACCEPTED:
+            ruling = self._judge_room(issuer, message)
         if ruling is ACCEPTED:
             ruling = judge.validate_place(
                 vertex,
@@ -182,7 +195,7 @@ class LaneIntake:
                     forked.append(message.issuer)
 
     def _learn_head(self, vertex: Vertex, head: SensorHead) -> None:
-        self._admissions[vertex.issuer] = head.admission
+        self.issuers.admit(vertex.issuer, head.admission)
         self._heads[head.channel] = vertex.encoded
         self._channels[vertex.issuer] += 1
         self.streams[head.channel] = Stream(head, vertex.issuer, vertex.cid, head.first - 1)
@@ -205,9 +218,9 @@ class LaneIntake:
         """Take in a head that stands before the part of its issuer's log that is kept. Of the past not all is known: no blame."""
         if not isinstance(message, SensorHead) or message.channel in self.streams:
             return ignore("older than what is kept")
-        ruling = self._judge_body(vertex.issuer, message)
-        if ruling is not ACCEPTED:
-            return ignore(ruling.why)
+        for ruling in (self._judge_room(vertex.issuer, message), self._judge_body(vertex.issuer, message)):
+            if ruling is not ACCEPTED:
+                return ignore(ruling.why)
         self._learn_head(vertex, message)
         self._place(message.channel)
         self._headless.pop(vertex.issuer, None)

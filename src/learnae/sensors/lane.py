@@ -16,11 +16,12 @@ from typing import Final
 
 from learnae.ids import Cid, PeerId
 from learnae.protocol.messages import ForkProved
-from learnae.protocol.sync import SYNC_BYTES_MAX, SYNC_VERTICES_MAX, SYNC_WANT_MAX, SyncMessage
+from learnae.protocol.sync import SYNC_BYTES_MAX, SYNC_CLOSED, SYNC_HAVE_MAX, SYNC_VERTICES_MAX, SYNC_WANT_MAX, SyncMessage
 from learnae.sensors import judge
 from learnae.sensors.intake import LaneIntake
 from learnae.sensors.judge import Heard, LaneRules, SensorCodec, SensorEntry
 from learnae.sensors.messages import (
+    HEADS_MAX,
     SENSOR_KIND_OF,
     ChannelMessages,
     LaneCheckpoint,
@@ -59,6 +60,7 @@ class SensorLane(LaneIntake):
         self._sign = sign
         self._rng = rng
         self._heads_from = 0  # which old heads come next
+        self._have_from = 0  # with which issuer a have-vector begins that does not hold all
 
     def restore(self, vertices: Iterable[bytes]) -> list[SensorEntry]:
         """Take back what was kept on disk, in its order. These bytes were judged before they were written."""
@@ -128,19 +130,33 @@ class SensorLane(LaneIntake):
     def compute_checkpoint(self, begun: Iterable[tuple[PeerId, int, Cid]] = ()) -> LaneCheckpoint:
         """What this participant has folded so far; of the issuers of `begun` only where their logs begin here."""
         begins = {issuer: (issuer, sequence, cid) for issuer, sequence, cid in begun}
-        heads = {**{head[0]: head for head in self.tangle.heads()}, **begins}
+        heads = {**begins, **{head[0]: head for head in self.tangle.heads() if head[0] not in begins}}
         channels = [(c, s.last, s.last_hash) for c, s in self.streams.items() if s.last_hash and s.issuer not in begins]
-        return create_checkpoint(heads.values(), channels)
+        return create_checkpoint(islice(heads.values(), HEADS_MAX) if begins else heads.values(), channels)
 
     # --- sync -----------------------------------------------------------------------------------------------
 
     def ask(self, *, answer: bool = False) -> SyncMessage:
         """A message that tells what this participant has and asks for what orphans wait for."""
         want = self.tangle.orphans.missing(cids_max=SYNC_WANT_MAX)
-        have = self.tangle.have_vector()
+        have = self.compute_have()
         for issuer in self._headless:  # Who has more than nothing gets no heads from a forgotten part any more.
             have.pop(issuer, None)
         return SyncMessage(have=have, answer=answer, want=tuple(want))
+
+    def compute_have(self) -> dict[PeerId, int]:
+        """What is here of each issuer, as much as one message holds; of more the next ones each time, so that all have their turn.
+
+        Of issuers that find no place here nothing is wanted: else their vertices would come with every sync, in place of others'.
+        """
+        have = self.tangle.have_vector()
+        if len(have) > SYNC_HAVE_MAX:
+            issuers = list(have)
+            start = self._have_from % len(issuers)
+            self._have_from = start + SYNC_HAVE_MAX
+            return {issuer: have[issuer] for issuer in (issuers[start:] + issuers[:start])[:SYNC_HAVE_MAX]}
+        refused = self.issuers.refused
+        return have | dict.fromkeys(refused[max(0, len(refused) - SYNC_HAVE_MAX + len(have)) :], SYNC_CLOSED)
 
     def answer(self, sync: SyncMessage) -> list[SyncMessage]:
         """What to send back to one that told what it has: a page of what it lacks, and our own asking if it has more."""
@@ -155,8 +171,9 @@ class SensorLane(LaneIntake):
         if page:
             answers.append(SyncMessage(vertices=_fill_page(page)))
         if sync.have is not None and not sync.answer:
-            mine = self.tangle.have_vector()
-            if any(sequence > mine.get(issuer, 0) for issuer, sequence in sync.have.items() if issuer not in self.tangle.forks):
+            mine, unwanted = self.tangle.have_vector(), {*self.issuers.refused, *self.tangle.forks}
+            news = (issuer for issuer, number in sync.have.items() if mine.get(issuer, 0) < number < SYNC_CLOSED)
+            if any(issuer not in unwanted for issuer in news):
                 answers.append(self.ask(answer=True))
         return answers
 
@@ -181,19 +198,22 @@ class SensorLane(LaneIntake):
             checkpoint = self._find_beginning(issuer, gap)
             if checkpoint is not None:
                 self._begin_log(issuer, gap, checkpoint, entered, forked)
+        self.issuers.turn(self.waiting.gaps, now_ms)
         return Heard(ACCEPTED, tuple(entered), tuple(forked))
 
     def begin_lost(self, *, now_ms: int) -> tuple[Heard, tuple[tuple[PeerId, int, Cid], ...]]:
         """Begin logs whose past nobody brought for long, though no checkpoint tells of them: which, and after which vertex.
 
-        Only of issuers of whose measurements nothing is here. A member has to say a checkpoint of it at once.
+        Only of issuers of whose measurements nothing is here. A member has to say a checkpoint of it at once: never more than it holds.
         """
         entered: list[SensorEntry] = []
         forked: list[PeerId] = []
         lost: list[tuple[PeerId, int, Cid]] = []
+        read: set[PeerId] | None = None
         for issuer, gap, is_lost in self.waiting.find_gaps(now_ms):
-            if is_lost and not any(s.issuer == issuer and s.last_hash for s in self.streams.values()):
-                self._begin_log(issuer, gap, None, entered, forked)
+            if read is None:
+                read = {stream.issuer for stream in self.streams.values() if stream.last_hash}
+            if is_lost and issuer not in read and len(lost) < HEADS_MAX and self._begin_log(issuer, gap, None, entered, forked):
                 lost.append((issuer, gap.sequence, gap.cid))
         return Heard(ACCEPTED, tuple(entered), tuple(forked)), tuple(lost)
 
@@ -214,19 +234,31 @@ class SensorLane(LaneIntake):
 
     def _begin_log(
         self, issuer: PeerId, gap: Gap, checkpoint: LaneCheckpoint | None, entered: list[SensorEntry], forked: list[PeerId]
-    ) -> None:
-        """Begin an issuer's log after a vertex that nobody sent for a while, where a member's checkpoint says."""
-        self.waiting.close_gaps(issuer)
+    ) -> bool:
+        """Begin an issuer's log after a vertex that nobody sent for a while, where a member's checkpoint says.
+
+        Not of one that has no place, and only if a head is here by then: a log of nobody would be told of in every sync.
+        """
+        if not self.issuers.has_place(issuer) and issuer not in self.members:
+            return False
         self._forget(self.tangle.adopt(issuer, gap.sequence, gap.cid))
         if checkpoint is not None:
             self._began_by[issuer] = checkpoint
         for channel in [channel for channel, stream in self.streams.items() if stream.issuer == issuer and not stream.ended]:
             self._place(channel)
-        for early in self.waiting.take_early(issuer):
+        for early in self.waiting.take_early(issuer, last=gap.sequence):
             if self._learn_old_head(early.vertex, early.message) is ACCEPTED:
                 entered.append(early)
         for freed in self._release(gap.cid):
-            self._enter_too(freed, entered, forked)
+            if freed.parents[0] == self.tangle.head(freed.issuer):
+                self._enter_too(freed, entered, forked)
+            else:  # Another issuer named the same vertex as its own previous one: its log does not begin by this.
+                self.tangle.orphans.add(freed, freed.parents[:1])
+        if issuer not in self._admissions and issuer not in self.members:
+            self.tangle.abandon(issuer)
+            self._began_by.pop(issuer, None)
+            return False
+        return True
 
     def take_forgotten(self) -> list[Cid]:
         """Vertices that may leave the disk."""

@@ -56,7 +56,7 @@ class SensorView:
 
     @property
     def have(self) -> Mapping[PeerId, int]:
-        return self._follower.lane.tangle.have_vector()
+        return self._follower.lane.compute_have()
 
     def receive(self, encoded: bytes, now_s: float) -> list[dict[str, Any]]:
         """Take in a vertex; the lines to show."""

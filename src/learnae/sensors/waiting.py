@@ -9,14 +9,14 @@ Pure. Source: docs/sensors.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from learnae.ids import Cid, PeerId
 from learnae.sensors.judge import SensorEntry
 from learnae.tangle.stream import StreamTangle
-from learnae.tangle.vertex import Vertex
+from learnae.tangle.vertex import SEQUENCE_MAX, Vertex
 
 PATIENCE_MS: Final = 5_000  # Three rounds of asking for a parent that is not the issuer's own.
 LOST_MS: Final = 30_000  # Ten rounds of asking for a beginning of which no checkpoint tells.
@@ -83,11 +83,17 @@ class Waiting:
             early.size += size
             self._early_bytes += size
 
-    def take_early(self, issuer: PeerId) -> list[SensorEntry]:
-        """The issuer's heads that waited for its log, in the order in which it said them; they are kept no more."""
-        early = self._early.pop(issuer, _Early())
-        self._early_bytes -= early.size
-        return sorted(early.entries.values(), key=lambda entry: entry.vertex.sequence)
+    def take_early(self, issuer: PeerId, *, last: int) -> list[SensorEntry]:
+        """The issuer's heads up to a number that waited for its log, in the order in which it said them; they are kept no more."""
+        early = self._early.get(issuer, _Early())
+        taken = [entry for entry in early.entries.values() if entry.vertex.sequence <= last]
+        for entry in taken:
+            del early.entries[entry.vertex.cid]
+            early.size -= len(entry.vertex.encoded)
+            self._early_bytes -= len(entry.vertex.encoded)
+        if not early.entries:
+            self._early.pop(issuer, None)
+        return sorted(taken, key=lambda entry: entry.vertex.sequence)
 
     def note_entered(self, cid: Cid) -> list[Vertex]:
         """A vertex entered; those that waited too long for everything but it. They leave the pool."""
@@ -121,11 +127,15 @@ class Waiting:
         return due
 
     def find_gaps(self, now_ms: int) -> Iterator[tuple[PeerId, Gap, bool]]:
-        """Gaps that nobody filled for a while; whether for so long that the beginning must be lost."""
+        """Gaps that nobody filled for a while, of one issuer the latest first; whether for so long that the beginning must be lost.
+
+        A log may begin at what was yielded before the next is asked for: gaps that it leaves behind are none any more.
+        """
+        tangle = self._tangle
         for issuer, gaps in list(self._gaps.items()):
-            length = self._tangle.length(issuer)
-            for cid, gap in list(gaps.items()):
-                if cid in self._tangle or gap.sequence <= length or issuer in self._tangle.forks:
+            for cid, gap in sorted(gaps.items(), key=lambda item: -item[1].sequence):
+                length = tangle.length(issuer)
+                if cid in tangle or cid in tangle.orphans or gap.sequence <= length or issuer in tangle.forks:
                     del gaps[cid]
                 elif gap.length != length:
                     gap.since_ms, gap.length = now_ms, length
@@ -135,10 +145,13 @@ class Waiting:
                         yield issuer, gap, waited_ms >= LOST_MS
             if not gaps:
                 self._gaps.pop(issuer, None)
+        for issuer in [issuer for issuer in self._early if issuer not in self._gaps]:
+            self.take_early(issuer, last=SEQUENCE_MAX)  # They came, or come, with their log.
 
-    def close_gaps(self, issuer: PeerId) -> None:
-        """The issuer's log begins somewhere now."""
-        self._gaps.pop(issuer, None)
+    @property
+    def gaps(self) -> Mapping[PeerId, Mapping[Cid, Gap]]:
+        """Of each issuer whose log does not reach what came of it."""
+        return self._gaps
 
     def _take(self, cids: dict[Cid, None]) -> list[Vertex]:
         orphans = self._tangle.orphans

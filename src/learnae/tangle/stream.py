@@ -225,6 +225,12 @@ class StreamTangle:
         self._logs[issuer] = _Log(sequence, cid)
         return dropped
 
+    def abandon(self, issuer: PeerId) -> None:
+        """Take `adopt` back, if nothing entered after it."""
+        log = self._logs.get(issuer)
+        if log is not None and not log.cids:
+            del self._logs[issuer]
+
     def _forget(self, cids: Iterable[Cid]) -> None:
         for cid in cids:
             self._known.pop(cid, None)
