@@ -11,13 +11,22 @@ from random import Random
 
 import pytest
 import trio
+from libp2p.abc import INetStream
 from libp2p.relay.circuit_v2.pb import circuit_pb2 as pb
 
 from learnae.backends import libp2p_relay
 from learnae.backends.libp2p import Libp2pNetwork, open_libp2p_network
 from learnae.backends.libp2p_address import libp2p_id
 from learnae.backends.libp2p_host import STREAM_ERRORS
-from learnae.backends.libp2p_relay import HOP, MESSAGE_BYTES_MAX, RESERVATIONS_MAX, STOP, read_message, write_message
+from learnae.backends.libp2p_relay import (
+    HOP,
+    MESSAGE_BYTES_MAX,
+    RESERVATIONS_MAX,
+    STOP,
+    STRANGERS_PER_PEER_MAX,
+    read_message,
+    write_message,
+)
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.demo.cast import make_environment
 from learnae.errors import BadAddressError, UnreachableError
@@ -224,6 +233,53 @@ def test_relay__carries_a_bounded_number_of_circuits(monkeypatch: pytest.MonkeyP
                     await two.connect(address)
                 with pytest.raises(UnreachableError, match="no reservation"):
                     await two._host.dial(address.replace(peer_text(hidden.peer_id), peer_text(PeerId(bytes(range(32))))))
+
+    trio.run(run)
+
+
+def test_relay__strangers_get_a_small_part_and_give_way_to_a_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/attacks.md: no stranger stands between two members. Its circuits are few, at its end and at theirs, and the newest ends."""
+
+    async def ask(network: Libp2pNetwork, carrier: PeerId, target: PeerId) -> tuple[INetStream, int]:
+        stream = await network._host.open_stream(carrier, [HOP])
+        wanted = pb.PeerId(id=libp2p_id(target).to_bytes())
+        await write_message(stream, pb.HopMessage(type=pb.HopMessage.CONNECT, peer=wanted))
+        return stream, (await read_message(stream, pb.HopMessage)).status
+
+    async def run() -> None:
+        async with open_session([LOOPBACK, [], [], [], []], members=3) as (carrier, hidden, member, stranger, other):
+            await until(lambda: hidden.peer_id in carrier.relay.reserved)
+            asked = [await ask(stranger, carrier.peer_id, hidden.peer_id) for _ in range(STRANGERS_PER_PEER_MAX + 1)]
+            assert [status for _, status in asked] == [pb.OK] * STRANGERS_PER_PEER_MAX + [pb.RESOURCE_LIMIT_EXCEEDED]
+            assert (await ask(other, carrier.peer_id, hidden.peer_id))[1] == pb.RESOURCE_LIMIT_EXCEEDED
+            paid = carrier.relay._strangers._left
+            monkeypatch.setattr(libp2p_relay, "CIRCUITS_PER_PEER_MAX", STRANGERS_PER_PEER_MAX)
+            await member.connect(f"{carrier.addresses[0]}/p2p-circuit/p2p/{peer_text(hidden.peer_id)}")
+            assert await member.send(hidden.peer_id, b"hello")
+            assert await read_message_from(hidden, member.peer_id) == b"hello"
+            assert carrier.relay._strangers._left == paid, "members have another budget"
+            assert carrier.relay.count == STRANGERS_PER_PEER_MAX
+            oldest, newest = asked[0][0], asked[STRANGERS_PER_PEER_MAX - 1][0]
+            with pytest.raises(STREAM_ERRORS):
+                while True:
+                    await newest.read(1)
+            await oldest.write(bytes(1000))
+            await until(lambda: carrier.relay._strangers._left < paid)
+
+    trio.run(run)
+
+
+def test_relay__ends_a_circuit_on_which_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libp2p_relay, "CIRCUIT_IDLE_S", 0.1)
+
+    async def run() -> None:
+        async with open_session([LOOPBACK, [], []]) as (carrier, one, two):
+            await until(lambda: two.peer_id in carrier.relay.reserved)
+            stream = await one._host.open_stream(carrier.peer_id, [HOP])
+            wanted = pb.PeerId(id=libp2p_id(two.peer_id).to_bytes())
+            await write_message(stream, pb.HopMessage(type=pb.HopMessage.CONNECT, peer=wanted))
+            assert (await read_message(stream, pb.HopMessage)).status == pb.OK
+            await until(lambda: carrier.relay.count == 0)
 
     trio.run(run)
 

@@ -2,7 +2,8 @@
 
 A peer asks for a *reservation* and keeps its connection; others then ask to be connected with it, and what both send is passed
 on, encrypted between them, so that a relay reads nothing. Reservations are for members; both are few, and every circuit has
-an end: by bytes, by time, by rate, and for all circuits together by rate. Relayed connections get no reservation.
+an end: by bytes, by time, by silence, by rate, and for all circuits together by rate. Strangers get a small part and give way
+to members. Relayed connections get no reservation.
 
 py-libp2p 0.8.1 has a relay, `relay/circuit_v2/protocol.py`, which is not used: its `_handle_reserve` believes the peer id in the
 message, so anybody takes or refreshes anybody's reservation; `_active_relays` has one entry a peer, so a second circuit hides
@@ -13,9 +14,9 @@ Source: libp2p specs, relay/circuit-v2 (messages and status codes; vouchers are 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import trio
@@ -36,11 +37,15 @@ RESERVATIONS_MAX: Final = 16
 RESERVATION_S: Final = 600.0  # Renewed after half of it.
 CIRCUITS_MAX: Final = 32
 CIRCUITS_PER_PEER_MAX: Final = 8  # At either end.
-STRANGERS_CIRCUITS_MAX: Final = 8  # Newcomers whose ticket names a relay.
+CIRCUITS_PER_PAIR_MAX: Final = 2  # As many connections as a peer keeps with another.
+STRANGERS_CIRCUITS_MAX: Final = 8  # Newcomers whose ticket names a relay; the newest gives way to a member.
+STRANGERS_PER_PEER_MAX: Final = 2  # At either end.
 CIRCUIT_BYTES_MAX: Final = 1 << 30  # Both directions; hundreds of models of a few megabytes.
 CIRCUIT_S_MAX: Final = 7200.0
 CIRCUIT_RATE_BYTES_S: Final = 2 << 20
 TOTAL_RATE_BYTES_S: Final = 4 << 20
+STRANGERS_RATE_BYTES_S: Final = 1 << 20  # Of that, for all strangers together: a newcomer catches up with a few megabytes.
+CIRCUIT_IDLE_S: Final = 120.0  # Without a byte in either direction; the two ends ask each other for a sign of life more often.
 BURST_BYTES: Final = 4 << 20
 MESSAGE_BYTES_MAX: Final = 4096
 ANSWER_S: Final = 10.0
@@ -75,17 +80,28 @@ def is_relayed(stream: INetStream) -> bool:
     return muxed_stream_of(stream).get_remote_address() is None
 
 
+@dataclass(slots=True, eq=False)
+class _Circuit:
+    source: PeerId
+    target: PeerId
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+
 class Relay:
     """The relay of one node. `offers`: whether it carries for others at the moment."""
 
     def __init__(self, host: Host, *, offers: Callable[[], bool]) -> None:
         self._host, self._offers = host, offers
         self._reserved: dict[PeerId, float] = {}  # until when, by the monotonic clock
-        self._circuits: Counter[PeerId] = Counter()  # by either end
-        self.count = 0  # circuits
-        self._strangers = 0
+        self._circuits: list[_Circuit] = []  # oldest first
         self._total = ByteBudget(TOTAL_RATE_BYTES_S, BURST_BYTES)
+        self._strangers = ByteBudget(STRANGERS_RATE_BYTES_S, BURST_BYTES)
         host.handle_streams(HOP, self._serve)
+
+    @property
+    def count(self) -> int:
+        """Circuits that are carried now."""
+        return len(self._circuits)
 
     @property
     def reserved(self) -> frozenset[PeerId]:
@@ -123,23 +139,40 @@ class Relay:
     async def _connect(self, source: PeerId, target: PeerId | None, stream: INetStream) -> None:
         if target is None or target not in self.reserved:
             return await _refuse(stream, pb.NO_RESERVATION)
-        is_stranger = source not in self._host.members
-        if (
-            self.count >= CIRCUITS_MAX
-            or max(self._circuits[source], self._circuits[target]) >= CIRCUITS_PER_PEER_MAX
-            or (is_stranger and self._strangers >= STRANGERS_CIRCUITS_MAX)
-        ):
+        if not self._has_room(source, target):
             return await _refuse(stream, pb.RESOURCE_LIMIT_EXCEEDED)
-        self.count += 1
-        self._strangers += is_stranger
-        self._circuits.update((source, target))
+        circuit = _Circuit(source, target)
+        self._circuits.append(circuit)
         try:
-            await self._carry(source, target, stream)
+            with circuit.scope:
+                await self._carry(source, target, stream)
         finally:
-            self.count -= 1
-            self._strangers -= is_stranger
-            self._circuits.subtract((source, target))
-            self._circuits = +self._circuits
+            if circuit in self._circuits:
+                self._circuits.remove(circuit)
+
+    def _has_room(self, source: PeerId, target: PeerId) -> bool:
+        """Whether one more circuit may be carried; strangers' circuits end where a member needs their place."""
+        if sum((source, target) == (other.source, other.target) for other in self._circuits) >= CIRCUITS_PER_PAIR_MAX:
+            return False
+        strangers = [circuit for circuit in self._circuits if circuit.source not in self._host.members]
+        if source not in self._host.members:
+            fullest = max(_count(strangers, source), _count(strangers, target))
+            if len(strangers) >= STRANGERS_CIRCUITS_MAX or fullest >= STRANGERS_PER_PEER_MAX:
+                return False
+            return not self._find_full(source, target)
+        while (full := self._find_full(source, target)) and (found := [circuit for circuit in full if circuit in strangers]):
+            self._circuits.remove(found[-1])
+            found[-1].scope.cancel()
+        return not full
+
+    def _find_full(self, source: PeerId, target: PeerId) -> list[_Circuit]:
+        """The circuits of which one must end before another from `source` to `target` may begin; none if there is room."""
+        if len(self._circuits) >= CIRCUITS_MAX:
+            return list(self._circuits)
+        for end in (source, target):
+            if _count(self._circuits, end) >= CIRCUITS_PER_PEER_MAX:
+                return [circuit for circuit in self._circuits if end in (circuit.source, circuit.target)]
+        return []
 
     async def _carry(self, source: PeerId, target: PeerId, stream: INetStream) -> None:
         onward: INetStream | None = None
@@ -149,12 +182,14 @@ class Relay:
             if onward is None:
                 return await _refuse(stream, pb.CONNECTION_FAILED)
             await write_message(stream, _answer(pb.OK))
-            budgets = (ByteBudget(CIRCUIT_RATE_BYTES_S, BURST_BYTES), self._total)
+            budgets = [ByteBudget(CIRCUIT_RATE_BYTES_S, BURST_BYTES), self._total]
+            if source not in self._host.members:
+                budgets.append(self._strangers)
             left = [CIRCUIT_BYTES_MAX]
-            with trio.move_on_after(CIRCUIT_S_MAX):
+            with trio.move_on_after(CIRCUIT_S_MAX), trio.move_on_after(CIRCUIT_IDLE_S) as idle:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_pass_on, stream, onward, budgets, left, nursery)
-                    nursery.start_soon(_pass_on, onward, stream, budgets, left, nursery)
+                    nursery.start_soon(_pass_on, stream, onward, budgets, left, idle)
+                    nursery.start_soon(_pass_on, onward, stream, budgets, left, idle)
         finally:
             if onward is not None:
                 drop_stream(onward)
@@ -178,10 +213,12 @@ class Relay:
         return onward if agreed else None
 
 
-async def _pass_on(
-    source: INetStream, target: INetStream, budgets: tuple[ByteBudget, ...], left: list[int], nursery: trio.Nursery
-) -> None:
-    """Until either side ends or the bytes are used up; then the other direction ends too."""
+def _count(circuits: list[_Circuit], end: PeerId) -> int:
+    return sum(end in (circuit.source, circuit.target) for circuit in circuits)
+
+
+async def _pass_on(source: INetStream, target: INetStream, budgets: list[ByteBudget], left: list[int], both: trio.CancelScope) -> None:
+    """Until either side ends, is silent for too long, or the bytes are used up; then the other direction ends too."""
     try:
         while left[0] > 0:
             piece = await source.read(_PIECE_BYTES)
@@ -189,9 +226,10 @@ async def _pass_on(
             for budget in budgets:
                 await budget.spend(len(piece))
             await target.write(piece)
+            both.deadline = trio.current_time() + CIRCUIT_IDLE_S
     except STREAM_ERRORS:
         pass  # an end like any other
-    nursery.cancel_scope.cancel()
+    both.cancel()
 
 
 def _answer(status: pb.Status.ValueType, reservation: pb.Reservation | None = None) -> pb.HopMessage:
