@@ -7,9 +7,11 @@ from contextlib import suppress
 import pytest
 import trio
 import trio.testing
+from libp2p.abc import INetStream
 from libp2p.pubsub.pb import rpc_pb2
 
 from learnae.backends import libp2p_direct, libp2p_pubsub
+from learnae.backends.libp2p_direct import read_exactly, read_varint
 from learnae.backends.libp2p_gossip import TOPICS_PER_PEER_MAX, encode_subscription
 from learnae.backends.libp2p_host import STREAM_ERRORS
 from learnae.backends.libp2p_scores import GRAYLIST_THRESHOLD
@@ -97,5 +99,34 @@ def test_gossip__a_flood_of_subscriptions_is_forgotten() -> None:
                 await until(lambda: attacker.peer_id in router._peers and bool(router._peers[attacker.peer_id].topics))
                 assert len(router._peers[attacker.peer_id].topics) <= TOPICS_PER_PEER_MAX
                 assert all(len(topic) < 300 for topic in router._peers[attacker.peer_id].topics)
+
+    trio.run(run)
+
+
+def test_gossip__what_comes_soon_after_a_batch_leaves_together() -> None:
+    """Issue, CPU of gossip: an encrypted message costs the same with one vertex in it or with forty. The first one never waits."""
+
+    async def run() -> None:
+        frames: list[int] = []
+        async with open_victim(MemoryBlocks()) as victim:
+            await victim.subscribe(TOPIC, lambda sender, content: Verdict.ACCEPT)
+            async with open_attacker(victim) as neighbour:
+
+                async def count(peer: PeerId, stream: INetStream) -> None:
+                    while True:
+                        rpc = rpc_pb2.RPC.FromString(await read_exactly(stream, await read_varint(stream)))
+                        frames.append(len(rpc.publish))
+
+                for protocol in libp2p_pubsub.PROTOCOLS:
+                    neighbour.handle_streams(protocol, count)
+                stream = await neighbour.open_stream(victim.peer_id, libp2p_pubsub.PROTOCOLS)
+                await stream.write(frame(encode_subscription(TOPIC)))
+                await until(lambda: neighbour.peer_id in victim.mesh(TOPIC))
+                for number in range(100):
+                    await victim.publish(TOPIC, b"%d" % number)
+                    await trio.testing.wait_all_tasks_blocked(0.0001)
+                await until(lambda: sum(frames) == 100)
+        assert len([size for size in frames if size]) < 70
+        assert max(frames) > 1
 
     trio.run(run)

@@ -36,6 +36,7 @@ BURST_BYTES: Final = 8 << 20
 STRANGER_BURST_BYTES: Final = 65536  # Of who comes for the first time: forty small messages; identities cost nothing.
 MESSAGE_COST_BYTES: Final = 1536  # Judging one costs about as long as decoding this much.
 ITEM_COST_BYTES: Final = 384  # A subscription, or an entry of a control message.
+GATHER_S: Final = 0.01  # After a batch left, what comes so soon leaves together: a busy peer sends a hundred batches a second at most.
 REOPEN_S: Final = 5.0  # Before a gossip stream that a connected peer ended is opened again.
 _INBOUND_MAX: Final = 2
 
@@ -103,6 +104,7 @@ class PubSub:
             outgoing.size_bytes -= size_bytes
             # Encoded RPCs put one behind the other are one RPC with all their fields.
             await stream.write(encode_varint(size_bytes) + b"".join(batch))
+            await trio.sleep(GATHER_S)
 
     def _queue(self, peer: PeerId, part: bytes) -> None:
         outgoing = self._outgoing.get(peer)
