@@ -19,10 +19,11 @@ from learnae.errors import ModelMismatchError, ModelRejectedError, TaskError
 from learnae.learning.check import check_task
 from learnae.learning.codec import StateDict, encode_tensors
 from learnae.learning.compressed import BLOCK_CODECS, BlockLayout
-from learnae.learning.header import read_manifest
+from learnae.learning.header import read_header, read_manifest
 from learnae.learning.inline import InlineLearner
 from learnae.learning.model_files import EXACT_MAX, ModelFiles
-from learnae.protocol.rules import MODEL_CODECS
+from learnae.learning.reduce import average_models, is_between
+from learnae.protocol.rules import AUDITABLE_CODECS, MODEL_CODECS
 from tests.learning.tasks import LINES, SLICE_BYTES, WIDE, make_config, write_task
 
 LOSSY = tuple(codec for codec in MODEL_CODECS if codec != "raw")
@@ -261,3 +262,119 @@ def test_recount__rounded_models_count_as_derived_and_others_do_not(tmp_path: Pa
 
     assert found.derives and found.correct_after == evaluation.correct
     assert not theirs.recount(before, unrelated, remote, validation).derives
+
+
+# --- audits -----------------------------------------------------------------------------------------------------
+
+
+def make_typed(seed: int, dtype: torch.dtype, *, apart: float = 0.05) -> StateDict:
+    """Models of one type around the same weights: with a block of zeros, tiny numbers, and variances above 65,504 if the type has them."""
+    rng, base = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(0)
+    weights = torch.randn(20, 256, generator=base) + apart * torch.randn(20, 256, generator=rng, dtype=torch.float64)
+    weights[0], weights[1], weights[2] = 0.0, weights[1] * 1e-6, weights[2] * 2.0**-126
+    large = 1.0 if dtype is torch.float16 else 2e5
+    return {"w": weights.to(dtype), "variance": (large * torch.rand(9, generator=rng)).to(dtype), "seen": torch.tensor(seed)}
+
+
+def open_typed(codec: str, initial: StateDict) -> ModelFiles:
+    files = ModelFiles("task", codec, read_manifest(encode_tensors(initial)))
+    files.set_initial(encode_tensors(initial))
+    return files
+
+
+def judge(files: ModelFiles, before: bytes, after: bytes, remote: bytes) -> bool:
+    """As a juror does, who has but the three files."""
+    states = [files.read(model) for model in (before, after, remote)]
+    return is_between(*states, slacks=[files.compute_slack(before, states[0]), files.compute_slack(after, states[1])])
+
+
+@pytest.mark.parametrize("apart", [0.05, 1e-3, 1e-8])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("codec", AUDITABLE_CODECS)
+def test_audit__honest_averages_are_derived_in_every_type_and_from_files_alone(codec: str, dtype: torch.dtype, apart: float) -> None:
+    """docs/audits.md, Tolerance: also of models that are as near as their rounding, and by a node that was started again."""
+    ours, jurors = (open_typed(codec, make_typed(1, dtype, apart=apart)) for _ in range(2))
+    before, remote = ours.write(make_typed(2, dtype, apart=apart)), jurors.write(make_typed(3, dtype, apart=apart))
+    for share in (0.1, 0.5, 0.9, 1.0):
+        for local in (ours.read_own(before), jurors.read(before)):
+            after = ours.write(average_models(local, ours.read(remote), remote_share=share))
+            assert judge(jurors, before, after, remote)
+        assert not judge(jurors, before, ours.write(make_typed(4, dtype)), remote), "models trained alone are not"
+
+
+def forge(model: bytes, begin: int, bits: bytes) -> bytes:
+    place = read_header(model)["scales"].begin + begin
+    return model[:place] + bits + model[place + len(bits) :]
+
+
+@pytest.mark.parametrize("codec", ["int8", "delta8"])
+@pytest.mark.parametrize("scale", [b"\x00\x7f", b"\x80\x3f", b"\x01\x00"], ids=["1.7e38", "1", "1e-40"])
+def test_audit__trick__a_block_of_zeros_with_a_scale_is_refused(codec: str, scale: bytes) -> None:
+    """The scale of zeros changes no value, and would excuse all others."""
+    initial = make_typed(1, torch.float32)
+    files = open_typed(codec, initial)
+    unrelated = make_typed(4, torch.float32)
+    unrelated["w"][0] = initial["w"][0]  # Zeros for both codecs.
+    model = files.write(unrelated)
+    files.read(model)
+
+    with pytest.raises(ModelRejectedError, match="block 0 of 'w' has a scale that no value needs"):
+        files.read(forge(model, 0, scale))
+
+
+@pytest.mark.parametrize("codec", ["int8", "delta8"])
+def test_audit__trick__a_wide_step_beside_small_codes_is_refused(codec: str) -> None:
+    """A step a hundred times too wide: the codes are a hundredth, the values about the same, the rounding a hundred times larger."""
+    files = open_typed(codec, make_typed(1, torch.float32))
+    layout = BlockLayout(BLOCK_CODECS[codec], read_manifest(encode_tensors(make_typed(1, torch.float32))))
+    tensors = load(files.write(make_typed(2, torch.float32)))
+    quantiser = layout.codec.quantiser
+    codes = quantiser.unpack(bytes(tensors["codes"].numpy()), 20 * 256)
+    tensors["codes"] = torch.frombuffer(bytearray(quantiser.pack((codes // 100).astype(np.int8))), dtype=torch.uint8)
+    tensors["scales"] = tensors["scales"] * 100
+
+    with pytest.raises(ModelRejectedError, match="has a scale that no value needs"):
+        files.read(encode_tensors(tensors))
+
+
+@pytest.mark.parametrize("codec", ["int8", "delta8"])
+@pytest.mark.parametrize("in_before", [False, True], ids=["in the new model", "in both"])
+def test_audit__trick__a_huge_value_in_a_block_excuses_no_other_block(codec: str, *, in_before: bool) -> None:
+    """The huge value needs its scale, so the file is read; but the value must lie on the line too, and helps its own block only."""
+    files = open_typed(codec, make_typed(1, torch.float32))
+    mine, unrelated, remote = (make_typed(seed, torch.float32) for seed in (2, 4, 3))
+    for state in (unrelated, mine) if in_before else (unrelated,):
+        state["w"][5, 7] = 1e6
+
+    assert not judge(files, files.write(mine), files.write(unrelated), files.write(remote))
+
+
+@pytest.mark.parametrize("value", [65_504.0, -65_504.0, 1e30])
+def test_audit__trick__float16__large_biases_excuse_no_weights(value: float) -> None:
+    """A unit that is never on may have any bias; its last digit is worth more than a whole weight."""
+    files = open_typed("float16", make_typed(1, torch.float32))
+    mine, unrelated, remote = (make_typed(seed, torch.float32) for seed in (2, 4, 3))
+    for state in (mine, unrelated):
+        state["variance"] = torch.full_like(state["variance"], value)
+    before, theirs = files.write(mine), files.write(remote)
+    mean = average_models(mine, files.read(theirs), remote_share=0.5)
+    unrelated["variance"] = mean["variance"]
+
+    assert judge(files, before, files.write(mean), theirs)
+    assert not judge(files, before, files.write(unrelated), theirs)
+
+
+def test_float16__a_tensor_beyond_its_range_travels_as_it_is_and_no_other_may() -> None:
+    files = open_typed("float16", make_typed(1, torch.float32))
+    state = make_typed(2, torch.float32)
+    state["variance"][3] = 2e5
+    content = files.write(state)
+
+    assert {name: spec.dtype for name, spec in read_header(content).items()} == {"w": "F16", "variance": "F32", "seen": "I64"}
+    assert torch.equal(files.read(content)["variance"], state["variance"])
+    state["variance"][:] = 65_504.0
+    assert read_header(files.write(state))["variance"].dtype == "F16"
+    with pytest.raises(ModelRejectedError, match="'variance' travels as F32 though float16 can hold it, expected F16"):
+        files.read(encode_tensors({**state, "w": state["w"].half()}))
+    with pytest.raises(ModelMismatchError):
+        files.read(encode_tensors({**state, "w": state["w"].bfloat16()}))

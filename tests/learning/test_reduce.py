@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learnae.errors import ModelMismatchError
-from learnae.learning.reduce import REDUCERS, average_models
+from learnae.learning.codec import StateDict
+from learnae.learning.reduce import REDUCERS, average_models, is_between
 from learnae.protocol import rules
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -63,3 +64,91 @@ def test_average__other_architecture_is_refused() -> None:
 
 def test_reducers__every_name_that_rules_allow_is_there() -> None:
     assert set(rules.REDUCERS) == set(REDUCERS)
+
+
+# --- was it made so? (docs/audits.md) ----------------------------------------------------------------------------
+
+FLOAT_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def make_models(dtype: torch.dtype = torch.float32, *, apart: float = 1.0) -> tuple[StateDict, StateDict, StateDict]:
+    """Before, after at a share of a quarter, and remote: a matrix, a vector with large and tiny numbers, a counter, a mask."""
+    rng = torch.Generator().manual_seed(1)
+    models = []
+    for seen in (5, 3):
+        ends = torch.tensor([3e4, 1e-7, 0.0, -3e4], dtype=torch.float64) * (1 + torch.rand(4, generator=rng, dtype=torch.float64))
+        w = torch.ones(30, 40) + apart * torch.randn(30, 40, generator=rng)
+        models.append({"w": w.to(dtype), "v": ends.to(dtype), "seen": torch.tensor(seen), "mask": torch.tensor([seen == 5, False])})
+    before, remote = models
+    return before, average_models(before, remote, remote_share=0.25), remote
+
+
+@pytest.mark.parametrize("apart", [1.0, 1e-3, 1e-6])
+@pytest.mark.parametrize("dtype", FLOAT_TYPES)
+def test_is_between__a_mean_is_found_in_every_type_also_of_models_that_hardly_differ(dtype: torch.dtype, apart: float) -> None:
+    before, after, remote = make_models(dtype, apart=apart)
+
+    assert is_between(before, after, remote)
+    for share in (1 / 3, 0.5, 1.0):
+        assert is_between(before, average_models(before, remote, remote_share=share), remote)
+
+
+@pytest.mark.parametrize("dtype", FLOAT_TYPES)
+def test_is_between__one_value_off_by_two_of_its_last_digits_is_seen(dtype: torch.dtype) -> None:
+    before, after, remote = make_models(dtype)
+    place = int((before["w"] - remote["w"]).abs().argmin())  # Where the share explains least.
+    value = after["w"].flatten()[place]
+    off = value + 4 * torch.finfo(dtype).eps * max(before["w"].flatten()[place].abs(), remote["w"].flatten()[place].abs())
+    if dtype is torch.float64:
+        off = value * (1 + 1e-13)
+
+    assert not is_between(before, {**after, "w": torch.where(after["w"] == value, off, after["w"])}, remote)
+
+
+@pytest.mark.parametrize("large", [1e6, 1e30])
+def test_is_between__large_values_that_do_nothing_excuse_no_other_value(large: float) -> None:
+    """A bias of -1e30 on a unit that is never on makes two models far apart; the weights must still be a mean."""
+    before, after, remote = make_models()
+    before["v"] = torch.full((4,), -large)
+    after["v"] = before["v"] * 0.75 + remote["v"] * 0.25
+    assert is_between(before, after, remote)
+
+    rng = torch.Generator().manual_seed(2)
+    assert not is_between(before, {**after, "w": torch.randn(30, 40, generator=rng)}, remote)
+
+
+def test_is_between__shares_up_to_one_and_the_same_for_all_values() -> None:
+    before, after, remote = make_models()
+
+    def mix(share: float) -> StateDict:
+        return {**after, **{name: torch.lerp(before[name].double(), remote[name].double(), share).float() for name in ("w", "v")}}
+
+    assert is_between(before, mix(0.9), remote)
+    assert not is_between(before, mix(-0.1), remote) and not is_between(before, mix(1.1), remote)
+    assert not is_between(before, before, remote), "nothing of the helper is in it"
+    assert not is_between(before, {**mix(0.25), "v": mix(0.5)["v"]}, remote)
+    assert not is_between(before, after, before), "only what the two models differ in can have moved"
+
+
+def test_is_between__counters_and_masks_follow_the_mean_too() -> None:
+    before, after, remote = make_models()
+
+    assert not is_between(before, {**after, "seen": torch.tensor(6)}, remote)
+    assert not is_between(before, {**after, "mask": remote["mask"]}, remote)
+
+
+def test_is_between__a_codec_explains_what_it_moved_and_only_there() -> None:
+    before, after, remote = make_models()
+    moved = {**after, "w": after["w"] + 0.01}
+    slack = {"w": torch.full((30, 40), 0.006, dtype=torch.float64)}
+
+    assert not is_between(before, moved, remote) and not is_between(before, moved, remote, slacks=[slack])
+    assert is_between(before, moved, remote, slacks=[slack, slack])
+    assert not is_between(before, {**moved, "v": after["v"] * 1.001}, remote, slacks=[slack, slack])
+
+
+def test_is_between__numbers_that_overflow_are_no_mean() -> None:
+    most = torch.finfo(torch.float64).max
+    before, remote = ({"w": torch.tensor([value], dtype=torch.float64)} for value in (most, -most))
+
+    assert not is_between(before, {"w": torch.tensor([5.0], dtype=torch.float64)}, remote)

@@ -28,6 +28,7 @@ from learnae.learning.checks import check_header, check_model, check_values
 from learnae.learning.codec import StateDict, decode_tensors, encode_tensors
 from learnae.learning.header import FLOATS, Header, HeaderError, Manifest, TensorSpec, read_header
 from learnae.learning.quantise import CodesError, Quantiser, Scales, Values, count_blocks
+from learnae.learning.reduce import compute_rounding
 
 ANCESTOR_BYTES: Final = 32
 LARGEST_HALF: Final = 65504.0
@@ -133,7 +134,10 @@ class BlockLayout:
         return header
 
     def decode(self, model: bytes, header: Header, initial: StateDict) -> StateDict:
-        """The tensors of a file that was checked. Raises: ModelRejectedError: its codes are wrong, or its values not finite."""
+        """The tensors of a file that was checked.
+
+        Raises: ModelRejectedError: its codes are wrong, a block's scale is not the one that its values need, or a value is not finite.
+        """
         quantiser = self.codec.quantiser
         stream = bytes(memoryview(model)[header["codes"].begin : header["codes"].end])
         try:
@@ -146,7 +150,11 @@ class BlockLayout:
         for name, spec in self.matrices.items():
             count = math.prod(spec.shape)
             blocks = count_blocks(count)
-            values = torch.from_numpy(quantiser.restore(codes[place : place + count], scales[block : block + blocks])).reshape(spec.shape)
+            found, steps = codes[place : place + count], scales[block : block + blocks]
+            false = quantiser.find_false_step(found, steps)
+            if false is not None:
+                raise ModelRejectedError(f"block {false} of {name!r} has a scale that no value needs, expected one value with a full code")
+            values = torch.from_numpy(quantiser.restore(found, steps)).reshape(spec.shape)
             place, block = place + count, block + blocks
             dtype = initial[name].dtype
             state[name] = (values + initial[name].float() if self.codec.is_delta else values).to(dtype)
@@ -154,49 +162,65 @@ class BlockLayout:
                 raise ModelRejectedError(f"parameter {name!r} is not finite once its codes are multiplied by their scales")
         return state
 
-    def compute_slack(self, model: bytes, header: Header) -> float:
-        """How far, at most, this checked file's values lie from those that were encoded: a Euclidean distance over all parameters."""
-        scales, block, total = _read_scales(model, header["scales"]), 0, 0.0
-        for spec in self.matrices.values():
-            blocks = count_blocks(math.prod(spec.shape))
-            total += self.codec.quantiser.compute_error_max(math.prod(spec.shape), scales[block : block + blocks]) ** 2
+    def compute_slack(self, model: bytes, header: Header, state: StateDict, initial: StateDict) -> StateDict:
+        """How far each value of a file that was decoded to `state` may lie from the one that was encoded; exact tensors are left out.
+
+        Half a step; and what is computed in float32 on both ways and rounded to the parameter's type in the end.
+        """
+        scales, block, slack = _read_scales(model, header["scales"]), 0, {}
+        for name, spec in self.matrices.items():
+            count = math.prod(spec.shape)
+            blocks = count_blocks(count)
+            off = torch.from_numpy(self.codec.quantiser.compute_errors_max(count, scales[block : block + blocks])).reshape(spec.shape)
             block += blocks
-        return math.sqrt(total)
+            size = state[name].double().abs()
+            if self.codec.is_delta:
+                size = size + initial[name].double().abs()
+            slack[name] = off + compute_rounding(state[name].dtype, state[name].double().abs()) + 2**-22 * size
+        return slack
 
 
 @dataclass(frozen=True)
 class HalfLayout:
-    """Every floating-point tensor as float16, under its own name; values beyond its range become the largest that it has."""
+    """Every floating-point tensor as float16, under its own name; one with a value beyond the range of float16 travels as it is."""
 
     manifest: Manifest
 
-    @cached_property
-    def _halved(self) -> Manifest:
-        tensors = {
-            name: TensorSpec("F16", spec.shape) if spec.dtype in FLOATS else spec for name, spec in self.manifest.tensors.items()
-        }
-        return Manifest(tensors, self.manifest.file_bytes)
-
     @property
     def file_bytes_max(self) -> int:
-        return self._halved.file_bytes_max
+        return self.manifest.file_bytes_max
 
     def encode(self, state: StateDict, initial: StateDict, ancestor: bytes) -> bytes:
-        return encode_tensors({name: _halve(tensor) if tensor.is_floating_point() else tensor for name, tensor in state.items()})
+        return encode_tensors({name: tensor.half() if is_halved(tensor) else tensor for name, tensor in state.items()})
 
     def check(self, model: bytes, ancestor: bytes) -> Header:
-        return check_model(model, self._halved)
+        """The header of a file in which just the tensors that need it are not float16. Raises: ModelRejectedError, ModelMismatchError."""
+        if len(model) > self.file_bytes_max:
+            raise ModelRejectedError(f"it has {len(model)} bytes, at most {self.file_bytes_max} are possible with this session's codec")
+        try:
+            found = read_header(model)
+        except HeaderError as error:
+            raise ModelRejectedError(str(error)) from None
+        whole = {name for name, spec in self.manifest.tensors.items() if spec.dtype in FLOATS and found.get(name, spec).dtype == spec.dtype}
+        halved = {name for name, spec in self.manifest.tensors.items() if spec.dtype in FLOATS} - whole
+        expected = {name: TensorSpec("F16", spec.shape) if name in halved else spec for name, spec in self.manifest.tensors.items()}
+        header = check_model(model, Manifest(expected, self.manifest.file_bytes))
+        for name, tensor in decode_tensors(model, {name: header[name] for name in whole}).items():
+            if is_halved(tensor) and header[name].dtype != "F16":
+                raise ModelRejectedError(f"parameter {name!r} travels as {header[name].dtype} though float16 can hold it, expected F16")
+        return header
 
     def decode(self, model: bytes, header: Header, initial: StateDict) -> StateDict:
         return {name: tensor.to(initial[name].dtype) for name, tensor in decode_tensors(model, header).items()}
 
-    def compute_slack(self, model: bytes, header: Header) -> float:
-        """Float16 keeps 11 bits of a value; below the 14th negative power of two it keeps steps of 2**-24."""
-        total = 0.0
-        for tensor in decode_tensors(model, header).values():
-            if tensor.is_floating_point():
-                total += float((tensor.double().abs() * 2**-11 + 2**-25).square().sum())
-        return math.sqrt(total)
+    def compute_slack(self, model: bytes, header: Header, state: StateDict, initial: StateDict) -> StateDict:
+        """As `BlockLayout.compute_slack`: what float16 rounds away, and the parameter's type if it is coarser."""
+        slack = {}
+        for name, tensor in state.items():
+            if tensor.is_floating_point() and header[name].dtype == "F16":
+                size = tensor.double().abs()
+                slack[name] = compute_rounding(torch.float16, size) + compute_rounding(tensor.dtype, size)
+        return slack
 
 
 def is_matrix(spec: TensorSpec) -> bool:
@@ -207,8 +231,9 @@ def make_layout(codec: str, manifest: Manifest) -> BlockLayout | HalfLayout:
     return HalfLayout(manifest) if codec == "float16" else BlockLayout(BLOCK_CODECS[codec], manifest)
 
 
-def _halve(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.clamp(-LARGEST_HALF, LARGEST_HALF).half()
+def is_halved(tensor: torch.Tensor) -> bool:
+    """Whether a tensor travels as float16 with that codec: floating-point numbers, all within its range."""
+    return tensor.is_floating_point() and bool((tensor.abs() <= LARGEST_HALF).all())
 
 
 def _flatten(tensor: torch.Tensor) -> Values:

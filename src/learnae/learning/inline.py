@@ -214,8 +214,8 @@ class InlineLearner:
         for state in states[:2]:
             self._net.load_state_dict(state)
             counts.append(compute_evaluation(self._mark(examples), None, scored=self._scored))
-        slack = self._files.compute_slack(before) + self._files.compute_slack(after)
-        derives = after == remote or is_between(*states, slack=slack)
+        slacks = [self._files.compute_slack(model, state) for model, state in zip((before, after), states[:2], strict=True)]
+        derives = after == remote or is_between(*states, slacks=slacks)
         return Recount(correct_before=counts[0].correct, correct_after=counts[1].correct, total=counts[0].total, derives=derives)
 
     @property

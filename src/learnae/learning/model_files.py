@@ -67,11 +67,14 @@ class ModelFiles:
         self._exact.move_to_end(digest)
         return dict(self._exact[digest])
 
-    def compute_slack(self, model: bytes) -> float:
-        """How far the values of this file may lie from those that its author had: a Euclidean distance, 0 without a codec."""
+    def compute_slack(self, model: bytes, state: StateDict) -> StateDict:
+        """How far each value of this file, which was read as `state`, may lie from the one that its author had.
+
+        Tensors that travel exactly are left out, without a codec all.
+        """
         if self._layout is None or self._is_initial(model):
-            return 0.0
-        return self._layout.compute_slack(model, self._layout.check(model, self._ancestor))
+            return {}
+        return self._layout.compute_slack(model, self._layout.check(model, self._ancestor), state, self._initial)
 
     def _is_initial(self, model: bytes) -> bool:
         assert self._ancestor, "a codec needs the session's initial model first"

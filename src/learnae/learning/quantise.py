@@ -19,6 +19,7 @@ import numpy.typing as npt
 BLOCK: Final = 256  # Values that share a step: 2 bytes of step for 256 codes cost little, and one outlier spoils only its block.
 CHUNK: Final = 4096  # Blocks that are worked on at a time: bounds memory.
 LARGEST_BFLOAT16: Final = 0x7F7F
+NORMAL_BFLOAT16: Final = 0x0080  # 2**-126; smaller ones have too few digits to be a step.
 DEFLATE_LEVEL: Final = 6
 
 Values = npt.NDArray[np.float32]
@@ -65,6 +66,7 @@ class Quantiser:
     def _quantise_blocks(self, blocks: npt.NDArray[np.float64]) -> tuple[Codes, Scales]:
         if self.step_rms is None:
             scales = _to_bfloat16(np.abs(blocks).max(axis=1) / self.half, upwards=True)
+            scales[scales < NORMAL_BFLOAT16] = 0  # A block below 2**-119 becomes zeros.
             steps = _from_bfloat16(scales).astype(np.float64)[:, None]
             return _round(blocks, steps, self.half), scales
         steps = self.step_rms * np.sqrt(np.square(blocks).mean(axis=1, keepdims=True))
@@ -79,13 +81,22 @@ class Quantiser:
             values: Values = codes.astype(np.float32) * np.repeat(_from_bfloat16(scales), BLOCK)[: len(codes)]
         return values
 
-    def compute_error_max(self, values: int, scales: Scales) -> float:
-        """The largest Euclidean distance between values (n,) and what is restored of them; only where the step is by absmax."""
+    def compute_errors_max(self, values: int, scales: Scales) -> npt.NDArray[np.float64]:
+        """How far each of so many values may lie from what is restored of it (n,); only where the step is by absmax."""
         assert self.step_rms is None
-        counts = np.full(len(scales), BLOCK, np.float64)
-        if values % BLOCK:
-            counts[-1] = values % BLOCK
-        return float(np.sqrt((counts * np.square(_from_bfloat16(scales).astype(np.float64) / 2)).sum()))
+        return np.repeat(_from_bfloat16(scales).astype(np.float64) / 2 + 2.0**-119, BLOCK)[:values]
+
+    def find_false_step(self, codes: Codes, scales: Scales) -> int | None:
+        """The first block of codes (n,) whose step is wider than its values need; None also where steps are not by absmax.
+
+        By absmax the largest value of a block has the largest code, or the one before it, as steps are rounded upwards by 1/128 at most.
+        A step that no code needs would claim that the block's values were rounded by more than they were.
+        """
+        if self.step_rms is not None or not len(codes):
+            return None
+        largest = np.maximum.reduceat(np.abs(codes), np.arange(0, len(codes), BLOCK))
+        false = np.flatnonzero((scales > 0) & ((largest < self.half - 1) | (scales < NORMAL_BFLOAT16)))
+        return int(false[0]) if len(false) else None
 
     def pack(self, codes: Codes) -> bytes:
         """Codes (n,) as deflated digits."""

@@ -6,8 +6,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 import torch
@@ -48,30 +47,43 @@ def _average(ours: torch.Tensor, theirs: torch.Tensor, share: float) -> torch.Te
     return torch.maximum(ours, theirs.to(ours.dtype))
 
 
-DERIVED_TOLERANCE: Final = 1e-3  # Of the distance between the two models: machines round float32 differently in the seventh digit.
+MARGIN: Final = 1.01  # Of what rounding explains: that is itself computed from rounded values.
 
 
-def is_between(before: StateDict, after: StateDict, remote: StateDict, *, slack: float = 0.0) -> bool:
-    """Whether `after` is a mean of the two others at some share of `remote` above 0 and up to 1 (docs/audits.md).
+def compute_rounding(dtype: torch.dtype, size: torch.Tensor) -> torch.Tensor:
+    """How far, at most, numbers of this absolute size move when they are rounded to a floating-point type: half of its last digit."""
+    kind = torch.finfo(dtype)
+    relative = max(kind.eps / 2, 2**-50)  # The mean is computed in doubles, of which float64 keeps all digits: there its own error counts.
+    return size * relative + kind.smallest_normal * kind.eps
 
-    The share is found by least squares over all parameters. Whole numbers and booleans are not looked at.
+
+def is_between(before: StateDict, after: StateDict, remote: StateDict, *, slacks: Sequence[StateDict] = ()) -> bool:
+    """Whether `after` is a mean of the two others at one share of `remote` above 0 and up to 1 (docs/audits.md).
+
+    Each value allows the shares at which the mean, rounded, can be what it is; some share must suit all values. No value is excused by
+    another: one large number explains nothing but itself. Whole numbers must be the larger ones, booleans those of `before`.
 
     Args:
-        slack: distance from the line that the session's codec explains: models that were rounded lie beside it.
+        slacks: tensors by which the codec may have moved each value of `before` and of `after`; what is not named was not moved.
     """
-    along = across = norm = 0.0
-    floats = [name for name, tensor in before.items() if tensor.is_floating_point()]
-    for name in floats:
-        step, way = after[name].double() - before[name].double(), remote[name].double() - before[name].double()
-        along += float((step * way).sum())
-        norm += float((way * way).sum())
-    share = along / norm if norm else 0.0
-    for name in floats:
-        step, way = after[name].double() - before[name].double(), remote[name].double() - before[name].double()
-        across += float(((step - share * way) ** 2).sum())
-    length = math.sqrt(norm)
-    beyond = slack / length if length else math.inf if slack else 0.0
-    return -beyond < share <= 1 + DERIVED_TOLERANCE + beyond and math.sqrt(across) <= DERIVED_TOLERANCE * length + slack
+    least, most, moved = 0.0, 1.0, False
+    for name, old in before.items():
+        if not old.is_floating_point():
+            if not torch.equal(_average(old, remote[name], 1.0), after[name]):
+                return False
+            continue
+        step, way = after[name].double() - old.double(), remote[name].double() - old.double()
+        room = sum((slack[name] for slack in slacks if name in slack), torch.zeros_like(step))
+        room = MARGIN * (room + compute_rounding(old.dtype, torch.maximum(old.double().abs(), remote[name].double().abs())))
+        moved = moved or bool(step.any())
+        goes = way != 0
+        if not bool(torch.isfinite(way).all() and (step[~goes].abs() <= room[~goes]).all()):
+            return False
+        if bool(goes.any()):
+            ends = torch.stack([(step - room)[goes] / way[goes], (step + room)[goes] / way[goes]])
+            least = max(least, float(ends.amin(dim=0).max()))
+            most = min(most, float(ends.amax(dim=0).min()))
+    return moved and least <= most
 
 
 REDUCERS: Final[Mapping[str, Reducer]] = {"mean": average_models}
