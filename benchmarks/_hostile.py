@@ -12,7 +12,10 @@ import trio
 from libp2p.abc import INetStream
 from libp2p.pubsub.pb import rpc_pb2
 
+from learnae.backends.bitswap_messages import PROTOCOLS as BITSWAP
+from learnae.backends.bitswap_messages import encode_answer, encode_wants
 from learnae.backends.libp2p_address import parse_address
+from learnae.backends.libp2p_bitswap import QUIET_BYTES_MAX
 from learnae.backends.libp2p_blocks import PROTOCOL as BLOCKS
 from learnae.backends.libp2p_blocks import encode_request
 from learnae.backends.libp2p_direct import PROTOCOL as SYNC
@@ -122,6 +125,29 @@ async def send_unwanted_blocks(host: Host, victim: str) -> None:
         await stream.write((65536).to_bytes(4, "big") + os.urandom(65536))
 
 
+async def bitswap_wants(host: Host, victim: str) -> None:
+    """Wanted lists of a thousand blocks that the victim does not have, each to be answered; the answers are taken."""
+
+    async def take(peer: PeerId, stream: INetStream) -> None:
+        while True:
+            await stream.read(65536)
+
+    for version in BITSWAP:
+        host.handle_streams(version, take)
+    await _bitswap(host, victim, lambda: encode_wants([compute_cid(os.urandom(8), CODEC_RAW) for _ in range(1000)]))
+
+
+async def bitswap_blocks(host: Host, victim: str) -> None:
+    """Blocks that nobody asked for, as large as one message may be from a peer that was asked for nothing."""
+    await _bitswap(host, victim, lambda: encode_answer([(compute_cid(b""), os.urandom(QUIET_BYTES_MAX - 64))], version=BITSWAP[0]))
+
+
+async def bitswap_empty(host: Host, victim: str) -> None:
+    """Messages of as many empty blocks as fit."""
+    message = b"\x12\x00" * (QUIET_BYTES_MAX // 2)
+    await _bitswap(host, victim, lambda: message)
+
+
 async def ping_endlessly(host: Host, victim: str) -> None:
     """Pings of the muxer, and windows of streams that do not exist."""
     muxer = _muxer(host)
@@ -169,6 +195,9 @@ ATTACKS: Final[dict[str, Attack]] = {
     "blocks: asked for without end": ask_for_blocks,
     "blocks: unwanted": send_unwanted_blocks,
     "blocks: wrong bytes": send_nothing,
+    "bitswap: wants": bitswap_wants,
+    "bitswap: unwanted blocks": bitswap_blocks,
+    "bitswap: empty blocks": bitswap_empty,
     "muxer: streams": open_streams,
     "muxer: pings": ping_endlessly,
     "muxer: broken rules": break_muxer,
@@ -181,6 +210,13 @@ async def _gossip(host: Host, victim: str, make: Callable[[], bytes]) -> None:
     while True:
         rpc = make()
         await stream.write(encode_varint(len(rpc)) + rpc)
+
+
+async def _bitswap(host: Host, victim: str, make: Callable[[], bytes]) -> None:
+    stream = await host.open_stream(_peer(victim), BITSWAP)
+    while True:
+        message = make()
+        await stream.write(encode_varint(len(message)) + message)
 
 
 async def _direct(host: Host, victim: str, content: bytes) -> None:

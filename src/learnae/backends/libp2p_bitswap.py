@@ -22,7 +22,7 @@ import trio
 from libp2p.abc import INetStream
 
 from learnae.backends.bitswap_messages import PROTOCOLS, WANTS_MAX, Message, MessageError, Want, encode_answer, parse_message, read_name
-from learnae.backends.libp2p_direct import ByteBudget, encode_varint, read_exactly, read_varint
+from learnae.backends.libp2p_direct import ByteBudget, PeerBudgets, encode_varint, read_exactly, read_varint
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host, drop_stream, muxed_stream_of
 from learnae.ids import Cid, PeerId
 from learnae.ports import BlockStore
@@ -41,7 +41,7 @@ MESSAGE_S: Final = 60.0  # For a message to arrive, or for one of ours to be tak
 IDLE_S: Final = 5.0  # A stream of answers stays open this long for more.
 RATE_BYTES_S: Final = 256 << 10  # Per peer, of what was not asked for: wanted lists, mostly.
 BURST_BYTES: Final = 4 << 20
-NEIGHBOURS_MAX: Final = 512  # Remembered with what they used of their budget: several times the connections of a node.
+STRANGER_BURST_BYTES: Final = BURST_BYTES // 16  # Eight hundred wants: a file of 200 MB. A new identity brings no more.
 ENTRY_COST_BYTES: Final = 256  # A want, block or presence counts this much more than its bytes: it takes longer than reading it.
 
 
@@ -103,6 +103,7 @@ class Bitswap:
     def __init__(self, host: Host, blocks: BlockStore, blame: Callable[[PeerId, str], None], strangers: ByteBudget) -> None:
         self._host, self._blocks, self._blame, self._strangers = host, blocks, blame, strangers
         self._places, self._readers = trio.CapacityLimiter(PEERS_MAX), trio.CapacityLimiter(READERS_MAX)
+        self._budgets = PeerBudgets(host, rate_bytes_s=RATE_BYTES_S, burst_bytes=BURST_BYTES, stranger_bytes=STRANGER_BURST_BYTES)
         self._neighbours: dict[PeerId, _Neighbour] = {}
         for version in PROTOCOLS:
             host.handle_streams(version, self._receive)
@@ -117,7 +118,7 @@ class Bitswap:
             yield answers
         finally:
             neighbour.answers.remove(answers)
-            self._forget_idle()
+            self._leave(peer)
 
     # --- what peers send ----------------------------------------------------------------------------------------
 
@@ -143,7 +144,7 @@ class Bitswap:
                     logger.debug("a Bitswap stream ended: %r", error)
         finally:
             neighbour.streams -= 1
-            self._forget_idle()
+            self._leave(peer)
 
     async def _read_message(self, neighbour: _Neighbour, stream: INetStream) -> bytes | None:
         """The bytes of the next message. None: it is larger than a message of this peer may be, or too slow."""
@@ -261,11 +262,10 @@ class Bitswap:
 
     def _meet(self, peer: PeerId) -> _Neighbour:
         if peer not in self._neighbours:
-            self._neighbours[peer] = _Neighbour(ByteBudget(RATE_BYTES_S, BURST_BYTES))
+            self._neighbours[peer] = _Neighbour(self._budgets.of(peer))
         return self._neighbours[peer]
 
-    def _forget_idle(self) -> None:
-        """Budgets outlive a peer's streams, or opening another would renew them."""
-        idle = [peer for peer, neighbour in self._neighbours.items() if not neighbour.streams and not neighbour.answers]
-        for peer in idle[: max(len(self._neighbours) - NEIGHBOURS_MAX, 0)]:
+    def _leave(self, peer: PeerId) -> None:
+        neighbour = self._neighbours[peer]
+        if not neighbour.streams and not neighbour.answers:
             del self._neighbours[peer]
