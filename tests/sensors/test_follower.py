@@ -172,7 +172,7 @@ def test_restart__repeats_no_dataslice_and_loses_no_row() -> None:
         effects = follow(before, *vertices[:cut])
         records = {e.name: e.content for e in effects if isinstance(e, ev.SaveRecord) and e.content is not None}
         after = make_follower()
-        again = after.restore(vertices[:cut], records)
+        again = list(after.restore(vertices[:cut], records))
         assert {e.dataslice for e in again if isinstance(e, SliceReady)} == {compute_cid(c) for c in find_slices(effects)}
         assert not [effect for effect in again if isinstance(effect, StoreSlice)]
         rest = find_slices(follow(after, *vertices[cut:]))
@@ -219,7 +219,7 @@ def test_newcomer__follows_a_sensor_whose_head_stands_in_the_forgotten_part() ->
     assert [tail["messages"] for tail in late.describe()] == [0, 259]  # The first one said nothing in what is kept.
     saved = [encoded for effect in effects if isinstance(effect, ev.SaveVertices) for _, encoded in effect.vertices]
     again = make_follower(Key("late"))
-    again.restore(saved, {})
+    assert all(isinstance(effect, StoreSlice) for effect in again.restore(saved, {}))
     assert [tail["messages"] for tail in again.describe()] == [0, 259]
 
 

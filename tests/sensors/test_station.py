@@ -12,23 +12,28 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from learnae.backends import sensor_outbox
 from learnae.backends.disk_sensors import SensorJournal
+from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.backends.sensor_link import keep_linked
 from learnae.backends.sensor_outbox import SensorOutbox
 from learnae.backends.sensor_sources import parse_fields
 from learnae.cli import main
 from learnae.cli.sensor_run import now_ms, open_publisher
+from learnae.errors import DiskFullError
+from learnae.ids import Cid
 from learnae.learning.header import TensorSpec
 from learnae.learning.slices import DataManifest, decode_slice
 from learnae.node import station
 from learnae.protocol import events as ev
+from learnae.protocol.sync import SyncMessage
 from learnae.sensors import waiting
-from learnae.sensors.follower import FollowEffect, FollowSettings
+from learnae.sensors.follower import FollowEffect, FollowSettings, StoreSlice, encode_lane_sync
 from learnae.sensors.judge import SensorCodec
 from learnae.sensors.link import ODD_EVERY_S, Attach, Odd, Watch, compute_odd
 from learnae.sensors.messages import ChannelMessages
@@ -36,7 +41,7 @@ from learnae.sensors.readings import Reading, encode_readings
 from learnae.sensors.view import SensorView
 from learnae.tangle.channel import ChannelMode
 from learnae.tangle.vertex import Vertex
-from tests.sensors.builders import MEMBER, FakeSensor, Key
+from tests.sensors.builders import MEMBER, OTHER_MEMBER, FakeSensor, Key
 from tests.sensors.catch_up import write_pages
 from tests.sensors.station_bed import ROOT, Bed, admit, make_hello, open_bed, read_json, run_learnae, start_learnae, wait_until
 
@@ -370,8 +375,9 @@ def test_dataslices_that_wait_for_room__are_bounded_in_memory(tmp_path: Path, mo
         hello = make_hello()
         async with open_bed(tmp_path / "node", hello) as bed:
             bed.blocks._quota_bytes = 10
-            bed.station._do(lambda: feed_rows(bed, hello.starts_ms, 400))
+            bed.station._do(lambda: feed_rows(bed, hello.starts_ms, 60, name="first", first=7.0))
             await wait_until(lambda: any("waits for room" in tell.text for tell in bed.told))
+            bed.station._do(lambda: feed_rows(bed, hello.starts_ms, 400))
             assert len(bed.station._unstored) <= 4 and len(bed.follower._stored) <= 4
             texts = [tell.text for tell in bed.told if "were let go, the oldest first" in tell.text]
             assert texts and "the block store has no room: 1 dataslices" in texts[0]
@@ -382,7 +388,102 @@ def test_dataslices_that_wait_for_room__are_bounded_in_memory(tmp_path: Path, mo
         monkeypatch.setattr(station, "WAITING_BYTES_MAX", 1 << 20)
         async with open_bed(tmp_path / "node", hello) as bed:
             await wait_until(lambda: len(bed.slices) >= 7)
-            assert bed.slices[: len(some)] == some and len(set(bed.slices)) == len(bed.slices)
+            assert set(some) < set(bed.slices) and len(set(bed.slices)) == len(bed.slices)
+
+    trio.run(run)
+
+
+def test_dataslices_that_come_faster_than_the_disk_takes_them__are_not_blamed_on_its_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(station, "WAITING_BYTES_MAX", 3 * 1024)
+
+    async def run() -> None:
+        hello = make_hello()
+        async with open_bed(tmp_path / "node", hello) as bed:
+            bed.station._do(lambda: feed_rows(bed, hello.starts_ms, 400))
+            texts = [tell.text for tell in bed.told if tell.topic is ev.Topic.TROUBLE]
+            assert texts and "the disk is slower than the sensors: 1 dataslices of streams were let go" in texts[0]
+
+    trio.run(run)
+
+
+def test_restart__stores_all_dataslices_that_a_kill_lost_if_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred, many times what may wait in memory: they are cut one at a time, and nobody speaks of a full disk."""
+    monkeypatch.setattr(station, "WAITING_BYTES_MAX", 16 * 1024)
+
+    async def run() -> None:
+        hello = make_hello()
+        async with open_bed(tmp_path / "node", hello) as bed:
+            for number in range(12):
+                bed.station._save(feed_rows(bed, hello.starts_ms, 500, name=str(number), first=1000 * number))
+            cut = len(bed.follower._stored)
+        held: list[int] = []
+        queue = station.SensorStation._queue
+
+        def count(self: station.SensorStation, *arguments: Any, **more: Any) -> None:
+            queue(self, *arguments, **more)
+            held.append(len(self._unstored))
+
+        monkeypatch.setattr(station.SensorStation, "_queue", count)
+        async with open_bed(tmp_path / "node", hello) as bed:
+            assert cut == len(bed.slices) == len(bed.follower.slices) == len(bed.station._pinned) >= 100
+            assert not bed.follower._stored and bed.broken == [] and max(held) == 1
+            assert [tell.text for tell in bed.told if tell.topic is ev.Topic.TROUBLE] == []
+        async with open_bed(tmp_path / "node", hello) as bed:
+            assert len(bed.slices) == cut and len(held) == cut
+
+    trio.run(run)
+
+
+def test_restart__on_a_full_disk_goes_on_and_stores_the_newest_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(station, "STORE_AGAIN_S", 0.01)
+    monkeypatch.setattr(station, "WAITING_BYTES_MAX", 3 * 1024)
+    put_file = MemoryBlocks.put_file
+    monkeypatch.setattr(MemoryBlocks, "put_file", refuse_files)
+
+    async def run() -> None:
+        hello = make_hello()
+        async with open_bed(tmp_path / "node", hello) as bed:
+            bed.station._save(feed_rows(bed, hello.starts_ms, 500))
+        async with open_bed(tmp_path / "node", hello) as bed:
+            assert any("the block store has no room: 1 dataslices" in tell.text for tell in bed.told)
+            assert (bed.slices, bed.broken) == ([], []) and 1 <= len(bed.follower._stored) <= 4
+            monkeypatch.setattr(MemoryBlocks, "put_file", put_file)
+            await wait_until(lambda: not bed.follower._stored)
+            assert 1 <= len(bed.slices) <= 4
+
+    trio.run(run)
+
+
+def refuse_files(blocks: MemoryBlocks, content: bytes, *, public: bool) -> Cid:
+    raise DiskFullError("the block store", len(content), "a test filled it")
+
+
+def test_neighbour__that_speaks_while_the_journal_is_taken_back_is_met_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of what a station knew is no answer, and nothing may enter in the middle of it."""
+    spoke: list[bool] = []
+
+    async def run() -> None:
+        hello = make_hello()
+        async with open_bed(tmp_path / "node", hello) as bed:
+            bed.station._save(feed_rows(bed, hello.starts_ms, 200))
+        offer = station.SensorStation._offer
+        begin = FakeSensor("b").begin(hello.starts_ms + 1)
+
+        async def speak(self: station.SensorStation, cut: StoreSlice) -> Cid:
+            self.connect(OTHER_MEMBER.peer)
+            self.receive_sync(OTHER_MEMBER.peer, encode_lane_sync(SyncMessage(have={}, vertices=(begin,))))
+            spoke.append(not self._follower.connected and len(self._follower.lane.streams) == 1)
+            return await offer(self, cut)
+
+        monkeypatch.setattr(station.SensorStation, "_offer", speak)
+        async with open_bed(tmp_path / "node", hello) as bed:
+            assert spoke and all(spoke)
+            bed.station.receive_sync(OTHER_MEMBER.peer, encode_lane_sync(SyncMessage(vertices=(begin,))))
+            assert len(bed.follower.lane.streams) == 2
 
     trio.run(run)
 
@@ -426,11 +527,11 @@ def test_streams__never_fill_the_block_store_with_what_they_said_long_ago(tmp_pa
     trio.run(run)
 
 
-def feed_rows(bed: Bed, now_ms: int, count: int) -> list[FollowEffect]:
-    """What a follower answers to a sensor that said so many labelled rows."""
-    sensor = FakeSensor("a", rate_per_s=1000)
+def feed_rows(bed: Bed, now_ms: int, count: int, *, name: str = "a", first: float = 0.0) -> list[FollowEffect]:
+    """What a follower answers to a sensor that said so many labelled rows, from one value on."""
+    sensor = FakeSensor(name, rate_per_s=1000)
     said = [sensor.begin(now_ms + 1)]
-    readings = [Reading(now_ms + n // 2, n % 2, n / 4, 1) for n in range(2 * count)]
+    readings = [Reading(now_ms + n // 2, n % 2, first + n / 4, 1) for n in range(2 * count)]
     message = sensor.writer.create(encode_readings(readings, sensor.head.fields, begins=True))
     said.append(sensor.lane.issue(ChannelMessages(channel=sensor.head.channel, messages=(message,)), now_ms=now_ms + 2).vertex.encoded)
     return [effect for encoded in said for effect in bed.follower.receive(MEMBER.peer, encoded, time.time())]

@@ -12,9 +12,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Final
 
 import trio
+import trio.lowlevel
 
 from learnae.errors import DiskFullError
 from learnae.ids import Cid, PeerId, Topic, short_name
@@ -27,7 +29,7 @@ from learnae.tangle.verdict import Verdict
 PUBLISH_QUEUE_MAX: Final = 4096  # Vertices that wait for the network; what does not fit comes to the others by sync.
 SYNCS_MAX: Final = 64  # Direct messages under way; more are dropped, the next sync repairs.
 PINNED_MAX: Final = 4096  # Dataslices of streams that are never thrown away: hours of a session's sensors, at 64 KiB 256 MiB.
-WAITING_BYTES_MAX: Final = 16 << 20  # Dataslices on their way to the block store; a restart cuts lost ones again from the journal.
+WAITING_BYTES_MAX: Final = 16 << 20  # Dataslices that wait for the block store; a restart cuts lost ones again from the journal.
 STORE_AGAIN_S: Final = 5.0
 TICK_S: Final = 0.5
 TIPS_AGE_MS: Final = 60_000
@@ -75,6 +77,8 @@ class SensorStation:
         self._unstored: deque[StoreSlice] = deque()  # the oldest first
         self._unstored_bytes = 0
         self._let_go = 0
+        self._is_full = False  # the block store had no room for the newest dataslice that was offered
+        self._is_restored = False  # until then the follower knows half of what it knew; nobody may add to that, or ask it
         self._has_unstored = trio.Event()
 
     async def run(self) -> None:
@@ -83,9 +87,7 @@ class SensorStation:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._follower.cuts = parts.takes_slices()
-            self._do(lambda: self._follower.restore(parts.sensors.journal.vertices(), parts.sensors.journal.records()))
-            self._pinned |= dict.fromkeys(self._follower.slices.values())
-            self._unpin_oldest(len(self._pinned) - PINNED_MAX)
+            await self._restore()
             await parts.network.subscribe(parts.topic, self.judge)
             nursery.start_soon(self._publish)
             nursery.start_soon(self._store_all)
@@ -94,6 +96,26 @@ class SensorStation:
                 nursery.start_soon(parts.sensors.serve, self)
             for peer in parts.network.connected():
                 self.connect(peer)
+
+    async def _restore(self) -> None:
+        """Take back what the journal kept. Dataslices that a kill lost are cut again and stored, one at a time."""
+        journal = self._parts.sensors.journal
+        steps = self._follower.restore(journal.vertices(), journal.records())
+        stored: list[tuple[int, Cid]] = []
+        while effects := self._do(lambda: list(islice(steps, 1))):
+            if isinstance(effects[0], SliceReady):
+                self._pinned[effects[0].dataslice] = None
+            while self._unstored and not self._is_full:
+                cut = self._take_unstored()
+                try:
+                    stored.append((cut.number, await self._offer(cut)))
+                except DiskFullError:
+                    self._queue(cut, oldest=True)  # It waits with those behind it.
+        self._unpin_oldest(len(self._pinned) - PINNED_MAX)
+        self._is_restored = True
+        for number, dataslice in stored:
+            self._do(partial(self._follower.slice_stored, number, dataslice, self._parts.now_s()))
+            await trio.lowlevel.checkpoint()
 
     # --- events in ------------------------------------------------------------------------------------------
 
@@ -106,12 +128,16 @@ class SensorStation:
         return next((effect.ruling.verdict for effect in effects if isinstance(effect, ev.PassVerdict)), Verdict.IGNORE)
 
     def connect(self, peer: PeerId) -> None:
-        self._do(lambda: self._follower.connect(peer))
+        """A neighbour is there. All that are there when the journal was taken back are met then."""
+        if self._is_restored:
+            self._do(lambda: self._follower.connect(peer))
 
     def disconnect(self, peer: PeerId) -> None:
         self._follower.disconnect(peer)
 
     def receive_sync(self, sender: PeerId, content: bytes) -> None:
+        if not self._is_restored:
+            return  # They ask, and are asked, again.
         effects = self._do(lambda: self._follower.receive_sync(sender, content, self._parts.now_s()))
         for effect in effects:
             if isinstance(effect, ev.PassVerdict) and effect.ruling.verdict is Verdict.REJECT:
@@ -248,37 +274,42 @@ class SensorStation:
         finally:
             self._syncs -= 1
 
-    def _queue(self, cut: StoreSlice) -> None:
-        """Let a dataslice wait for the block store; while that is full the oldest go, because memory is bounded."""
-        self._unstored.append(cut)
+    def _queue(self, cut: StoreSlice, *, oldest: bool = False) -> None:
+        """Let a dataslice wait for the block store; while that is full, or too slow, the oldest go, because memory is bounded."""
+        if oldest:
+            self._unstored.appendleft(cut)
+        else:
+            self._unstored.append(cut)
         self._unstored_bytes += len(cut.content)
         self._has_unstored.set()
         while self._unstored_bytes > WAITING_BYTES_MAX and len(self._unstored) > 1:
-            gone = self._unstored.popleft()
-            self._unstored_bytes -= len(gone.content)
+            gone = self._take_unstored()
             self._follower.slice_dropped(gone.number)
             self._let_go += 1
             if self._let_go & (self._let_go - 1) == 0:  # The first, the second, the fourth, ...
-                text = f"the block store has no room: {self._let_go} dataslices of streams were let go, the oldest first; make some"
+                why = "the block store has no room" if self._is_full else "the disk is slower than the sensors"
+                help_ = "make some" if self._is_full else "they are cut again at the next start"
+                text = f"{why}: {self._let_go} dataslices of streams were let go, the oldest first; {help_}"
                 self._tell(ev.Tell(ev.Topic.TROUBLE, text, {"event": "full", "dataslices": self._let_go}))
+
+    def _take_unstored(self) -> StoreSlice:
+        cut = self._unstored.popleft()
+        self._unstored_bytes -= len(cut.content)
+        return cut
 
     async def _store_all(self) -> None:
         while True:
             while self._unstored:
-                cut = self._unstored.popleft()
-                self._unstored_bytes -= len(cut.content)
-                await self._store(cut)
+                await self._store(self._take_unstored())
             self._has_unstored = trio.Event()
             await self._has_unstored.wait()
 
     async def _store(self, cut: StoreSlice) -> None:
-        """Keep a dataslice, pinned: others may be told of it. Only this node's own training reads it. A full disk is waited out."""
-        parts = self._parts
+        """Keep a dataslice: others may be told of it. A full disk is waited out."""
         is_told = False
         while True:
             try:
-                dataslice = await trio.to_thread.run_sync(lambda: parts.blocks.put_file(cut.content, public=False))
-                self._pin(dataslice)
+                dataslice = await self._offer(cut)
                 break
             except DiskFullError as error:
                 if not is_told:
@@ -287,7 +318,19 @@ class SensorStation:
                 is_told = True
                 self._unpin_oldest(len(self._pinned) // 2)
                 await trio.sleep(STORE_AGAIN_S)
-        self._do(lambda: self._follower.slice_stored(cut.number, dataslice, parts.now_s()))
+        self._do(lambda: self._follower.slice_stored(cut.number, dataslice, self._parts.now_s()))
+
+    async def _offer(self, cut: StoreSlice) -> Cid:
+        """Store a dataslice, pinned. Only this node's own training reads it. Raises: DiskFullError."""
+        blocks = self._parts.blocks
+        try:
+            dataslice = await trio.to_thread.run_sync(lambda: blocks.put_file(cut.content, public=False))
+        except DiskFullError:
+            self._is_full = True
+            raise
+        self._is_full = False
+        self._pin(dataslice)
+        return dataslice
 
     def _pin(self, dataslice: Cid) -> None:
         self._parts.blocks.pin(dataslice)

@@ -8,7 +8,7 @@ Pure. Source: paper 4.2; docs/sensors.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
@@ -21,7 +21,7 @@ from learnae.sensors.judge import Heard, LaneRules, SensorCodec, SensorEntry
 from learnae.sensors.lane import SensorLane
 from learnae.sensors.messages import ChannelMessages, SensorHead, SensorMessage, SliceReceipt
 from learnae.sensors.readings import BODIES_OTHER, Batch, decode_readings
-from learnae.sensors.slices import SensorBuffer, StreamSlice, compute_rows_per_slice
+from learnae.sensors.slices import Origin, SensorBuffer, compute_rows_per_slice
 from learnae.tangle import cbor
 from learnae.tangle.channel import ChannelMessage, ChannelReader, Opening, Refused, find_public_opening
 from learnae.tangle.stream import ReadVertex
@@ -89,8 +89,10 @@ class _Tail:
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
+    """A dataslice on its way to the disk; its bytes are there, or with whoever stores them."""
+
     channel: bytes
-    made: StreamSlice
+    origins: tuple[Origin, ...]
 
 
 class SensorFollower:
@@ -123,16 +125,19 @@ class SensorFollower:
         self._synced_at_s = 0.0
         self._since_checkpoint = 0
 
-    def restore(self, vertices: Iterable[bytes], records: Mapping[str, bytes]) -> list[FollowEffect]:
-        """Take back what the journal kept. Buffers fill again from the same messages, to the same rows."""
+    def restore(self, vertices: Iterable[bytes], records: Mapping[str, bytes]) -> Iterator[FollowEffect]:
+        """Take back what the journal kept. Buffers fill again from the same messages, to the same rows.
+
+        Step by step, so that dataslices that were not stored yet are cut one at a time and fit into memory, however many they are:
+        nothing else may be asked of this follower before the last step.
+        """
         for name, content in records.items():
             if name.startswith("slice "):
                 channel, dataslice, ((_, first, start, _), *_) = cbor.decode(content)
                 self.slices[channel, first, start] = Cid(dataslice)
-        effects: list[FollowEffect] = [SliceReady(cid) for cid in self.slices.values()]
+        yield from [SliceReady(cid) for cid in self.slices.values()]
         for entry in self.lane.restore(vertices):
-            effects += [effect for effect in self._on_entry(entry) if isinstance(effect, StoreSlice)]
-        return effects
+            yield from [effect for effect in self._on_entry(entry) if isinstance(effect, StoreSlice)]
 
     # --- events ---------------------------------------------------------------------------------------------
 
@@ -169,23 +174,23 @@ class SensorFollower:
     def slice_stored(self, number: int, dataslice: Cid, now_s: float) -> list[FollowEffect]:
         """A dataslice is on disk: write down where its rows come from, tell the others, and let it be trained on."""
         pending = self._stored.pop(number)
-        first, last = pending.made.origins[0], pending.made.origins[-1]
+        first, last, rows = pending.origins[0], pending.origins[-1], sum(origin.rows for origin in pending.origins)
         is_new = (pending.channel, first.sequence, first.start) not in self.slices
         self.slices[pending.channel, first.sequence, first.start] = dataslice
         if not is_new:
             return []
-        origins: list[object] = [[o.vertex, o.sequence, o.start, o.rows] for o in pending.made.origins]
+        origins: list[object] = [[o.vertex, o.sequence, o.start, o.rows] for o in pending.origins]
         record = cbor.encode([pending.channel, dataslice, origins])
         name = f"slice {pending.channel.hex()} {first.sequence} {first.start}"
         effects: list[FollowEffect] = [ev.SaveRecord(name, record), SliceReady(dataslice)]
         if self._me in self.lane.members:
             receipt = SliceReceipt(
-                dataslice=dataslice, channel=pending.channel, first=first.sequence, last=last.sequence, rows=pending.made.rows
+                dataslice=dataslice, channel=pending.channel, first=first.sequence, last=last.sequence, rows=rows
             )
             effects += self._say(receipt, now_s)
         sensor = self._tails[pending.channel].head.sensor
-        text = f"{sensor}: {pending.made.rows} rows became dataslice {cid_text(dataslice)}"
-        values = {"event": "slice", "sensor": sensor, "dataslice": cid_text(dataslice), "rows": pending.made.rows}
+        text = f"{sensor}: {rows} rows became dataslice {cid_text(dataslice)}"
+        values = {"event": "slice", "sensor": sensor, "dataslice": cid_text(dataslice), "rows": rows}
         return [*effects, ev.Tell(ev.Topic.SENSORS, text, values)]
 
     def slice_dropped(self, number: int) -> None:
@@ -302,7 +307,7 @@ class SensorFollower:
             if not self.cuts or (head.channel, made.origins[0].sequence, made.origins[0].start) in self.slices:
                 continue
             self._number += 1
-            self._stored[self._number] = _Pending(head.channel, made)
+            self._stored[self._number] = _Pending(head.channel, made.origins)
             effects.append(StoreSlice(self._number, made.content))
         if tail.buffer.dropped > dropped and dropped == 0:
             effects.append(_trouble(head, "a row lacks a field or a label, and cannot be learnt from"))
