@@ -64,7 +64,7 @@ class Libp2pNetwork:
         self._dht = DhtServer(host, self.records)
         self.reach = Reachability(host, rng)
         self.relay = Relay(host, offers=lambda: bool(host.addresses) and self.reach.is_reachable is not False)
-        self.circuits = Circuits(host, rng, needs_relays=lambda: not host.addresses or self.reach.is_reachable is False)
+        self.circuits = Circuits(host, rng, needs_relays=lambda: not host.addresses or self.reach.needs_relays)
 
     @property
     def peer_id(self) -> PeerId:

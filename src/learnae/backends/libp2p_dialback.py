@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+from collections import OrderedDict
 from dataclasses import dataclass
 from enum import IntEnum
 from random import Random
@@ -21,6 +22,7 @@ from libp2p.abc import INetStream
 
 from learnae.backends.libp2p_direct import read_exactly
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host, drop_stream, muxed_stream_of
+from learnae.backends.libp2p_places import Bucket, name_source
 from learnae.backends.libp2p_probe import probe_addresses
 from learnae.ids import PEER_ID_BYTES, PeerId, peer_text, short_name
 
@@ -28,13 +30,17 @@ logger = logging.getLogger(__name__)
 
 PROTOCOL: Final = "/learnae/dialback/1"
 AT_ONCE_MAX: Final = 2
-RATE_S: Final = 0.2  # Questions that are answered; each costs two handshakes' worth of work.
+RATE_S: Final = 0.2  # Questions of strangers that are answered; each costs two handshakes' worth of work.
 BURST: Final = 32.0  # A session that starts.
+ASKER_RATE_S: Final = 0.02  # Of one address, or of one member: a node asks every ten minutes.
+ASKER_BURST: Final = 8.0  # The nodes of a laboratory that begin at once; whose question is not answered asks again.
+ASKERS_MAX: Final = 1024  # Remembered; the bucket of all strangers bounds those that are forgotten.
 ANSWER_S: Final = 15.0  # Longer than a dial, which may take 10 s.
 ASKED_MAX: Final = 3
 FIRST_S: Final = 2.0  # After the first connections, before it is asked.
 AGAIN_S: Final = 600.0  # Routers change their minds seldom.
 UNKNOWN_S: Final = 30.0
+UNANSWERED_MAX: Final = 3  # Rounds without an answer, before this node looks for relays.
 _TEXT_MAX: Final = 64
 
 
@@ -60,7 +66,9 @@ class Reachability:
     def __init__(self, host: Host, rng: Random) -> None:
         self._host, self._rng = host, rng
         self._places = trio.CapacityLimiter(AT_ONCE_MAX)
-        self._left, self._at_s = BURST, trio.current_time()
+        self._strangers = Bucket(RATE_S, BURST, trio.current_time())
+        self._askers: OrderedDict[str, Bucket] = OrderedDict()
+        self._unanswered = 0
         self.is_reachable: bool | None = None  # None: nobody could be asked
         self.public_address = ""  # as others see it
         self.mapped_port = 0  # that a router forwards to this node
@@ -75,20 +83,32 @@ class Reachability:
             if remote is None or not port:
                 return
             reached = Reached.BUSY
-            if self._places.available_tokens > 0 and self._take_turn():
+            if self._places.available_tokens > 0 and self._take_turn(peer, remote):
                 async with self._places:
                     reached = Reached.YES if await _try(remote[0], port, wanted) else Reached.NO
             text = remote[0].encode()[:_TEXT_MAX]
             await stream.write(bytes((reached, len(text))) + text)
 
-    def _take_turn(self) -> bool:
+    def _take_turn(self, peer: PeerId, remote: tuple[str, int]) -> bool:
+        """Identities cost nothing, so strangers are counted by address, and together; each member has a bucket of its own."""
         now_s = trio.current_time()
-        self._left = min(BURST, self._left + (now_s - self._at_s) * RATE_S)
-        self._at_s = now_s
-        if self._left < 1:
+        is_member = peer in self._host.members
+        asker = peer_text(peer) if is_member else name_source(remote)
+        bucket = self._askers.setdefault(asker, Bucket(ASKER_RATE_S, ASKER_BURST, now_s))
+        self._askers.move_to_end(asker)
+        if len(self._askers) > ASKERS_MAX:
+            self._askers.popitem(last=False)
+        if not bucket.has_one(now_s) or not (is_member or self._strangers.has_one(now_s)):
             return False
-        self._left -= 1
+        bucket.take()
+        if not is_member:
+            self._strangers.take()
         return True
+
+    @property
+    def needs_relays(self) -> bool:
+        """Whether others cannot dial this node, as far as anybody would tell."""
+        return self.is_reachable is False or (self.is_reachable is None and self._unanswered >= UNANSWERED_MAX)
 
     async def run(self) -> None:
         """Ask now and then, until cancelled."""
@@ -106,18 +126,22 @@ class Reachability:
         self._asked_again.set()
 
     async def ask_all(self) -> None:
-        """Ask a few peers that this node dialled; one that can dial it is enough."""
+        """Ask a few peers that this node dialled; one that can dial it is enough, if somebody did meanwhile."""
         port = self.mapped_port or _find_port(self._host.addresses)
         answers: list[DialbackAnswer] = []
         judges = self._find_judges()
         self._rng.shuffle(judges)
         for peer in judges[:ASKED_MAX] if port else []:
+            arrivals = self._host.swarm.arrivals
             answer = await ask_dialback(self._host, peer, port, self._host.peer_id)
-            if answer is not None and answer.reached is not Reached.BUSY:
+            if answer is not None and answer.reached is Reached.YES and self._host.swarm.arrivals == arrivals:
+                logger.debug("%s says that it dialled this node, and nobody did", short_name(peer))
+            elif answer is not None and answer.reached is not Reached.BUSY:
                 answers.append(answer)
                 self.public_address = answer.address
                 if answer.reached is Reached.YES:
                     break
+        self._unanswered = 0 if answers else self._unanswered + 1
         if answers:
             self.is_reachable = answers[-1].reached is Reached.YES
             logger.info("others can%s dial this node", "" if self.is_reachable else "not")

@@ -39,8 +39,8 @@ class Seat:
     since_s: float
 
 
-class _Bucket:
-    """How many handshakes are left, filling up again with time."""
+class Bucket:
+    """How many handshakes (or questions) are left, filling up again with time."""
 
     def __init__(self, rate_s: float, burst: float, now_s: float) -> None:
         self._rate_s, self._burst, self._left, self._at_s = rate_s, burst, burst, now_s
@@ -59,13 +59,13 @@ class Places:
 
     def __init__(self, now_s: float) -> None:
         self.members: frozenset[PeerId] = frozenset()
-        self._all = _Bucket(HANDSHAKES_RATE_S, HANDSHAKES_BURST, now_s)
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._all = Bucket(HANDSHAKES_RATE_S, HANDSHAKES_BURST, now_s)
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
         self._under_way: Counter[str] = Counter()
 
     def begin_handshake(self, address: str, now_s: float) -> bool:
         """Whether somebody at `address` may shake hands now; if so, `end_handshake` must follow."""
-        bucket = self._buckets.setdefault(address, _Bucket(ADDRESS_RATE_S, ADDRESS_BURST, now_s))
+        bucket = self._buckets.setdefault(address, Bucket(ADDRESS_RATE_S, ADDRESS_BURST, now_s))
         self._buckets.move_to_end(address)
         if len(self._buckets) > ADDRESSES_MAX:
             self._buckets.popitem(last=False)

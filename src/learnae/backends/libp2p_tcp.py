@@ -161,6 +161,7 @@ class BoundedSwarm(Swarm):
 
     places: Places  # set by the host, with `make_room`
     make_room: Callable[[], None]
+    arrivals = 0  # Handshakes that others began with this node by dialling it.
 
     def _init_connection_management(self) -> None:
         super()._init_connection_management()
@@ -170,6 +171,7 @@ class BoundedSwarm(Swarm):
         source = name_source(read_write_closer.get_remote_address())
         if not self.places.begin_handshake(source, trio.current_time()):
             return  # the listener closes the socket
+        self.arrivals += 1
         try:
             conn = await self.upgrade_inbound_raw_conn(RawConnection(read_write_closer, False), maddr)
         except (SwarmException, *CONNECTION_ERRORS) as error:
