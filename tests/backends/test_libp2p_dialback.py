@@ -17,6 +17,7 @@ from tests.backends.hostile import LOOPBACK, open_attacker, open_victim, until
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libp2p_dialback, "FIRST_S", 0.0)
+    monkeypatch.setattr(libp2p_circuit, "LOOK_S", 0.05)
 
 
 def test_node__learns_that_it_can_be_dialled_and_under_which_address() -> None:

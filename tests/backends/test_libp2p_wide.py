@@ -71,9 +71,12 @@ def test_member__that_cannot_be_dialled_is_found_through_its_relay() -> None:
 def test_node__that_listens_nowhere_and_has_no_relay_tells_the_dht_nothing() -> None:
     async def run() -> None:
         async with open_victim(MemoryBlocks()) as server, open_node(2, server.addresses, listen=[]) as silent:
-            await trio.sleep(0.5)
-            assert server.records.find_providers(SESSION[2:], trio.current_time()) == []
             assert silent.extra_addresses == ()
+            assert silent.wide is not None and silent.wide._choose_told() == ()
+        async with open_node(3, ["/ip4/127.0.0.1/tcp/1/p2p/" + peer_text(PeerId(bytes(32)))]) as open_one:
+            assert open_one.wide is not None and open_one.wide._choose_told() == open_one.addresses
+            open_one.reach.is_reachable = False
+            assert open_one.wide._choose_told() == (), "others tried, and did not get in"
 
     trio.run(run)
 
