@@ -66,6 +66,20 @@ def test_reducers__every_name_that_rules_allow_is_there() -> None:
     assert set(rules.REDUCERS) == set(REDUCERS)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(), (0,), (3, 7), (401, 499)])
+def test_average__of_any_size_and_dtype_is_that_in_doubles(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Large tensors are averaged in pieces: the values are the same, and the inputs, also transposed ones, stay as they were."""
+    ours, theirs = (torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(dtype) for seed in (1, 2))
+    if len(shape) == 2:
+        ours = ours.t().contiguous().t()
+    before = ours.clone(), theirs.clone()
+    (mean,) = average_models({"w": ours}, {"w": theirs}, remote_share=0.3).values()
+    assert torch.equal(mean, (ours.double() * 0.7 + theirs.double() * 0.3).to(dtype))
+    assert torch.equal(ours, before[0])
+    assert torch.equal(theirs, before[1])
+
+
 # --- was it made so? (docs/audits.md) ----------------------------------------------------------------------------
 
 FLOAT_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)

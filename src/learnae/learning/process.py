@@ -20,7 +20,7 @@ import learnae
 from learnae import errors
 from learnae.errors import LearnerDiedError, LearningError
 from learnae.learning.config import LearnerConfig
-from learnae.learning.frames import Frame, FrameError, FrameReader, encode_frame
+from learnae.learning.frames import Frame, FrameError, FrameReader, encode_parts
 from learnae.protocol.measures import Evaluation, Recount, TaskFacts
 
 PIECE_BYTES: Final = 1 << 20
@@ -152,7 +152,7 @@ class ProcessLearner:
         answer: Frame | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._listen, process)
-            nursery.start_soon(self._send, process, encode_frame({**values, "id": self._asked}, attachments))
+            nursery.start_soon(self._send, process, encode_parts({**values, "id": self._asked}, attachments))
             answer = await self._receive(process, self._asked)
             if answer is None:
                 await process.wait()  # Its last words arrive until then; `_listen` ends with them.
@@ -164,11 +164,12 @@ class ProcessLearner:
             raise _read_error(answer.values)
         return answer
 
-    async def _send(self, process: trio.Process, content: bytes) -> None:
+    async def _send(self, process: trio.Process, parts: Sequence[bytes]) -> None:
         assert process.stdin is not None
         whole = False
         try:
-            await process.stdin.send_all(content)
+            for part in parts:
+                await process.stdin.send_all(part)
             whole = True
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             whole = True  # It died; `_receive` sees that too.

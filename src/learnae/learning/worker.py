@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from learnae.errors import LearningError
 from learnae.imports import loading_modules
 from learnae.learning.config import LearnerConfig
-from learnae.learning.frames import Frame, FrameReader, encode_frame
+from learnae.learning.frames import Frame, FrameReader, encode_parts
 from learnae.protocol.measures import Evaluation
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ def main() -> None:
     with loading_modules():
         import learnae.learning.inline  # noqa: F401 - torch, while the node starts the rest of itself
     os.nice(NICENESS)  # Not sooner: on a busy machine a late joiner would wait for torch the longest.
-    service = Service(lambda values: _write(out, encode_frame(values)))
+    service = Service(lambda values: _write(out, encode_parts(values)))
     while True:
         request = requests.get()
         values, attachments = service.handle(request)
         sys.stdout.flush()
         sys.stderr.flush()
-        _write(out, encode_frame({**values, "id": request.values.get("id")}, attachments))
+        _write(out, encode_parts({**values, "id": request.values.get("id")}, attachments))
 
 
 def _read_requests(requests: queue.Queue[Frame]) -> None:
@@ -59,10 +59,11 @@ def _read_requests(requests: queue.Queue[Frame]) -> None:
     os._exit(0)  # From this thread, because the main one may be deep in a training.
 
 
-def _write(out: BinaryIO, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[out.write(view) :]
+def _write(out: BinaryIO, parts: Sequence[bytes]) -> None:
+    for part in parts:
+        view = memoryview(part)
+        while view:
+            view = view[out.write(view) :]
 
 
 class Service:
