@@ -19,10 +19,12 @@ import cbor2
 import paho.mqtt.client as mqtt
 import pytest
 import trio
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from learnae.backends import mqtt as backend
 from learnae.backends.disk_sensors import SensorJournal
-from learnae.backends.mqtt import open_mqtt, parse_broker
+from learnae.backends.mqtt import MqttSource, open_mqtt, parse_broker
 from learnae.backends.sensor_folder import SensorFolder
 from learnae.cli import main
 from learnae.cli.gateway_run import GatewayPlan, make_plans, run_gateway
@@ -249,6 +251,34 @@ def test_rules_with_overlapping_topics__count_each_message_once(tmp_path: Path) 
 
     with run_broker(tmp_path / "broker") as port:
         trio.run(run, port)
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        ("A A B B", 2),  # A broker may send all that one subscription meets before what another one meets.
+        ("A B A B", 2),
+        ("A B B A", 2),
+        ("A A A B B B A B", 4),
+        ("A B C C B A", 2),
+        ("AB AB", 2),
+        ("AB C C AB", 2),
+        ("A", 1),
+    ],
+)
+def test_equal_payloads__count_as_often_as_they_were_said_in_whatever_order_copies_come(order: str, said: int) -> None:
+    """MQTT 5, 3.3.4. `A`: a message that came by subscription A; `AB`: one for both."""
+    source = MqttSource(parse_broker("mqtt://127.0.0.1"), "copies", ["a/#", "+/b", "a/b"], on_trouble=lambda text: None)
+    for number, subscriptions in enumerate(order.split()):
+        for payload in (b"21.5", b"22.5"):  # Another payload between them changes nothing.
+            message = mqtt.MQTTMessage(mid=number, topic=b"a/b")
+            message.payload = payload
+            message.properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            for subscription in subscriptions:
+                message.properties.SubscriptionIdentifier = ord(subscription)
+            source._client.on_message(source._client, None, message)  # type: ignore[misc]
+
+    assert [message.payload for message in source._inbox].count(b"21.5") == len(source._inbox) / 2 == said
 
 
 def test_broker__that_starts_after_the_gateway_is_found(tmp_path: Path) -> None:

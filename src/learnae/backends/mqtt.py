@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -76,7 +76,7 @@ class MqttSource:
         self._inbox: deque[mqtt.MQTTMessage] = deque()
         self._arrived = trio.Event()
         self._taken = trio.Event()
-        self._copies: dict[tuple[str, bytes], set[int]] = {}  # topic and payload -> subscriptions by which it came
+        self._copies: dict[tuple[str, bytes], Counter[int]] = {}  # topic and payload -> by which subscription it came how often
         self._unanswered = 0  # subscriptions
         self._session = 0  # counts connections: a packet number means something in its own only
         self.connected = trio.Event()
@@ -207,19 +207,19 @@ class MqttSource:
         self._inbox.append(message)
         self._arrived.set()
 
-
     def _is_copy(self, message: mqtt.MQTTMessage) -> bool:
-        """Whether this came already, by another subscription. What comes by the same one again was said again."""
+        """Whether this came already, by another subscription: it was said as often as it came by the one by which it came most."""
         numbers = set(getattr(message.properties, "SubscriptionIdentifier", ()))
         if len(self._topics) < 2 or not numbers:
             return False
         content = message.topic, hashlib.sha256(message.payload).digest()
-        seen = self._copies.pop(content, set())
-        is_copy = bool(seen) and not seen & numbers
-        self._copies[content] = seen | numbers if is_copy else numbers
+        seen = self._copies.pop(content, Counter())
+        said = max(seen.values(), default=0)
+        seen.update(numbers)
+        self._copies[content] = seen
         if len(self._copies) > COPIES_MAX:
             del self._copies[next(iter(self._copies))]
-        return is_copy
+        return max(seen.values()) == said
 
 
 def _number(topic: str) -> int:
