@@ -4,7 +4,7 @@
 of gradient descent a second and averages its weights with the others in the background, as often as groups form, without waiting for
 them. If the file says `late`, it first loads the state of the others. It writes lines of JSON with Unix times: `ready`, then after a
 line `go` on its standard input `merged` (with the seconds it took), and `accuracy` on the held-out test digits whenever it reads a line
-`test`. It ends with its standard input.
+`test`, with the steps taken so far. It ends with its standard input.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Trainer:
             start=True,
         )
         self.merge: Future[object] | None = None
-        self.rows = torch.randperm(len(self.x))
+        self.rows, self.steps = torch.randperm(len(self.x)), 0
         if data["late"]:
             loaded = self.averager.load_state_from_peers(timeout=30.0)
             if loaded is not None:
@@ -70,8 +70,9 @@ class Trainer:
             for parameter, tensor in zip(self.net.parameters(), tensors, strict=True):
                 parameter.copy_(tensor)
 
-    def step(self, number: int) -> None:
-        begin = number * BATCH % len(self.x)
+    def step(self) -> None:
+        begin = self.steps * BATCH % len(self.x)
+        self.steps += 1
         if begin < BATCH:
             self.rows = torch.randperm(len(self.x))
         rows = self.rows[begin : begin + BATCH]
@@ -100,7 +101,7 @@ class Trainer:
     def test(self) -> None:
         with torch.no_grad():
             right = self.net(self.test_x.float() / 255).argmax(1) == self.test_y
-        tell("accuracy", accuracy=float(right.float().mean()))
+        tell("accuracy", accuracy=float(right.float().mean()), steps=self.steps)
 
 
 def main() -> None:
@@ -114,7 +115,7 @@ def main() -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     assert words.get() in ("go", "end")
-    began_s, steps = time.time(), 0
+    began_s = time.time()
     while True:
         try:
             word = words.get_nowait()
@@ -125,12 +126,10 @@ def main() -> None:
         if word == "test":
             trainer.test()
         trainer.average()
-        if steps < rate * (time.time() - began_s):
-            trainer.step(steps)
-            steps += 1
+        if trainer.steps < rate * (time.time() - began_s):
+            trainer.step()
         else:
             time.sleep(0.005)
-    tell("steps", count=steps)
     trainer.averager.shutdown()
     trainer.dht.shutdown()
 

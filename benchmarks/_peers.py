@@ -33,6 +33,7 @@ class Side:
     cpu_s: float = 0.0  # of all six peers with all their processes, from the beginning to the last mark
     main_mb: float = 0.0  # resident memory of a peer's main process, the median
     all_mb: float = 0.0  # with its children
+    steps_s: float = 0.0  # local steps of a peer, the mean until the last mark
     gaps_s: dict[str, float] = field(default_factory=dict)  # by SPANS: longest time in which one of the others got no further
     late_s: float = LATE_MAX_S  # from the late joiner's start until its accuracy is near the others' median
     late_others: float = 0.0  # that median

@@ -109,6 +109,8 @@ def _measure(root: Path, peers: list[HivemindPeer], rates: Sequence[float]) -> S
     for mark_s in MARKS_S:
         _wait_until(began_s + mark_s)
         side.accuracies[mark_s] = _test(peers)
+    steps = [next(line["steps"] for line in reversed(peer.lines) if line["event"] == "accuracy") for peer in peers]
+    side.steps_s = statistics.mean(steps) / MARKS_S[-1]
     side.cpu_s = _peers.read_cpu_s(families) - cpu_s
     memory = [_peers.read_memory_mb(family) for family in families]
     side.main_mb, side.all_mb = statistics.median(one[0] for one in memory), statistics.median(map(sum, memory))

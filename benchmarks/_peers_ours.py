@@ -6,6 +6,7 @@ import sqlite3
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import trio
@@ -81,13 +82,13 @@ class OurSwarm:
     def read_model(self, number: int) -> bytes:
         """A peer's local model, out of the folder of its running node; the session's initial one while it has none."""
         folder = self.peers[number].folder
-        database = sqlite3.connect(f"file:{folder / 'journal.sqlite'}?mode=ro", uri=True)
         try:
-            found = database.execute("SELECT value FROM records WHERE name = ?", (RECORD_LOCAL,)).fetchone()
-        finally:
-            database.close()
+            with closing(sqlite3.connect(f"file:{folder / 'journal.sqlite'}?mode=ro", uri=True)) as database:
+                found = database.execute("SELECT value FROM records WHERE name = ?", (RECORD_LOCAL,)).fetchone()
+        except sqlite3.OperationalError:
+            found = None  # It is only just making its journal.
         if found is None:
-            return self.initial  # It has none yet.
+            return self.initial
         model = DiskBlocks(folder / "blocks", read_only=True).get_file(cbor.decode(found[0])[0], bytes_max=1 << 20)
         assert model is not None
         return model
@@ -117,6 +118,7 @@ def _measure(swarm: OurSwarm) -> tuple[Side, bytes, list[float]]:
     side.main_mb, side.all_mb = statistics.median(one[0] for one in memory), statistics.median(map(sum, memory))
     swarm.read()
     rates = [len(swarm.find_times_s(number, ("trained",))) * _peers.count_steps(number) / MARKS_S[-1] for number in range(PEERS)]
+    side.steps_s = statistics.mean(rates)
     _wait_until(began_s + KILL_S)
     swarm.peers[PEERS - 1].kill()
     _wait_until(began_s + JOIN_S)

@@ -45,10 +45,10 @@ def run() -> list[Result]:
         ),
         (f"start of a late joiner until it is {100 * NEAR:.0f} point below the others", "s", ours.late_s, theirs.late_s),
         ("the others' median then", "accuracy", ours.late_others, theirs.late_others),
+        ("local steps of a peer: mean", "1/s", ours.steps_s, theirs.steps_s),
     ]
     return [
         *(Result(case=case, value=value, unit=unit, reference="hivemind", reference_value=their) for case, unit, value, their in figures),
-        Result(case="local steps of a peer, ours and hivemind's: mean", value=statistics.mean(rates), unit="1/s"),
         Result(
             case="load average: ours, hivemind's", value=load, unit="processes", reference="hivemind", reference_value=os.getloadavg()[0]
         ),
