@@ -15,6 +15,7 @@ from learnae.backends.libp2p_blocks import PROTOCOL as BLOCKS
 from learnae.backends.libp2p_host import Host, open_host
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.ids import PeerId
+from tests.processes import HANGS_S
 
 LOOPBACK = ["/ip4/127.0.0.1/tcp/0"]
 Handler = Callable[[PeerId, INetStream], Awaitable[None]]
@@ -37,6 +38,6 @@ async def open_attacker(victim: Libp2pNetwork, blocks: Handler | None = None) ->
 
 
 async def until(is_true: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(HANGS_S):
         while not is_true():
             await trio.testing.wait_all_tasks_blocked(0.005)

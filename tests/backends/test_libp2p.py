@@ -15,6 +15,7 @@ from learnae.errors import BadAddressError, ListenError, UnreachableError
 from learnae.ids import PeerId, peer_text
 from learnae.ports import BlockStore, Connected, Disconnected
 from tests.conformance.network import check_network
+from tests.processes import HANGS_S
 
 LOOPBACK = ["/ip4/127.0.0.1/tcp/0"]
 
@@ -94,7 +95,7 @@ def test_libp2p_events__end_with_the_network() -> None:
     async def run() -> None:
         async with open_networks([MemoryBlocks()]) as (network,):
             events = network.events
-        with trio.fail_after(1), pytest.raises(trio.EndOfChannel):
+        with trio.fail_after(HANGS_S), pytest.raises(trio.EndOfChannel):
             await events.receive()
 
     trio.run(run)
@@ -112,9 +113,9 @@ def test_libp2p_redial__a_lost_peer_is_found_again() -> None:
                     place = two.addresses[0].split("/p2p/")[0]
                     if not turn:
                         await one.connect(two.addresses[0])
-                    with trio.fail_after(8):
+                    with trio.fail_after(HANGS_S):
                         assert await one.events.receive() == Connected(two.peer_id)
-                with trio.fail_after(8):
+                with trio.fail_after(HANGS_S):
                     assert await one.events.receive() == Disconnected(two.peer_id)
 
     trio.run(run)
@@ -127,7 +128,7 @@ def test_libp2p_bootstrap__waits_for_a_peer_that_is_not_there_yet() -> None:
         async with open_libp2p_network(seed=bytes([7]) * 32, listen=[], blocks=MemoryBlocks(), bootstrap=[entry]) as early:
             place = entry.split("/p2p/")[0]
             async with open_libp2p_network(seed=bytes([1]) * 32, listen=[place], blocks=MemoryBlocks()) as late:
-                with trio.fail_after(8):
+                with trio.fail_after(HANGS_S):
                     assert await early.events.receive() == Connected(late.peer_id)
             assert early.addresses == ()
 

@@ -36,6 +36,7 @@ from learnae.backends.libp2p_host import STREAM_ERRORS, Host, open_host
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.ids import PeerId, compute_cid, peer_text
 from tests.backends.hostile import LOOPBACK, open_attacker, open_victim
+from tests.processes import HANGS_S
 
 KEY = compute_cid(b"the rules of a session")[2:]
 
@@ -114,7 +115,7 @@ def test_dht__nonsense_and_values_end_the_stream(nonsense: bytes) -> None:
         async with open_victim(MemoryBlocks()) as victim, open_attacker(victim) as attacker:
             stream = await attacker.open_stream(victim.peer_id, [PROTOCOL])
             await stream.write(nonsense)
-            with trio.fail_after(5), pytest.raises(STREAM_ERRORS):
+            with trio.fail_after(HANGS_S), pytest.raises(STREAM_ERRORS):
                 await stream.read(1)
 
     trio.run(run)

@@ -12,6 +12,7 @@ from learnae.backends.libp2p_host import STREAM_ERRORS
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.ids import PeerId
 from tests.backends.hostile import LOOPBACK, open_attacker, open_victim, until
+from tests.processes import HANGS_S
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +132,7 @@ def test_dialback__nonsense_brings_no_answer(question: bytes) -> None:
             if question:
                 await stream.write(question)
             await stream.close()
-            with trio.fail_after(60), pytest.raises(STREAM_ERRORS):
+            with trio.fail_after(HANGS_S), pytest.raises(STREAM_ERRORS):
                 await stream.read(1)
             assert not victim.reach._askers, "it costs nothing"
 

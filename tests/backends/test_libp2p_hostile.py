@@ -24,6 +24,7 @@ from learnae.errors import FetchError, UnreachableError
 from learnae.ids import CODEC_DAG_PB, CODEC_RAW, Cid, PeerId, compute_cid
 from learnae.ports import Connected, DirectMessage
 from tests.backends.hostile import LOOPBACK, Handler, open_attacker, open_victim, until
+from tests.processes import HANGS_S
 
 
 async def read_request(stream: INetStream) -> list[Cid]:
@@ -91,7 +92,7 @@ def test_fetch__from_a_hostile_and_an_honest_provider_completes(attack: Handler)
             open_attacker(victim, attack) as attacker,
         ):
             await victim.connect(honest.addresses[0])
-            with trio.fail_after(5):
+            with trio.fail_after(HANGS_S):
                 await victim.fetch_file(cid, providers=[attacker.peer_id, honest.peer_id], bytes_max=len(content))
             assert store.get_file(cid, bytes_max=len(content)) == content
             assert store.used_bytes == honest_store.used_bytes, "nothing else was kept"
@@ -105,7 +106,7 @@ def test_fetch__from_a_hostile_provider_alone_ends_soon_and_keeps_nothing(attack
     async def run() -> None:
         store = MemoryBlocks()
         async with open_victim(store) as victim, open_attacker(victim, attack) as attacker:
-            with trio.fail_after(5), pytest.raises(FetchError, match=r"could not fetch .*: it (sent|stalled)|the connection broke"):
+            with trio.fail_after(HANGS_S), pytest.raises(FetchError, match=r"could not fetch .*: it (sent|stalled)|the connection broke"):
                 await victim.fetch_file(compute_cid(b"wanted", codec), providers=[attacker.peer_id], bytes_max=1 << 30)
             assert store.used_bytes == 0
             score = victim.scores.compute(attacker.peer_id, trio.current_time())
@@ -164,7 +165,7 @@ def test_fetch__a_provider_that_dies_in_the_middle_is_replaced() -> None:
             dying.handle_streams(BLOCKS, serve_some)
             async with open_libp2p_network(seed=bytes([2]) * 32, listen=LOOPBACK, blocks=whole_store) as other:
                 victim.learn_addresses(other.peer_id, other.addresses)
-                with trio.fail_after(5):
+                with trio.fail_after(HANGS_S):
                     await victim.fetch_file(cid, providers=[dying.peer_id, other.peer_id], bytes_max=len(content))
             assert store.get_file(cid, bytes_max=len(content)) == content
             assert served
@@ -188,7 +189,7 @@ def test_fetch__goes_on_with_a_provider_whose_line_stalls_now_and_then() -> None
             await trio.sleep_forever()
 
         async with open_victim(store) as victim, open_attacker(victim, serve_two_then_stall) as flaky:
-            with trio.fail_after(5):
+            with trio.fail_after(HANGS_S):
                 await victim.fetch_file(cid, providers=[flaky.peer_id], bytes_max=len(content))
         assert store.get_file(cid, bytes_max=len(content)) == content
 
@@ -218,7 +219,7 @@ def test_fetch__goes_on_where_it_was_left() -> None:
                         await stream.write(len(block).to_bytes(4, "big") + block)
 
         async with open_victim(store) as victim, open_attacker(victim, serve_some) as provider:
-            with trio.fail_after(5), pytest.raises(FetchError, match="does not have all blocks"):
+            with trio.fail_after(HANGS_S), pytest.raises(FetchError, match="does not have all blocks"):
                 await victim.fetch_file(cid, providers=[provider.peer_id], bytes_max=len(content))
             kept = {block for block in asked if store.has_block(block)}
             assert len(kept) == 4
@@ -285,7 +286,7 @@ def test_direct__oversized_and_dripping_frames_end_the_stream_and_cost_score() -
                 before = victim.scores.compute(attacker.peer_id, trio.current_time())
                 stream = await attacker.open_stream(victim.peer_id, [SYNC])
                 await stream.write(attack)
-                with trio.fail_after(2), pytest.raises(STREAM_ERRORS):
+                with trio.fail_after(HANGS_S), pytest.raises(STREAM_ERRORS):
                     await read_exactly(stream, 1)
                 assert victim.scores.compute(attacker.peer_id, trio.current_time()) < before - 30
 

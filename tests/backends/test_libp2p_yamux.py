@@ -20,6 +20,7 @@ from libp2p.stream_muxer.yamux.yamux import Yamux as LibraryYamux
 from learnae.backends.libp2p_patience import BURST, FRAME_COST, RATE_S, STREAM_COST
 from learnae.backends.libp2p_yamux import STREAMS_MAX, Yamux
 from learnae.backends.libp2p_yamux_stream import ACK, DATA, GO_AWAY, PING, RST, SYN, WINDOW, WINDOW_BYTES, WINDOW_BYTES_MAX, YamuxStream
+from tests.processes import HANGS_S
 
 PEER = ID(b"peer")
 
@@ -196,7 +197,7 @@ def test_yamux__reset_and_end_of_connection_wake_readers_and_writers() -> None:
 def test_yamux__a_peer_that_breaks_the_rules_is_cut_off(attack: bytes) -> None:
     async def run() -> None:
         async with against_hand() as (muxer, hand):
-            with trio.fail_after(2):
+            with trio.fail_after(HANGS_S):
                 await hand.write(attack)
                 await muxer.event_closed.wait()
 

@@ -22,6 +22,7 @@ from learnae.tangle import cbor
 from tests.backends.chain_beds import ETHER
 from tests.backends.chain_bench import TIP, Bench, Killed, make_chain, open_bench
 from tests.conformance.chain import EVIDENCE, STRANGER
+from tests.processes import HANGS_S
 
 GWEI = 10**9
 
@@ -213,7 +214,7 @@ def test_confirmations__are_waited_for_and_told() -> None:
                 await until(partial(has, sentences, f", {depth} of 3 confirmations"))
                 assert not done.is_set()
                 await mine(bench)
-            with trio.fail_after(5):
+            with trio.fail_after(HANGS_S):
                 await done.wait()
             after = await bench.chain.read(bench.session)
             assert after.block_number >= before.block_number
@@ -293,7 +294,7 @@ def test_reorganised_transaction__is_seen_and_sent_again() -> None:
             await until(lambda: len(raws) > sent)
             assert len(set(raws)) == 1 and bench.saved[-1] is not None
             await mine(bench, 2)
-            with trio.fail_after(5):
+            with trio.fail_after(HANGS_S):
                 await trio.sleep_forever()
         assert bench.saved[-1] is None
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -154,17 +155,22 @@ def test_process__babbling_program_is_ended() -> None:
 
 def test_process__cancelled_request_leaves_the_learner_usable(tmp_path: Path) -> None:
     """A late answer belongs to nobody: the next request gets its own."""
-    slow = "\nimport time\ndef load_test_data(source): pass\ncount = []\ndef build_optimizer(model):\n    count.append(1)\n"
-    slow += "    time.sleep(0.3 if len(count) == 1 else 0)\n    return torch.optim.SGD(model.parameters(), lr=0.1)\n"
+    began, may_end = tmp_path / "began", tmp_path / "may_end"
+    for pipe in (began, may_end):
+        os.mkfifo(pipe)
+    slow = f"\ndef load_test_data(source): pass\ndef build_optimizer(model):\n    open({str(began)!r}, 'w').close()\n"
+    slow += f"    open({str(may_end)!r}).close()\n    return torch.optim.SGD(model.parameters(), lr=0.1)\n"
     learner = ProcessLearner(make_config(tmp_path, extra=slow))
 
     async def body() -> None:
         model = await learner.initial_model(1)
         assert learner._process is not None
         worker = learner._process.pid
-        with trio.move_on_after(0.05) as scope:
-            await learner.train(model, private_slices=(0,), slices=(), seed=1)
-        assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(learner.train, model, private_slices=(0,), slices=(), seed=1))
+            await trio.to_thread.run_sync(began.read_bytes, abandon_on_cancel=True)  # Until the worker has opened the pipe.
+            nursery.cancel_scope.cancel()
+        await trio.to_thread.run_sync(may_end.write_bytes, b"", abandon_on_cancel=True)
         assert await learner.initial_model(1) == model
         assert learner._process.pid == worker
 

@@ -31,6 +31,7 @@ from learnae.protocol.measures import Evaluation, TaskFacts
 from learnae.protocol.messages import Departed, parse_message
 from tests.learning.tasks import make_config
 from tests.node.bed import Bed, run_fast, select_vertices
+from tests.processes import HANGS_S
 
 CODEC_DAG_CBOR = 0x71
 
@@ -244,7 +245,7 @@ def test_node__stop_while_the_task_is_opening_ends_at_once(tmp_path: Path) -> No
                 node.stop("stopped by its user")
 
             nursery.start_soon(stop)
-            with trio.fail_after(0.5):
+            with trio.fail_after(HANGS_S):
                 assert await node.run() == ""
         assert not (await bed.view()).members, "nothing was paid"
 

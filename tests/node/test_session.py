@@ -167,8 +167,7 @@ def test_session__chain_that_is_down_for_a_while_delays_but_loses_nothing(tmp_pa
             outage.up = trio.Event()
             await bed.wait_for(lambda: outage.waiting > 0)
             trained = len(cleo.events("trained"))
-            await trio.sleep(1.5)
-            assert len(cleo.events("trained")) > trained, "it trains on with what it knows of the chain"
+            await bed.wait_for(lambda: len(cleo.events("trained")) > trained)  # It trains on with what it knows of the chain.
             outage.up.set()
         view = await bed.check_settled()
         assert len(view.ballots) == 3

@@ -40,6 +40,7 @@ from learnae.sensors.publisher import SensorPublisher
 from learnae.sensors.slices import RowType
 from learnae.tangle.channel import ChannelMode
 from learnae.tangle.verdict import ACCEPTED
+from tests.processes import HANGS_S
 from tests.sensors.builders import MEMBER
 from tests.sensors.station_bed import Bed, admit, make_hello, open_bed, start_learnae, wait_until
 
@@ -87,7 +88,7 @@ def _user() -> str:
 
 def _wait_for_port(port: int, broker: subprocess.Popen[bytes]) -> None:
     async def wait() -> None:
-        with trio.fail_after(20):
+        with trio.fail_after(HANGS_S):
             while broker.poll() is None:
                 try:
                     async with await trio.open_tcp_stream("127.0.0.1", port):
