@@ -245,3 +245,33 @@ def test_lost_beginnings__are_no_more_at_once_than_a_checkpoint_tells(monkeypatc
         assert len(lost) == count and {lane.tangle.length(issuer) for issuer, _, _ in lost} == {2}
         assert all(checkpoint.find_head(issuer) == (sequence, cid) for issuer, sequence, cid in lost)
         assert SYNC_VERTICES_MAX > len(checkpoint.heads) == 3
+
+
+def test_have_vector__that_wants_nothing_of_an_issuer_is_no_news_of_it() -> None:
+    """Neither the mark nor a refused issuer's number makes anybody ask back: nothing would come of it."""
+    lane = make_lane()
+    hear(lane, *map(make_vertex, mint(5)))
+    refused = mint(5)[4].peer
+    assert lane.answer(SyncMessage(have=lane.compute_have() | {Key("unknown").peer: SYNC_CLOSED, refused: 7})) == []
+    assert [answer.answer for answer in lane.answer(SyncMessage(have=lane.compute_have() | {Key("unknown").peer: 7}))] == [True]
+
+
+def test_gap__that_a_waiting_vertex_fills_is_none() -> None:
+    """Vertices that came in reverse: a log must not begin in the middle of what is here."""
+    lane, sensor = make_lane(), FakeSensor("a")
+    said = [sensor.begin(), *(sensor.measure(STARTS_MS + 100 + n).vertex.encoded for n in range(4))]
+    hear(lane, said[0], said[4], said[3], said[2])
+    assert [gap.sequence for _, gap, _ in lane.waiting.find_gaps(LATER_MS + LOST_MS)] == [2]
+
+
+def test_head_that_came_early__is_kept_no_longer_than_its_log_is_lacking() -> None:
+    """The room for such heads is small, and all issuers share it."""
+    lane, issuer = make_lane(), Key("issuer")
+    first = make_vertex(issuer)
+    alone = make_lane()
+    hear(alone, first)
+    assert hear(lane, make_vertex(issuer, 2, parent=alone.tangle.head(issuer.peer), channel="second")) == ["waits for what it names"]
+    assert lane.waiting._early_bytes > 0
+    assert hear(lane, first) == [""] and lane.tangle.length(issuer.peer) == 2
+    lane.settle(now_ms=LATER_MS)
+    assert lane.waiting._early_bytes == 0
