@@ -74,6 +74,8 @@ def _measure(system: str, count: int) -> list[float]:
     """Milliseconds of processor time by message heard, of the sender and of each of the others; what is lost is told."""
     with ExitStack() as stack:
         nodes = [stack.enter_context(_start(system)) for _ in range(count)]
+        for node in nodes:
+            node.wait()
         for number, node in enumerate(nodes):
             for other in nodes[:number]:
                 node.ask(f"connect {other.address}")
@@ -95,6 +97,10 @@ class _Process:
         assert process.stdin is not None
         assert process.stdout is not None
         self._input, self._output = process.stdin, process.stdout
+        self.address = ""
+
+    def wait(self) -> None:
+        """Until it listens."""
         self.address = self._output.readline().strip()
 
     def ask(self, line: str) -> str:
