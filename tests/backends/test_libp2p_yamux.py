@@ -276,6 +276,7 @@ def test_yamux__a_peer_that_asks_and_does_not_read_is_cut_off() -> None:
         muxer = Yamux(cast(ISecureConn, Pipe(right, False)), PEER)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(muxer.start)
+            await trio.testing.wait_all_tasks_blocked()  # Its first look is over: a line that rests from look to look is dead.
             with trio.fail_after(60), pytest.raises(trio.BrokenResourceError):
                 while True:
                     await left.send_all(frame(PING, SYN, 0, 7) * 1000)
