@@ -112,40 +112,41 @@ def test_heads_of_many_forgotten_channels__all_come_page_by_page(monkeypatch: py
         message = ChannelMessages(channel=heads[place].channel, messages=(writers[place].create(body),))
         return feed(lane, gateway.lane.issue(message, now_ms=at_ms).vertex.encoded)[0]
 
-    for number, head in enumerate(heads):
-        feed(lane, gateway.lane.issue(head, now_ms=STARTS_MS + number).vertex.encoded)
+    for number, head in enumerate(heads):  # Each after a message, so that it stands alone when that is forgotten.
+        feed(lane, gateway.lane.issue(head, now_ms=STARTS_MS + 2 * number).vertex.encoded)
+        assert say(0, STARTS_MS + 2 * number + 1) == ""
     assert {say(number % 12, STARTS_MS + 100 + 10 * number) for number in range(100)} == {""}
     lane.issue(lane.compute_checkpoint(), now_ms=STARTS_MS + 4000)
     assert {say(number % 12, STARTS_MS + 5000 + 10 * number) for number in range(100)} == {""}
     assert forget(lane)
-    monkeypatch.setattr(lane_module, "HEADS_PAGE_BYTES", 1500)  # Two heads or three.
+    monkeypatch.setattr(lane_module, "HEADS_PAGE_BYTES", 1000)  # Two heads.
 
     assert Verdict.REJECT not in catch_up(late, lane, rounds=20)
     assert late.tangle.length(gateway.issuer.peer) == lane.tangle.length(gateway.issuer.peer)
     assert {c: s.last_hash for c, s in late.streams.items()} == {c: s.last_hash for c, s in lane.streams.items()}
+    have = late.ask().have
+    assert have is not None and have[gateway.issuer.peer] == lane.tangle.length(gateway.issuer.peer)
 
 
 def make_silent_channel() -> tuple[SensorLane, bytes, bytes]:
-    """A forgotten log of two channels, one of which said ten messages long ago; that channel, and a vertex with its first message again."""
+    """A forgotten log of two channels, one of which said ten messages long ago; that one, and a vertex with its first message again."""
     sensor, lane = FakeSensor("a", rate_per_s=1000), make_lane()
-    feed(lane, sensor.begin())
-    old = sensor.head
-    first = sensor.measure(STARTS_MS + 5).message
-    feed(lane, *sensor.lane.tangle.lacking({}, vertices_max=9))
-    measure(sensor, lane, 9, STARTS_MS + 10)
+    feed(lane, sensor.begin(), sensor.measure(STARTS_MS + 1).vertex.encoded)
+    busy = sensor.channel, sensor.head, sensor.writer
     sensor.channel = Key("second")
-    sensor.head = make_head(sensor.issuer, sensor.channel, admission=sensor.head.admission)
+    old = sensor.head = make_head(sensor.issuer, sensor.channel, admission=sensor.head.admission)
     sensor.writer = ChannelWriter(WriterState(1, bytes(32)), mode=ChannelMode.PUBLIC, sign=sensor.channel.sign)
-    feed(lane, sensor.begin(STARTS_MS + 1000))
+    feed(lane, sensor.begin(STARTS_MS + 2))
+    first = sensor.measure(STARTS_MS + 5)
+    feed(lane, first.vertex.encoded)
+    measure(sensor, lane, 9, STARTS_MS + 10)
+    sensor.channel, sensor.head, sensor.writer = busy
     measure(sensor, lane, 100, STARTS_MS + 1010)
     lane.issue(lane.compute_checkpoint(), now_ms=STARTS_MS + 4000)
     measure(sensor, lane, 100, STARTS_MS + 5000)
-    assert forget(lane) and isinstance(first, ChannelMessages)
-    known = set(sensor.lane.tangle.lacking({}, vertices_max=1000))
+    assert forget(lane) and isinstance(first.message, ChannelMessages)
     sensor.lane.streams[old.channel] = replace(sensor.lane.streams[old.channel], last=0)
-    sensor.lane.issue(first, now_ms=STARTS_MS + 9000)
-    replayed = next(v for v in sensor.lane.tangle.lacking({}, vertices_max=1000) if v not in known)
-    return lane, old.channel, replayed
+    return lane, old.channel, sensor.lane.issue(first.message, now_ms=STARTS_MS + 9000).vertex.encoded
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -164,6 +165,10 @@ def test_replay_of_a_forgotten_message__is_refused_by_newcomers_too(restart: boo
     assert (late.streams[channel].last, late.streams[channel].last_hash) == (10, lane.streams[channel].last_hash)
     assert "a replay or a fork" in heard.ruling.why and heard.ruling.verdict is Verdict.IGNORE
     assert heard.entered == ()
+    follower = make_follower()
+    follower.lane = late
+    told = [effect.text for effect in follower.receive(NEIGHBOUR, replayed, LATER_MS / 1000) if isinstance(effect, ev.Tell)]
+    assert len(told) == 1 and "was refused: message 1 was attached before" in told[0]
 
 
 def make_gap() -> tuple[FakeSensor, SensorLane, SensorLane, list[bytes]]:
@@ -199,6 +204,27 @@ def make_follower(key: Key = OTHER_MEMBER) -> SensorFollower:
     follower = SensorFollower(rules=RULES, me=key.peer, sign=key.sign, rng=Random(1), settings=settings)
     follower.lane.members = MEMBERS
     return follower
+
+
+def test_newcomer__begins_whatever_else_was_lost_since() -> None:
+    """Gossip loses much meanwhile: every loss is a gap of its own, and none hides the one where the log begins."""
+    sensor, lane, late = FakeSensor("a", rate_per_s=1000), make_lane(), make_lane(OTHER_MEMBER)
+    feed(lane, sensor.begin())
+    measure(sensor, lane, 100, STARTS_MS + 10)
+    lane.issue(lane.compute_checkpoint(), now_ms=STARTS_MS + 4000)
+    measure(sensor, lane, 100, STARTS_MS + 5000)
+    assert forget(lane)
+    sync(late, lane)
+    for number in range(40):  # The rest comes by gossip, every second one.
+        encoded = sensor.measure(STARTS_MS + 8000 + 10 * number).vertex.encoded
+        feed(lane, encoded)
+        if number % 2:
+            feed(late, encoded)
+    late.settle(now_ms=LATER_MS)
+    late.settle(now_ms=LATER_MS + PATIENCE_MS)
+    assert late.tangle.base(sensor.issuer.peer) == 101 and late.tangle.length(sensor.issuer.peer) == 201
+    catch_up(late, lane, rounds=2)
+    assert late.tangle.length(sensor.issuer.peer) == 241
 
 
 def test_vertices_before_an_adopted_beginning__leave_the_disk() -> None:
@@ -300,7 +326,9 @@ def test_past_that_nobody_has__is_given_up_by_a_member_which_says_so() -> None:
     """The only node lost its disk, and the publisher keeps the newest alone: the stream goes on where it can."""
     sensor, lane, late, third = FakeSensor("a", rate_per_s=1000), make_lane(), make_follower(), make_lane()
     feed(lane, sensor.begin())
-    measure(sensor, lane, 200, STARTS_MS + 10)
+    measure(sensor, lane, 100, STARTS_MS + 10)
+    feed(lane, rotate(sensor, "second", STARTS_MS + 1500))
+    measure(sensor, lane, 99, STARTS_MS + 2000)
     lane.issue(lane.compute_checkpoint(), now_ms=STARTS_MS + 4000)
     measure(sensor, lane, 100, STARTS_MS + 5000)
     forget(lane)
@@ -313,7 +341,7 @@ def test_past_that_nobody_has__is_given_up_by_a_member_which_says_so() -> None:
     effects = late.tick(later_s + LOST_MS / 1000)
 
     assert late.lane.tangle.length(sensor.issuer.peer) == lane.tangle.length(sensor.issuer.peer)
-    assert late.lane.streams[sensor.head.channel].last == 300
+    assert late.lane.streams[sensor.head.channel].last == 299
     told = [effect.text for effect in effects if isinstance(effect, ev.Tell) and effect.topic is ev.Topic.TROUBLE]
     assert len(told) == 1 and "in its first 201 vertices any more: its sensors begin after them" in told[0]
     said = [effect.encoded for effect in effects if isinstance(effect, ev.PublishVertex)]
@@ -357,5 +385,5 @@ def test_checkpoints__of_long_ago_are_kept_ever_more_sparsely() -> None:
     for number in range(300):
         lane.issue(lane.compute_checkpoint(), now_ms=STARTS_MS + 1000 * number)
     numbers = list(lane.checkpoints[MEMBER.peer])
-    assert numbers[-8:] == list(range(292, 300)) and len(numbers) < 40
+    assert numbers[-8:] == list(range(292, 300)) and numbers[0] == 0 and len(numbers) < 40
     assert all(later - earlier <= max(2, (300 - earlier) / 3) for earlier, later in pairwise(numbers))

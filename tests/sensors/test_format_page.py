@@ -106,7 +106,7 @@ def test_vertices__are_taken_by_a_node() -> None:
 
 def test_page__names_every_domain_and_kind() -> None:
     page = (DOCS / "sensor-format.md").read_text(encoding="utf-8")
-    for text in ("channel 1", "sensor head 1", "sensor admission 1", "channel succession 1", "codename"):
+    for text in ("channel 1", "sensor head 1", "sensor admission 1", "channel succession 1", "odd 1", "codename"):
         assert f"learnae {text}" in page
     for kind in ("16 `SensorHead`", "17 `ChannelMessages`", "18 `SliceReceipt`", "19 `LaneCheckpoint`", "7 `ForkProved`"):
         assert kind in page

@@ -400,15 +400,15 @@ def test_marks__are_of_messages_that_the_broker_may_send_again(tmp_path: Path) -
     gateway, _, journal = make_gateway(tmp_path)
     payload = b'{"t": 1, "h": 2, "label": 0}'
     first = BrokerMessage("lab/a/data", payload, 7)
-    for start in range(0, 4 * RECEIVE_MAX, 512):
-        gateway.take([first, *(BrokerMessage("other", b"%d" % n, 0) for n in range(start, start + 512))], now_ms=1_795_000_000_000)
-    for number in range(2 * RECEIVE_MAX - 1):
-        gateway.take([BrokerMessage("other", b"", 8 + number)], now_ms=1_795_000_000_000)
-        if number == RECEIVE_MAX:
-            gateway.take([first], now_ms=1_795_000_000_000)
-    before = gateway.repeats
-    gateway.take([BrokerMessage("lab/a/data", payload, 7, again=True)], now_ms=1_795_000_000_000)
-    assert gateway.repeats == before + 1
+    again, now_ms = BrokerMessage("lab/a/data", payload, 7, again=True), 1_795_000_000_000
+    gateway.take([first, *(BrokerMessage("other", b"%d" % n, 0) for n in range(4 * RECEIVE_MAX))], now_ms=now_ms)
+    gateway.take([again], now_ms=now_ms)
+    assert gateway.repeats == 1
+    others = [BrokerMessage("other", b"", 8 + number) for number in range(3 * RECEIVE_MAX)]
+    gateway.take([first, *others[:RECEIVE_MAX]], now_ms=now_ms)
+    gateway.take([first, *others[RECEIVE_MAX : 3 * RECEIVE_MAX - 2]], now_ms=now_ms)
+    gateway.take([again], now_ms=now_ms)
+    assert gateway.repeats == 2
     journal.close()
 
 

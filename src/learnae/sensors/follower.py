@@ -17,7 +17,7 @@ from learnae.ids import Cid, PeerId, cid_text, short_name
 from learnae.protocol import events as ev
 from learnae.protocol.sync import SYNC_VERTICES_MAX, AnswerBudget, SyncMessage, decode_sync
 from learnae.sensors.intake import WAITS
-from learnae.sensors.judge import Heard, LaneRules, SensorCodec, SensorEntry
+from learnae.sensors.judge import REPLAYED, Heard, LaneRules, SensorCodec, SensorEntry
 from learnae.sensors.lane import SensorLane
 from learnae.sensors.messages import ChannelMessages, SensorHead, SensorMessage, SliceReceipt
 from learnae.sensors.readings import BODIES_OTHER, Batch, decode_readings
@@ -144,7 +144,7 @@ class SensorFollower:
     def receive(self, sender: PeerId, encoded: bytes, now_s: float) -> list[FollowEffect]:
         """Gossip brought a vertex; the answer holds a `PassVerdict`."""
         heard = self.lane.receive(encoded, now_ms=_to_ms(now_s))
-        told = _tell_rejected(heard.ruling, sender)
+        told = _tell_refused(heard.ruling, sender)
         asked = self._ask(now_s) if heard.ruling is WAITS and now_s - self._synced_at_s >= SYNC_SOON_S else []
         return [ev.PassVerdict(sender, heard.ruling), *told, *self._take_in([heard]), *asked]
 
@@ -156,7 +156,7 @@ class SensorFollower:
         effects = self._take_in(results)
         bad = next((heard.ruling for heard in results if heard.ruling.verdict is Verdict.REJECT), None)
         if bad is not None:
-            effects += [ev.PassVerdict(sender, bad), *_tell_rejected(bad, sender)]
+            effects += [ev.PassVerdict(sender, bad), *_tell_refused(bad, sender)]
         asks = sync.have is not None or bool(sync.want)
         answers = self.lane.answer(sync) if asks and self._answers.take(sender, now_s) else []
         if len(sync.vertices) >= SYNC_VERTICES_MAX // 2 and any(heard.entered for heard in results):
@@ -360,8 +360,8 @@ def _trouble(head: SensorHead, what: str) -> ev.Tell:
     return ev.Tell(ev.Topic.TROUBLE, f"sensor {head.sensor}: {what}", {"event": "odd", "sensor": head.sensor})
 
 
-def _tell_rejected(ruling: Ruling, sender: PeerId) -> list[FollowEffect]:
-    if ruling.verdict is not Verdict.REJECT:
+def _tell_refused(ruling: Ruling, sender: PeerId) -> list[FollowEffect]:
+    if ruling.verdict is not Verdict.REJECT and not ruling.why.endswith(REPLAYED):
         return []
     return [ev.Tell(ev.Topic.TROUBLE, f"a sensor vertex from {short_name(sender)} was refused: {ruling.why}", {"event": "refused"})]
 

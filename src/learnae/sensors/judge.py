@@ -30,6 +30,7 @@ from learnae.tangle.verdict import ACCEPTED, Ruling, ignore, reject
 from learnae.tangle.vertex import Vertex, VertexCodec, verify_statement
 
 SUCCESSIONS_MAX: Final = 1024  # Of one issuer's channels, together: heads are kept for ever, by everybody.
+REPLAYED: Final = "a replay or a fork of the stream"
 MEMBERS_KINDS: Final = (SliceReceipt, LaneCheckpoint, ForkProved)  # What only members say.
 
 
@@ -188,7 +189,7 @@ def validate_messages(message: ChannelMessages, issuer: PeerId, stream: Stream |
         return reject("a channel that its issuer did not begin, or that ended")
     # 14. Numbers rise: a number that was used before is a replay, or another message under it.
     if message.messages[0].sequence <= stream.last:
-        why = f"message {message.messages[0].sequence} was attached before: a replay or a fork of the stream"
+        why = f"message {message.messages[0].sequence} was attached before: {REPLAYED}"
         return reject(why) if stream.source is Source.READ else ignore(why)  # The checkpoint may be wrong, and not the sender.
     # 15. Each has the channel's mode and signature.
     for part in message.messages:

@@ -186,12 +186,10 @@ class LaneCheckpoint:
         return None if found is None or found[0] != issuer else (found[1], found[2])
 
     def find_channel(self, channel: bytes) -> tuple[int, bytes] | None:
-        """Number and hash of a channel's last message; (0, b"") if it had none, None if the checkpoint has no room to tell."""
+        """Number and hash of a channel's last message; None if there was none, or this checkpoint does not tell."""
         place = bisect_left(self.channels, channel, key=itemgetter(0))
         found = self.channels[place] if place < len(self.channels) else None
-        if found is not None and found[0] == channel:
-            return found[1], found[2]
-        return (0, b"") if len(self.channels) < HEADS_MAX else None
+        return None if found is None or found[0] != channel else (found[1], found[2])
 
 
 SensorMessage = SensorHead | ChannelMessages | SliceReceipt | LaneCheckpoint | ForkProved

@@ -15,13 +15,14 @@ from typing import Final
 
 from learnae.ids import Cid, PeerId
 from learnae.sensors.judge import SensorEntry
+from learnae.sensors.messages import SensorKind
 from learnae.tangle.stream import StreamTangle
 from learnae.tangle.vertex import SEQUENCE_MAX, Vertex
 
 PATIENCE_MS: Final = 5_000  # Three rounds of asking for a parent that is not the issuer's own.
 LOST_MS: Final = 30_000  # Ten rounds of asking for a beginning of which no checkpoint tells.
 ORPHAN_AGE_MAX_MS: Final = 600_000  # A partition of ten minutes; what is older comes by sync, in order.
-GAPS_MAX: Final = 4  # Of one issuer; those that a page shows come in order.
+GAPS_MAX: Final = 4  # Of one issuer: among them where its kept log may begin.
 EARLY_BYTES_MAX: Final = 1 << 20  # Heads of one issuer that wait for its log; the others come again.
 EARLY_BYTES_IN_ALL_MAX: Final = 16 << 20
 _SWEEP_AT: Final = 1024
@@ -35,6 +36,7 @@ class Gap:
     cid: Cid
     since_ms: int
     length: int  # of the issuer's log, when that was
+    is_head: bool  # whether it is a head that names it: heads of a forgotten part stand alone, each after a gap
     told: int = -1  # how many checkpoints were searched for it
 
 
@@ -65,9 +67,10 @@ class Waiting:
         """A vertex came whose own parent is neither here nor waiting."""
         gaps = self._gaps.setdefault(vertex.issuer, {})
         parent = vertex.parents[0]
-        gaps.setdefault(parent, Gap(vertex.sequence - 1, parent, now_ms, self._tangle.length(vertex.issuer)))
+        is_head = vertex.kind == SensorKind.SENSOR_HEAD
+        gaps.setdefault(parent, Gap(vertex.sequence - 1, parent, now_ms, self._tangle.length(vertex.issuer), is_head))
         if len(gaps) > GAPS_MAX:
-            del gaps[next(iter(gaps))]
+            del gaps[_choose_least(list(gaps.values()))]
 
     def note_page(self, now_ms: int) -> None:
         """Sync brought a full page, so more is on its way: whatever seems to be missing may come with it."""
@@ -168,3 +171,10 @@ class Waiting:
         self._overdue = {
             parent: kept for parent, cids in self._overdue.items() if (kept := {cid: None for cid in cids if cid in self._overdue_since})
         }
+
+
+def _choose_least(gaps: list[Gap]) -> Cid:
+    """The gap where an issuer's kept log begins least likely: that is before its first message here, or before the last head."""
+    heads = sorted((gap for gap in gaps if gap.is_head), key=lambda gap: gap.sequence)
+    messages = sorted((gap for gap in gaps if not gap.is_head), key=lambda gap: gap.sequence)
+    return heads[0].cid if len(heads) > 1 or not messages[1:] else messages[-2].cid
