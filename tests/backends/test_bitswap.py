@@ -22,6 +22,7 @@ from learnae.backends.unixfs import LEAF_BYTES
 from learnae.errors import FetchError
 from learnae.ids import CODEC_DAG_PB, Cid, PeerId, compute_cid
 from tests.backends.hostile import Handler, open_attacker, open_victim, until
+from tests.processes import HANGS_S
 
 BLOCK = b"a public block"
 
@@ -230,7 +231,7 @@ def test_message__that_is_too_large_ends_the_stream_and_nonsense_costs_score() -
         async with open_victim(MemoryBlocks()) as victim, open_attacker(victim) as attacker:
             large = await attacker.open_stream(victim.peer_id, [PROTOCOLS[0]])
             await large.write(encode_varint(libp2p_bitswap.QUIET_BYTES_MAX + 1) + bytes(1000))
-            with trio.fail_after(60), pytest.raises(STREAM_ERRORS):
+            with trio.fail_after(HANGS_S), pytest.raises(STREAM_ERRORS):
                 await large.read(1)
             assert victim.scores.compute(attacker.peer_id, trio.current_time()) >= 0
             broken = await attacker.open_stream(victim.peer_id, [PROTOCOLS[0]])
@@ -247,7 +248,7 @@ def test_streams__of_one_peer_are_bounded() -> None:
         async with open_victim(store) as victim, open_attacker(victim) as attacker:
             ear = Ear(attacker)
             streams = [await attacker.open_stream(victim.peer_id, [PROTOCOLS[0]]) for _ in range(libp2p_bitswap.STREAMS_PER_PEER_MAX)]
-            with trio.fail_after(60), pytest.raises(STREAM_ERRORS):
+            with trio.fail_after(HANGS_S), pytest.raises(STREAM_ERRORS):
                 one_more = await attacker.open_stream(victim.peer_id, [PROTOCOLS[0]])
                 await one_more.read(1)
             for number, stream in enumerate(streams, 1):
@@ -319,7 +320,7 @@ def test_fetch__by_bitswap_from_a_useless_provider_fails_soon_and_keeps_nothing(
         store = MemoryBlocks()
         async with open_victim(store) as victim, open_attacker(victim) as attacker:
             attacker.handle_streams(PROTOCOLS[0], attack)
-            with trio.fail_after(60), pytest.raises(FetchError, match="it stalled"):
+            with trio.fail_after(HANGS_S), pytest.raises(FetchError, match="it stalled"):
                 await victim.fetch_file(compute_cid(BLOCK), providers=[attacker.peer_id], bytes_max=100)
             assert store.used_bytes == 0
 
@@ -347,7 +348,7 @@ def test_fetch__by_bitswap_takes_what_was_asked_in_any_order_and_believes_a_no()
             attacker.handle_streams(PROTOCOLS[0], answer)
             await victim.fetch_file(cid, providers=[attacker.peer_id], bytes_max=len(content))
             assert store.get_file(cid, bytes_max=len(content)) == content
-            with trio.fail_after(60), pytest.raises(FetchError, match="it does not have all blocks"):
+            with trio.fail_after(HANGS_S), pytest.raises(FetchError, match="it does not have all blocks"):
                 await victim.fetch_file(compute_cid(b"absent"), providers=[attacker.peer_id], bytes_max=100)
 
     trio.run(run)
@@ -413,7 +414,7 @@ def test_fetch__by_bitswap_lets_the_provider_open_a_stream_for_every_block(monke
                         await back.close()
 
             attacker.handle_streams(PROTOCOLS[0], answer)
-            with trio.fail_after(60):
+            with trio.fail_after(HANGS_S):
                 await victim.fetch_file(cid, providers=[attacker.peer_id], bytes_max=len(content))
             assert store.has_file(cid)
 
@@ -435,7 +436,7 @@ def test_fetch__of_a_block_larger_than_a_leaf_ends_with_a_reason() -> None:
                 await trio.sleep_forever()
 
             attacker.handle_streams(PROTOCOLS[0], answer)
-            with trio.fail_after(60), pytest.raises(FetchError, match=f"has {len(large)} bytes, at most {LEAF_BYTES} were expected"):
+            with trio.fail_after(HANGS_S), pytest.raises(FetchError, match=f"has {len(large)} bytes, at most {LEAF_BYTES} were expected"):
                 await victim.fetch_file(compute_cid(large), providers=[attacker.peer_id], bytes_max=1 << 30)
             assert store.used_bytes == 0
 

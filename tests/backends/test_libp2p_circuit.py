@@ -33,6 +33,7 @@ from learnae.errors import BadAddressError, UnreachableError
 from learnae.ids import PeerId, peer_text
 from learnae.ports import Connected, DirectMessage
 from tests.backends.hostile import LOOPBACK, until
+from tests.processes import HANGS_S
 
 NODE = """
 import sys, trio
@@ -125,7 +126,7 @@ def test_relay__carries_messages_both_ways_and_tells_nobody_else_s_bytes() -> No
     async def run() -> None:
         async with open_session([LOOPBACK, [], []]) as (carrier, one, two):
             await until(lambda: {one.peer_id, two.peer_id} <= carrier.relay.reserved)
-            with trio.fail_after(60):
+            with trio.fail_after(HANGS_S):
                 assert await one.send(two.peer_id, b"to two")
                 assert await read_message_from(two, one.peer_id) == b"to two"
                 assert await two.send(one.peer_id, b"to one")
@@ -149,7 +150,7 @@ def test_circuit_address__in_a_ticket_is_dialled_by_a_newcomer_who_knows_nobody(
             (address,) = hidden.circuits.addresses
             assert address == f"{carrier.addresses[0]}/p2p-circuit/p2p/{peer_text(hidden.peer_id)}"
             async with open_libp2p_network(seed=bytes([9]) * 32, listen=[], blocks=MemoryBlocks()) as newcomer:
-                with trio.fail_after(60):
+                with trio.fail_after(HANGS_S):
                     assert await newcomer.connect(address) == hidden.peer_id
                     assert await newcomer.send(hidden.peer_id, b"hello")
                     assert await read_message_from(hidden, newcomer.peer_id) == b"hello"
@@ -164,7 +165,7 @@ def test_circuit__is_left_for_a_direct_connection_when_the_caller_can_be_dialled
         async with open_session([LOOPBACK, [], LOOPBACK]) as (carrier, hidden, caller):
             hidden._host.learn_addresses(caller.peer_id, caller.addresses)
             await until(lambda: hidden.peer_id in carrier.relay.reserved)
-            with trio.fail_after(60):
+            with trio.fail_after(HANGS_S):
                 assert await caller._host.reach(hidden.peer_id)
             await until(lambda: carrier.relay.count == 0)
             (conn,) = caller._host.connections(hidden.peer_id)
@@ -206,7 +207,7 @@ def test_relay__ends_a_circuit_that_used_up_its_bytes(monkeypatch: pytest.Monkey
     async def run() -> None:
         async with open_session([LOOPBACK, [], []]) as (carrier, one, two):
             await until(lambda: two.peer_id in carrier.relay.reserved)
-            with trio.fail_after(60):
+            with trio.fail_after(HANGS_S):
                 assert await one._host.reach(two.peer_id)
                 assert carrier.relay.count == 1
                 await one.send(two.peer_id, bytes(200_000))
@@ -222,7 +223,7 @@ def test_relay__carries_a_bounded_number_of_circuits(monkeypatch: pytest.MonkeyP
         async with open_session([LOOPBACK, [], [], []]) as (carrier, hidden, one, two):
             await until(lambda: hidden.peer_id in carrier.relay.reserved)
             address = f"{carrier.addresses[0]}/p2p-circuit/p2p/{peer_text(hidden.peer_id)}"
-            with trio.fail_after(60):
+            with trio.fail_after(HANGS_S):
                 await one.connect(address)
                 with pytest.raises(UnreachableError, match="resource limit exceeded"):
                     await two.connect(address)

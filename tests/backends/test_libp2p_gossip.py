@@ -289,7 +289,7 @@ def test_gossip__interoperates_with_py_libp2ps_router_both_ways() -> None:
                 await pubsub.wait_until_ready()
                 subscription = await pubsub.subscribe(TOPIC)
                 await theirs.connect(ours.addresses[0])
-                with trio.fail_after(60):
+                with trio.fail_after(HANGS_S):
                     await pubsub.wait_for_subscription(ID(bytes.fromhex("002408011220") + ours.peer_id), TOPIC)
                     number = 0
                     while not heard:
