@@ -297,17 +297,26 @@ def test_direct__a_sender_that_nobody_reads_is_made_to_wait() -> None:
     """No unbounded buffer: what a peer can put into this node is the event queue and one window."""
 
     async def run() -> None:
-        async with open_victim(MemoryBlocks()) as victim, open_attacker(victim) as attacker:
+        async with open_victim(MemoryBlocks()) as victim, open_attacker(victim) as attacker, trio.open_nursery() as nursery:
             stream = await attacker.open_stream(victim.peer_id, [SYNC])
             frame = (100_000).to_bytes(4, "big") + bytes(100_000)
-            sent = 0
-            with trio.move_on_after(1.0):
+            sent, all_sent = 0, trio.Event()
+
+            async def send() -> None:
+                nonlocal sent
                 for _ in range(1000):
                     await stream.write(frame)
                     sent += 1
-            assert 10 < sent < 80, "64 events, one window of 256 KiB here and one outbox there"
+                all_sent.set()
+
+            nursery.start_soon(send)
+            await until(lambda: sent > 10)
+            with trio.move_on_after(1.0):
+                await all_sent.wait()
+            assert sent < 80, "64 events, one window of 256 KiB here and one outbox there"
             assert await victim.events.receive() == Connected(attacker.peer_id)
             assert await victim.events.receive() == DirectMessage(attacker.peer_id, bytes(100_000))
+            nursery.cancel_scope.cancel()
 
     trio.run(run)
 
@@ -326,11 +335,19 @@ def test_direct__a_flood_of_small_messages_is_slowed_down() -> None:
 
             nursery.start_soon(drain)
             stream = await attacker.open_stream(victim.peer_id, [SYNC])
-            with trio.move_on_after(1.0):
+            began_s, all_sent = trio.current_time(), trio.Event()
+
+            async def send() -> None:
                 for _ in range(1000):
                     await stream.write(bytes(4) * 1000)
-            most = (libp2p_direct.STRANGER_BURST_BYTES + 2 * libp2p_direct.RATE_BYTES_S) / libp2p_direct.MESSAGE_COST_BYTES
-            assert 20 < heard <= most
+                all_sent.set()
+
+            nursery.start_soon(send)
+            await until(lambda: heard > 20)
+            with trio.move_on_after(1.0):
+                await all_sent.wait()
+            allowed_bytes = libp2p_direct.STRANGER_BURST_BYTES + (trio.current_time() - began_s + 1) * libp2p_direct.RATE_BYTES_S
+            assert heard <= allowed_bytes / libp2p_direct.MESSAGE_COST_BYTES
             nursery.cancel_scope.cancel()
 
     trio.run(run)
