@@ -26,6 +26,7 @@ from learnae.backends.libp2p_scores import BLAMED_WEIGHT, FIRST_MAX, GRAYLIST_TH
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.ids import PeerId, Topic
 from learnae.tangle.verdict import Verdict
+from tests.processes import HANGS_S
 
 TOPIC = Topic("/learnae/test/control")
 KEY = SigningKey(bytes([9]) * 32)
