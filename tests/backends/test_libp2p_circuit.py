@@ -270,6 +270,25 @@ def test_relay__strangers_get_a_small_part_and_give_way_to_a_member(monkeypatch:
     trio.run(run)
 
 
+def test_circuit__is_refused_where_the_relay_names_another_peer_than_the_one_that_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relay must not make a node dial the addresses of whom it likes."""
+
+    async def run() -> None:
+        async with open_session([LOOPBACK, [], []]) as (carrier, caller, hidden):
+            await until(lambda: hidden.peer_id in carrier.relay.reserved)
+            honest = carrier.relay._open_onward
+
+            async def lie(source: PeerId, target: PeerId) -> INetStream | None:
+                assert source == caller.peer_id
+                return await honest(PeerId(bytes(range(32))), target)
+
+            monkeypatch.setattr(carrier.relay, "_open_onward", lie)
+            await caller._host.reach(hidden.peer_id)
+            await until(lambda: carrier.relay.count == 0 and caller.peer_id not in hidden.connected())
+
+    trio.run(run)
+
+
 def test_relay__ends_a_circuit_on_which_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libp2p_relay, "CIRCUIT_IDLE_S", 0.1)
 

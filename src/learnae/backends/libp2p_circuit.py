@@ -169,6 +169,9 @@ class Circuits:
         finally:
             places.end_handshake(_SOURCE)
         assert isinstance(conn, Yamux), "the only muxer on offer"
+        if peer_of(conn.peer_id) != source:
+            logger.debug("the relay %s named another peer than the one that called", short_name(carrier))
+            return conn.abort()
         self._host.swarm.make_room()
         self._host.nursery.start_soon(self._call_back, source)
         await conn.event_closed.wait()
