@@ -7,6 +7,7 @@ learner, so a node that is started again has the same data. The password lies be
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 from learnae.cli import INTERRUPTED, loading
@@ -19,6 +20,7 @@ with loading():
     from learnae.learning.immediate import ImmediateLearner
     from learnae.learning.synthetic import SyntheticLearner
     from learnae.ports import Learner
+    from learnae.protocol.events import Tell, Topic
     from learnae.protocol.rules import Ticket
 
 PASSWORD_FILE = "password"
@@ -32,7 +34,13 @@ def main(path: str, number: str) -> int:
         return ImmediateLearner(SyntheticLearner(int(number)))
 
     password = read_password(folder.path.parent / PASSWORD_FILE)
-    starter = NodeStarter(folder, password, on_tell=lambda tell: None, make_learner=make_learner)
+
+    def on_tell(tell: Tell) -> None:
+        """Troubles also of before the node runs, such as a chain that does not answer, are in its `output.txt`."""
+        if tell.topic is Topic.TROUBLE:
+            print(time.time(), tell.text, flush=True)
+
+    starter = NodeStarter(folder, password, on_tell=on_tell, make_learner=make_learner)
     try:
         run_interruptible(starter.run, on_signal=starter.stop)
     except KeyboardInterrupt:
