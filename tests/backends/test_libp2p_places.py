@@ -45,7 +45,7 @@ def make_seats(count: int, address: str, *, first: int = 0, is_inbound: bool = T
 
 def test_places__full_of_strangers_make_room_for_a_member() -> None:
     """docs/attacks.md: strangers that take all connections lose them to members."""
-    places = Places(0.0)
+    places = Places(0.0, Random(1))
     crowd = [seat for number in range(8) for seat in make_seats(16, f"192.0.2.{number}", first=100 * number)]
     member = Seat(make_peer(5000), "198.51.100.1", True, 9000.0)
     places.members = frozenset({make_peer(5000)})
@@ -58,8 +58,20 @@ def test_places__full_of_strangers_make_room_for_a_member() -> None:
     assert left.address.startswith("192.0.2."), "a stranger from elsewhere also takes a place of the largest crowd"
 
 
+def test_places__of_equal_crowds_chance_decides_who_leaves() -> None:
+    """Who comes last is not always the one to go, or a full node would take no stranger from anywhere else."""
+    places = Places(0.0, Random(1))
+    crowd = make_seats(CONNECTIONS_MAX, "")
+    seats = [Seat(seat.peer, f"192.0.2.{number}", True, seat.since_s) for number, seat in enumerate(crowd)]
+    newcomer = Seat(make_peer(5000), "198.51.100.1", True, 9000.0)
+
+    left = {places.choose_to_leave([*seats, newcomer])[0].address for _ in range(20)}
+
+    assert len(left) > 10
+
+
 def test_places__one_address_takes_a_quarter_at_most_and_what_was_dialled_stays() -> None:
-    places = Places(0.0)
+    places = Places(0.0, Random(1))
     strangers = make_seats(STRANGERS_PER_ADDRESS_MAX + 5, "192.0.2.1")
     dialled = make_seats(40, "192.0.2.1", first=200, is_inbound=False)
 
@@ -71,7 +83,7 @@ def test_places__one_address_takes_a_quarter_at_most_and_what_was_dialled_stays(
 
 
 def test_places__only_members_left_then_the_newest_that_came_by_itself_goes() -> None:
-    places = Places(0.0)
+    places = Places(0.0, Random(1))
     seats = [*make_seats(CONNECTIONS_MAX - 10, "192.0.2.1"), *make_seats(12, "192.0.2.2", first=500, is_inbound=False)]
     places.members = frozenset(seat.peer for seat in seats if seat.peer is not None)
 
@@ -79,7 +91,7 @@ def test_places__only_members_left_then_the_newest_that_came_by_itself_goes() ->
 
 
 def test_handshakes__of_one_address_leave_some_to_the_others() -> None:
-    places = Places(0.0)
+    places = Places(0.0, Random(1))
     begun = [places.begin_handshake("192.0.2.1", 0.0) for _ in range(20)]
     assert begun == [True] * HANDSHAKES_PER_ADDRESS_MAX + [False] * (20 - HANDSHAKES_PER_ADDRESS_MAX)
     assert places.begin_handshake("192.0.2.2", 0.0)
@@ -90,7 +102,7 @@ def test_handshakes__of_one_address_leave_some_to_the_others() -> None:
 
 
 def test_handshakes__are_counted_by_time_for_one_address_and_for_all() -> None:
-    places = Places(0.0)
+    places = Places(0.0, Random(1))
 
     def count_begun(address: str, now_s: float) -> int:
         count = 0
@@ -114,9 +126,10 @@ def test_handshakes__are_counted_by_time_for_one_address_and_for_all() -> None:
     [
         ("192.0.2.1", "192.0.2.1"),
         ("::ffff:192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2:ffff::9", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
+        ("2001:db8:1:2:3::4", "2001:db8:1::/56"),
+        ("2001:db8:1:ff:ffff::9", "2001:db8:1::/56"),
+        ("2001:db8:1:100::9", "2001:db8:1:100::/56"),
+        ("fe80::1%eth0", "fe80::/56"),
     ],
 )
 def test_source__is_what_one_line_gets(host: str, name: str) -> None:

@@ -120,7 +120,7 @@ class Host:
         self.swarm = BoundedSwarm(
             ID.from_pubkey(key_pair.public_key), peerstore, upgrader, [self._transport], RetryConfig(max_retries=0), limits
         )
-        self.swarm.places, self.swarm.make_room = Places(trio.current_time()), self._make_room
+        self.swarm.places, self.swarm.make_room = Places(trio.current_time(), rng), self._make_room
         self.libp2p = _Host(self.swarm, disable_identify_address_discovery=True)
         self.libp2p.multiselect.handlers.clear()
         self.libp2p.set_stream_handler(IDENTIFY_PROTOCOL, identify_handler_for(self.libp2p, use_varint_format=True))

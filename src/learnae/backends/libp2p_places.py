@@ -4,7 +4,8 @@ Who is there is known only after the handshake, so two things are bounded. Befor
 of all and of one address, because each costs key arithmetic. After it: connections. A peer that is a member, or that this
 node dialled itself, is *wanted*; all others are strangers. When there are more connections than places, a stranger of the
 address that has most goes first, the newest of them; only then a wanted peer that came by itself.
-One address is an IPv4 address or an IPv6 network of 64 bits, which is what one line gets. Pure: the clock is passed in.
+One address is an IPv4 address or an IPv6 network of 56 bits, the most that a household's line gets as a rule; of addresses with
+equally many chance decides, so that nobody gains by coming early or late. Pure: clock and chance are passed in.
 Source: protocol.md (Limits); docs/attacks.md.
 """
 
@@ -14,6 +15,7 @@ import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Final
 
 from learnae.ids import PeerId
@@ -57,7 +59,8 @@ class Bucket:
 class Places:
     """The doorkeeper of one node."""
 
-    def __init__(self, now_s: float) -> None:
+    def __init__(self, now_s: float, rng: Random) -> None:
+        self._rng = rng
         self.members: frozenset[PeerId] = frozenset()
         self._all = Bucket(HANDSHAKES_RATE_S, HANDSHAKES_BURST, now_s)
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
@@ -99,7 +102,7 @@ class Places:
             del group[STRANGERS_PER_ADDRESS_MAX:]
         excess = len(seats) - len(leave) - CONNECTIONS_MAX
         while excess > 0 and any(strangers.values()):
-            crowd = max(strangers.values(), key=lambda group: (len(group), group[-1].since_s if group else 0.0))
+            crowd = max(strangers.values(), key=lambda group: (len(group), self._rng.random()))
             leave.append(crowd.pop())
             excess -= 1
         uninvited = sorted((seat for seat in wanted if seat.is_inbound), key=lambda seat: -seat.since_s)
@@ -107,7 +110,7 @@ class Places:
 
 
 def name_source(remote: tuple[str, int] | None) -> str:
-    """The address that counts for `remote` (host and port): IPv4, or 64 bits of IPv6; empty if it is not known."""
+    """The address that counts for `remote` (host and port): IPv4, or 56 bits of IPv6; empty if it is not known."""
     if remote is None:
         return ""
     try:
@@ -115,5 +118,5 @@ def name_source(remote: tuple[str, int] | None) -> str:
     except ValueError:
         return remote[0]
     if isinstance(ip, ipaddress.IPv6Address):
-        return str(ip.ipv4_mapped or ipaddress.ip_network((int(ip) >> 64 << 64, 64)))
+        return str(ip.ipv4_mapped or ipaddress.ip_network((int(ip) >> 72 << 72, 56)))
     return str(ip)
