@@ -24,7 +24,7 @@ FRAME_S: Final = 30.0  # A frame that takes longer to arrive comes from a slow d
 RATE_BYTES_S: Final = 8 << 20  # Per peer; a sync of 256 vertices of 4 KiB is one megabyte.
 BURST_BYTES: Final = 32 << 20  # A peer that comes back after a day may catch up at full speed for this much.
 STRANGER_BURST_BYTES: Final = 1 << 20  # Of who comes for the first time: identities cost nothing.
-MESSAGE_COST_BYTES: Final = 196608  # A message counts this much more than its bytes: 42 a second, however small they are.
+MESSAGE_COST_BYTES: Final = 262144  # A message counts this much more than its bytes: 32 a second, however small they are.
 PEERS_MAX: Final = 1024  # Whose budgets are kept while they are away.
 _INBOUND_MAX: Final = 2  # A peer needs one; the second is there while it replaces the first.
 
