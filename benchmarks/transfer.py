@@ -35,6 +35,7 @@ from benchmarks._provider import PIECE_BYTES, RAW, Provider, encode_wish, start_
 from learnae.backends.disk_blocks import DiskBlocks
 from learnae.backends.libp2p import Libp2pNetwork, open_libp2p_network
 from learnae.backends.memory_blocks import MemoryBlocks
+from learnae.errors import FetchError
 from learnae.ids import Cid, PeerId
 from learnae.ports import BlockStore, DirectMessage
 from tests.kubo_node import KuboNode, open_kubo
@@ -46,6 +47,7 @@ SIZES_BYTES = (1_000_000, 10_000_000, 100_000_000)
 PROVIDERS = 4
 BAD_LINE = Line(delay_s=0.1, loss=0.3)
 BAD_LINE_BYTES = 200_000
+TRIES = 5
 BAD_LINE_RATE = 30.0  # Times faster than real: the line is modelled.
 
 Measure = Callable[[int, int], Awaitable[float]]
@@ -231,6 +233,17 @@ def _read_peak() -> int:
     return int(Path("/proc/self/status").read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) * 1024
 
 
+async def _fetch_patiently(ours: _Ours, cid: Cid) -> None:
+    """As a node does: who was silent for longer than a fetch waits is asked again. Raises: FetchError: five times in a row."""
+    for _ in range(TRIES - 1):
+        try:
+            await ours._network.fetch_file(cid, providers=ours._providers, bytes_max=BAD_LINE_BYTES)
+            return
+        except FetchError:
+            continue  # At 30 % loss six time-outs of TCP in a row are no rarity: every thirtieth fetch or so.
+    await ours._network.fetch_file(cid, providers=ours._providers, bytes_max=BAD_LINE_BYTES)
+
+
 async def _measure_bad_line() -> list[Result]:
     """A line that loses 30 %: ours against bare TCP over the same model of a line, in the time of the line."""
     store = MemoryBlocks()
@@ -248,7 +261,7 @@ async def _measure_bad_line() -> list[Result]:
                 cid = await ours._wish(ours._providers[0], BAD_LINE_BYTES, seed)
                 link.line = bare_link.line = BAD_LINE
                 began_s = trio.current_time()
-                await ours._network.fetch_file(cid, providers=ours._providers, bytes_max=BAD_LINE_BYTES)
+                await _fetch_patiently(ours, cid)
                 times["ours"].append(trio.current_time() - began_s)
                 began_s = trio.current_time()
                 await _receive_bare(bare_link.port, BAD_LINE_BYTES, seed)
