@@ -19,12 +19,13 @@ from learnae.backends.libp2p_bitswap import QUIET_BYTES_MAX
 from learnae.backends.libp2p_blocks import PROTOCOL as BLOCKS
 from learnae.backends.libp2p_blocks import encode_request
 from learnae.backends.libp2p_direct import PROTOCOL as SYNC
-from learnae.backends.libp2p_direct import encode_varint, read_exactly
+from learnae.backends.libp2p_direct import read_exactly
 from learnae.backends.libp2p_gossip import encode_subscription
 from learnae.backends.libp2p_host import Host
 from learnae.backends.libp2p_pubsub import PROTOCOLS as GOSSIP
 from learnae.backends.libp2p_yamux import Yamux
 from learnae.backends.libp2p_yamux_stream import PING, SYN, WINDOW
+from learnae.backends.unixfs import encode_varint
 from learnae.ids import CODEC_RAW, PeerId, compute_cid
 from learnae.ports import DIRECT_BYTES_MAX
 from learnae.tangle import cbor

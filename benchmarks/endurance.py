@@ -29,6 +29,7 @@ from learnae.backends.disk_blocks import DiskBlocks
 from learnae.backends.disk_journal import DiskJournal
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.ids import Cid, PeerId
+from learnae.node.writes import collect_writes
 from learnae.protocol import events as ev
 from learnae.protocol.calls import DeployPoid, Join, Stage
 from learnae.protocol.measures import Evaluation, TaskFacts
@@ -191,16 +192,7 @@ class Endurance:
 
     def _deliver(self, event: ev.Event) -> None:
         effects = self.peer.handle(event, self._now_s)
-        vertices: list[tuple[Cid, bytes]] = []
-        records: list[tuple[str, bytes | None]] = []
-        for effect in effects:
-            match effect:
-                case ev.PublishVertex(cid=cid, encoded=encoded):
-                    vertices.append((cid, encoded))
-                case ev.SaveVertices(vertices=more):
-                    vertices.extend(more)
-                case ev.SaveRecord(name=name, content=content):
-                    records.append((name, content))
+        vertices, records = collect_writes(effects)
         if vertices or records:
             self._journal.append(vertices, records)
         for effect in effects:

@@ -14,11 +14,11 @@ from libp2p.bitswap.pb.bitswap_pb2 import Message as Pb
 
 from learnae.backends import libp2p_bitswap, libp2p_blocks, libp2p_fetch, libp2p_patience
 from learnae.backends.bitswap_messages import BLOCKS_MAX, PROTOCOLS, WANTS_MAX, MessageError, Want, encode_wants, parse_message, read_name
-from learnae.backends.libp2p_direct import encode_varint, read_exactly, read_varint
+from learnae.backends.libp2p_direct import read_exactly, read_varint
 from learnae.backends.libp2p_get import get_file
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host, open_host
 from learnae.backends.memory_blocks import MemoryBlocks
-from learnae.backends.unixfs import LEAF_BYTES
+from learnae.backends.unixfs import LEAF_BYTES, encode_varint
 from learnae.errors import FetchError
 from learnae.ids import CODEC_DAG_PB, Cid, PeerId, compute_cid
 from tests.backends.hostile import Handler, open_attacker, open_victim, until

@@ -10,7 +10,7 @@ import trio.testing
 from libp2p.abc import INetStream
 from libp2p.pubsub.pb import rpc_pb2
 
-from learnae.backends import libp2p_direct, libp2p_pubsub
+from learnae.backends import libp2p_pubsub, unixfs
 from learnae.backends.libp2p_direct import read_exactly, read_varint
 from learnae.backends.libp2p_gossip import TOPICS_PER_PEER_MAX, encode_subscription
 from learnae.backends.libp2p_host import STREAM_ERRORS
@@ -24,7 +24,7 @@ TOPIC = Topic("/learnae/test/control")
 
 
 def frame(rpc: bytes) -> bytes:
-    return libp2p_direct.encode_varint(len(rpc)) + rpc
+    return unixfs.encode_varint(len(rpc)) + rpc
 
 
 def message(content: bytes, topic: str = TOPIC) -> bytes:

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from learnae.backends.unixfs import LEAF_BYTES, build_blocks, collect_all, collect_blocks
-from learnae.errors import BlockMismatchError, DiskFullError
+from learnae.backends.unixfs import build_blocks, check_block, collect_all, read_file
+from learnae.errors import DiskFullError
 from learnae.ids import CID_BYTES, Cid, cid_text, compute_cid, is_cid, parse_cid
 
 QUOTA_BYTES: Final = 5 << 30  # protocol.md: a node may take 5 GiB of a user's disk unless told otherwise.
@@ -92,25 +92,13 @@ class DiskBlocks:
         """Store several blocks with one sync. Raises: BlockMismatchError, DiskFullError; then none was kept."""
         new: dict[Cid, bytes] = {}
         for cid, block in blocks:
-            if len(block) > LEAF_BYTES or not (hashed or compute_cid(block, cid[1]) == cid):
-                raise BlockMismatchError(cid_text(cid), len(block))
+            check_block(cid, block, hashed=hashed)
             if not self._is_here(cid, public):
                 new[cid] = block
         self._write(list(new.items()), public)
 
     def get_file(self, cid: Cid, *, bytes_max: int) -> bytes | None:
-        leaves = collect_blocks(cid, self.get_block, bytes_max=bytes_max)
-        if leaves is None:
-            return None
-        parts: list[bytes] = []
-        size_bytes = 0
-        for leaf in leaves:
-            part = self.get_block(leaf.cid)
-            size_bytes += 0 if part is None else len(part)
-            if part is None or size_bytes > bytes_max:
-                return None
-            parts.append(part)
-        return b"".join(parts)
+        return read_file(cid, self.get_block, bytes_max=bytes_max)
 
     def get_block(self, cid: Cid) -> bytes | None:
         with self._lock:

@@ -17,9 +17,9 @@ from typing import Final
 
 from learnae.backends.errors import KuboError
 from learnae.backends.kubo_rpc import KuboRpc
-from learnae.backends.unixfs import LEAF_BYTES, build_blocks, collect_all, collect_blocks
-from learnae.errors import BlockMismatchError, DiskFullError, JournalDamagedError
-from learnae.ids import Cid, cid_text, compute_cid
+from learnae.backends.unixfs import build_blocks, check_block, collect_all, read_file
+from learnae.errors import DiskFullError, JournalDamagedError
+from learnae.ids import Cid, compute_cid
 from learnae.ports import BlockStore
 
 logger = logging.getLogger(__name__)
@@ -67,8 +67,7 @@ class KuboBlocks:
         """Raises: BlockMismatchError, DiskFullError, KuboError; then none was kept."""
         given: dict[Cid, bytes] = {}
         for cid, block in blocks:
-            if len(block) > LEAF_BYTES or not (hashed or compute_cid(block, cid[1]) == cid):
-                raise BlockMismatchError(cid_text(cid), len(block))
+            check_block(cid, block, hashed=hashed)
             given[cid] = block
         with self._lock:
             new = {cid: block for cid, block in given.items() if cid not in self._sizes}
@@ -86,18 +85,7 @@ class KuboBlocks:
                 raise
 
     def get_file(self, cid: Cid, *, bytes_max: int) -> bytes | None:
-        leaves = collect_blocks(cid, self.get_block, bytes_max=bytes_max)
-        if leaves is None:
-            return None
-        parts: list[bytes] = []
-        size_bytes = 0
-        for leaf in leaves:
-            part = self.get_block(leaf.cid)
-            size_bytes += 0 if part is None else len(part)
-            if part is None or size_bytes > bytes_max:
-                return None
-            parts.append(part)
-        return b"".join(parts)
+        return read_file(cid, self.get_block, bytes_max=bytes_max)
 
     def get_block(self, cid: Cid) -> bytes | None:
         found = self._get_from_daemon(cid)

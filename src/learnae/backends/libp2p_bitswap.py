@@ -22,8 +22,9 @@ import trio
 from libp2p.abc import INetStream
 
 from learnae.backends.bitswap_messages import PROTOCOLS, WANTS_MAX, Message, MessageError, Want, encode_answer, parse_message, read_name
-from learnae.backends.libp2p_direct import ByteBudget, PeerBudgets, encode_varint, read_exactly, read_varint
+from learnae.backends.libp2p_direct import ByteBudget, PeerBudgets, read_exactly, read_varint
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host, drop_stream, muxed_stream_of
+from learnae.backends.unixfs import encode_varint
 from learnae.ids import Cid, PeerId
 from learnae.ports import BlockStore
 

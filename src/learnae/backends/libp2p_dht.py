@@ -35,9 +35,10 @@ from learnae.backends.libp2p_dht_records import (
     encode_contacts,
     may_follow,
 )
-from learnae.backends.libp2p_direct import PeerBudgets, encode_varint, read_exactly, read_varint
+from learnae.backends.libp2p_direct import PeerBudgets, read_exactly, read_varint
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host, drop_stream, muxed_stream_of, open_host
 from learnae.backends.libp2p_places import name_source
+from learnae.backends.unixfs import encode_varint
 from learnae.errors import UnreachableError
 from learnae.ids import PeerId
 

@@ -94,15 +94,6 @@ async def read_varint(stream: INetStream) -> int:
     return 1 << 35
 
 
-def encode_varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 class DirectMessages:
     """Sends to and receives from all connected peers."""
 

@@ -17,9 +17,8 @@ from libp2p.abc import INetStream
 from learnae.backends.bitswap_messages import encode_wants
 from learnae.backends.libp2p_bitswap import Answers
 from learnae.backends.libp2p_blocks import ABSENT, encode_request
-from learnae.backends.libp2p_direct import encode_varint
 from learnae.backends.libp2p_host import STREAM_ERRORS, muxed_stream_of
-from learnae.backends.unixfs import BLOCK_BYTES_MAX
+from learnae.backends.unixfs import BLOCK_BYTES_MAX, encode_varint
 from learnae.ids import Cid
 
 _CANCEL_S: Final = 0.2  # The connection takes a short message at once, or is stuck.

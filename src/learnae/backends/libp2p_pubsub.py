@@ -18,11 +18,12 @@ from google.protobuf.message import DecodeError
 from libp2p.abc import INetStream
 from libp2p.pubsub.pb import rpc_pb2
 
-from learnae.backends.libp2p_direct import PeerBudgets, encode_varint, read_exactly, read_varint
+from learnae.backends.libp2p_direct import PeerBudgets, read_exactly, read_varint
 from learnae.backends.libp2p_envelope import Author
 from learnae.backends.libp2p_gossip import HEARTBEAT_S, MESSAGES_PER_RPC_MAX, GossipRouter, Judge
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host, drop_stream
 from learnae.backends.libp2p_scores import BROKEN_WEIGHT, Scores
+from learnae.backends.unixfs import encode_varint
 from learnae.ids import PeerId, Topic
 
 logger = logging.getLogger(__name__)

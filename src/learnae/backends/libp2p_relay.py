@@ -27,8 +27,9 @@ from libp2p.relay.circuit_v2.pb import circuit_pb2 as pb
 from multiaddr import Multiaddr
 
 from learnae.backends.libp2p_address import libp2p_id, peer_of
-from learnae.backends.libp2p_direct import ByteBudget, encode_varint, read_exactly, read_varint
+from learnae.backends.libp2p_direct import ByteBudget, read_exactly, read_varint
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host, drop_stream, muxed_stream_of
+from learnae.backends.unixfs import encode_varint
 from learnae.ids import PeerId
 
 HOP: Final = "/libp2p/circuit/relay/0.2.0/hop"

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from learnae.backends.unixfs import LEAF_BYTES, build_blocks, collect_all, collect_blocks
-from learnae.errors import BlockMismatchError, DiskFullError
-from learnae.ids import Cid, cid_text, compute_cid
+from learnae.backends.unixfs import build_blocks, check_block, collect_all, read_file
+from learnae.errors import DiskFullError
+from learnae.ids import Cid
 
 QUOTA_BYTES = 5 << 30
 
@@ -37,8 +37,7 @@ class MemoryBlocks:
         new: dict[Cid, bytes] = {}
         seen: set[Cid] = set()
         for cid, block in blocks:
-            if len(block) > LEAF_BYTES or not (hashed or compute_cid(block, cid[1]) == cid):
-                raise BlockMismatchError(cid_text(cid), len(block))
+            check_block(cid, block, hashed=hashed)
             seen.add(cid)
             if cid not in self._blocks:
                 new[cid] = block
@@ -52,14 +51,7 @@ class MemoryBlocks:
             self._private |= new.keys()
 
     def get_file(self, cid: Cid, *, bytes_max: int) -> bytes | None:
-        leaves = collect_blocks(cid, self.get_block, bytes_max=bytes_max)
-        if leaves is None:
-            return None
-        parts = [self.get_block(leaf.cid) for leaf in leaves]
-        whole = [part for part in parts if part is not None]
-        if len(whole) < len(parts) or sum(map(len, whole)) > bytes_max:
-            return None
-        return b"".join(whole)
+        return read_file(cid, self.get_block, bytes_max=bytes_max)
 
     def get_block(self, cid: Cid) -> bytes | None:
         block = self._blocks.get(cid)

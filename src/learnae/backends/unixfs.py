@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from learnae.ids import CODEC_DAG_PB, CODEC_RAW, Cid, compute_cid
+from learnae.errors import BlockMismatchError
+from learnae.ids import CODEC_DAG_PB, CODEC_RAW, Cid, cid_text, compute_cid
 
 LEAF_BYTES: Final = 262144
 LINKS_MAX: Final = 174  # Kubo's default: a node of 174 links stays near 8 KiB.
@@ -96,10 +97,10 @@ def encode_node(cids: list[Cid], file_bytes: int, depth: int) -> bytes:
     assert len(sizes) == len(cids) <= LINKS_MAX, "the links do not match the size of the file"
     out = bytearray()
     for cid, size in zip(cids, sizes, strict=True):
-        link = _CID_FIELD + cid + _NAME_FIELD + b"\x18" + _varint(_compute_tree_bytes(size, depth - 1))
-        out += b"\x12" + _varint(len(link)) + link
-    data = b"\x08\x02\x18" + _varint(file_bytes) + b"".join(b"\x20" + _varint(size) for size in sizes)
-    return bytes(out + b"\x0a" + _varint(len(data)) + data)
+        link = _CID_FIELD + cid + _NAME_FIELD + b"\x18" + encode_varint(_compute_tree_bytes(size, depth - 1))
+        out += b"\x12" + encode_varint(len(link)) + link
+    data = b"\x08\x02\x18" + encode_varint(file_bytes) + b"".join(b"\x20" + encode_varint(size) for size in sizes)
+    return bytes(out + b"\x0a" + encode_varint(len(data)) + data)
 
 
 def parse_node(block: bytes, *, file_bytes: int | None = None, depth: int | None = None) -> list[Child]:
@@ -135,6 +136,28 @@ def collect_blocks(root: Cid, read: Callable[[Cid], bytes | None], *, bytes_max:
     """
     nodes: list[Cid] = []
     return _collect(root, read, bytes_max, nodes)
+
+
+def read_file(root: Cid, read: Callable[[Cid], bytes | None], *, bytes_max: int) -> bytes | None:
+    """The whole file below `root`; None if a block is absent or damaged, or the file is larger than `bytes_max`."""
+    leaves = collect_blocks(root, read, bytes_max=bytes_max)
+    if leaves is None:
+        return None
+    parts: list[bytes] = []
+    size_bytes = 0
+    for leaf in leaves:
+        part = read(leaf.cid)
+        size_bytes += 0 if part is None else len(part)
+        if part is None or size_bytes > bytes_max:
+            return None
+        parts.append(part)
+    return b"".join(parts)
+
+
+def check_block(cid: Cid, block: bytes, *, hashed: bool = False) -> None:
+    """Raises: BlockMismatchError: it is larger than any block, or has another CID; `hashed`: the caller compared the CID already."""
+    if len(block) > LEAF_BYTES or not (hashed or compute_cid(block, cid[1]) == cid):
+        raise BlockMismatchError(cid_text(cid), len(block))
 
 
 def collect_all(root: Cid, read: Callable[[Cid], bytes | None]) -> list[Cid] | None:
@@ -200,7 +223,8 @@ def _read_node(block: bytes) -> tuple[list[Cid], int]:
     return cids, file_bytes
 
 
-def _varint(value: int) -> bytes:
+def encode_varint(value: int) -> bytes:
+    """A number as protobuf and libp2p write it: seven bits a byte, the lowest first."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

@@ -22,6 +22,7 @@ from learnae.ids import Address, Cid, PeerId, cid_text, peer_text
 from learnae.node import work
 from learnae.node.progress import ProgressLog, write_status
 from learnae.node.station import SensorParts, SensorStation, StationParts
+from learnae.node.writes import collect_writes
 from learnae.ports import BlockStore, Chain, Connected, DirectMessage, Disconnected, Journal, Learner, Network
 from learnae.protocol import events as ev
 from learnae.protocol.measures import TaskFacts
@@ -188,16 +189,7 @@ class Node:
         now_s = self._parts.now_s()
         self._confirmed += isinstance(event, ev.TransactionConfirmed)
         effects = self._peer.handle(event, now_s)
-        vertices = []
-        records = []
-        for effect in effects:
-            match effect:
-                case ev.PublishVertex(cid=cid, encoded=encoded):
-                    vertices.append((cid, encoded))
-                case ev.SaveVertices(vertices=more):
-                    vertices.extend(more)
-                case ev.SaveRecord(name=name, content=content):
-                    records.append((name, content))
+        vertices, records = collect_writes(effects)
         if vertices or records:
             self._parts.journal.append(vertices, records)
         for effect in effects:

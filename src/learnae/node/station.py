@@ -20,6 +20,7 @@ import trio.lowlevel
 
 from learnae.errors import DiskFullError
 from learnae.ids import Cid, PeerId, Topic, short_name
+from learnae.node.writes import collect_writes
 from learnae.ports import BlockStore, Network, SensorStore
 from learnae.protocol import events as ev
 from learnae.sensors.follower import DropVertices, FollowEffect, SensorFollower, SliceReady, StoreSlice
@@ -224,19 +225,8 @@ class SensorStation:
         return effects
 
     def _save(self, effects: list[FollowEffect]) -> None:
-        vertices: list[tuple[Cid, bytes]] = []
-        records: list[tuple[str, bytes | None]] = []
-        is_own = False
-        for effect in effects:
-            match effect:
-                case ev.PublishVertex(cid=cid, encoded=encoded):
-                    is_own = True
-                    vertices.append((cid, encoded))
-                case ev.SaveVertices(vertices=more):
-                    vertices.extend(more)
-                case ev.SaveRecord(name=name, content=content):
-                    records.append((name, content))
-        if is_own or records:
+        vertices, records = collect_writes(effects)
+        if records or any(isinstance(effect, ev.PublishVertex) for effect in effects):
             self._parts.sensors.journal.append(vertices, records)
         elif vertices:
             self._parts.sensors.journal.append_heard(vertices)
