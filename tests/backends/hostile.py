@@ -22,8 +22,8 @@ Handler = Callable[[PeerId, INetStream], Awaitable[None]]
 
 
 @asynccontextmanager
-async def open_victim(store: MemoryBlocks) -> AsyncIterator[Libp2pNetwork]:
-    async with open_libp2p_network(seed=bytes([1]) * 32, listen=LOOPBACK, blocks=store, rng=Random(1)) as network:
+async def open_victim(store: MemoryBlocks, number: int = 1) -> AsyncIterator[Libp2pNetwork]:
+    async with open_libp2p_network(seed=bytes([number]) * 32, listen=LOOPBACK, blocks=store, rng=Random(1)) as network:
         yield network
 
 

@@ -2,7 +2,7 @@
 
 `open_libp2p_network` puts the parts together: `libp2p_host` (TCP, Noise, yamux, dialling), `libp2p_pubsub` (gossipsub 1.1),
 `libp2p_direct` (`/learnae/sync/1`), `libp2p_blocks` and `libp2p_fetch` (`/learnae/blocks/1`), `libp2p_bitswap` (other IPFS programs),
-`libp2p_dialback`, `libp2p_relay` and `libp2p_circuit` (who can be dialled, and how the others are reached).
+`libp2p_dialback`, `libp2p_relay`, `libp2p_circuit` and `libp2p_punch` (who can be dialled, and how the others are reached).
 Needs the extra `net`. Source: protocol.md.
 """
 
@@ -29,6 +29,7 @@ from learnae.backends.libp2p_fetch import Fetcher
 from learnae.backends.libp2p_gossip import Judge
 from learnae.backends.libp2p_host import Host, open_host
 from learnae.backends.libp2p_pubsub import PubSub
+from learnae.backends.libp2p_punch import Puncher
 from learnae.backends.libp2p_relay import Relay
 from learnae.backends.libp2p_scores import BLAMED_WEIGHT, Scores
 from learnae.backends.libp2p_wide import WideArea, WideFinder
@@ -65,6 +66,7 @@ class Libp2pNetwork:
         self.reach = Reachability(host, rng)
         self.relay = Relay(host, offers=lambda: bool(host.addresses) and self.reach.is_reachable is not False)
         self.circuits = Circuits(host, rng, needs_relays=lambda: not host.addresses or self.reach.needs_relays)
+        self.puncher = Puncher(host, rng, is_settling=self.circuits.is_settling)
 
     @property
     def peer_id(self) -> PeerId:
@@ -124,6 +126,7 @@ class Libp2pNetwork:
                 nursery.start_soon(self._pubsub.run)
                 nursery.start_soon(self.reach.run)
                 nursery.start_soon(self.circuits.run)
+                nursery.start_soon(self.puncher.run)
                 await self._follow_connections(nursery)
 
     async def _follow_connections(self, nursery: trio.Nursery) -> None:

@@ -3,8 +3,8 @@
 A node that others cannot dial keeps a reservation at two peers that it dialled itself, so they can be. Whoever wants to talk to
 it asks those that both are connected with (or the relay that an address names) to pass bytes on; inside, the two ends shake
 hands as always, so a relay can neither read nor pretend. Once connected, the end that was called tries to call back directly:
-between a node behind a router and one that can be dialled no relay is needed for long.
-Left out: hole punching (docs/finding-peers.md says why). Source: libp2p specs, relay/circuit-v2.
+between a node behind a router and one that can be dialled no relay is needed for long. Between two that cannot, `libp2p_punch`
+goes on from there. Source: libp2p specs, relay/circuit-v2.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 RELAYS_WANTED: Final = 2  # One may go away.
 ASKED_MAX: Final = 4  # Connected peers that are asked whether they can pass something on.
 LOOK_S: Final = 5.0  # Between looks at the reservations.
+CALL_BACK_S: Final = 5.0  # All known addresses of a caller at the same time; some lead into its private network and answer nothing.
 REFUSED_S: Final = 20.0  # Before a peer that refused is asked again: it may not have seen yet that this node is a member.
 _SOURCE: Final = "circuit"  # Instead of an address, where handshakes are counted.
 
@@ -93,6 +94,7 @@ class Circuits:
         self._host, self._rng, self._needs_relays = host, rng, needs_relays
         self._relays: dict[PeerId, float] = {}  # reservations: until when
         self._refused: dict[PeerId, float] = {}  # until when
+        self._called_back: set[PeerId] = set()  # being dialled now
         host.detours = self
         host.handle_streams(STOP, self._serve)
 
@@ -176,15 +178,31 @@ class Circuits:
         self._host.nursery.start_soon(self._call_back, source)
         await conn.event_closed.wait()
 
+    def is_settling(self, peer: PeerId) -> bool:
+        """Whether a peer that called is still tried directly."""
+        return peer in self._called_back
+
     async def _call_back(self, peer: PeerId) -> None:
         """Replace a circuit by a direct connection, if the caller can be dialled."""
-        for address in self._host.direct_addresses(peer):
-            with suppress(UnreachableError):
-                await self._host.dial(address)
-                for conn in self._host.connections(peer):
-                    if conn.get_remote_address() is None:
-                        conn.abort()
-                return
+        if peer in self._called_back:
+            return
+        self._called_back.add(peer)
+        try:
+            with trio.move_on_after(CALL_BACK_S):
+                async with trio.open_nursery() as nursery:
+                    for address in self._host.direct_addresses(peer):
+                        nursery.start_soon(self._try_directly, peer, address, nursery.cancel_scope)
+        finally:
+            self._called_back.discard(peer)
+            self._host.handle_connected()  # Whoever waits for this looks again.
+
+    async def _try_directly(self, peer: PeerId, address: str, others: trio.CancelScope) -> None:
+        with suppress(UnreachableError):
+            await self._host.dial(address)
+            others.cancel()
+            for conn in self._host.connections(peer):
+                if conn.is_relayed:
+                    conn.abort()
 
     # --- reservations -------------------------------------------------------------------------------------------
 
@@ -208,7 +226,7 @@ class Circuits:
 
     def _find_dialled(self) -> list[PeerId]:
         """Peers that this node dialled, so that others can too, members first."""
-        found = [peer for peer in self._host.connected() if any(_was_dialled(conn) for conn in self._host.connections(peer))]
+        found = [peer for peer in self._host.connected() if any(conn.was_dialled for conn in self._host.connections(peer))]
         self._rng.shuffle(found)
         return sorted(found, key=lambda peer: peer not in self._host.members)
 
@@ -230,11 +248,7 @@ class Circuits:
         return False
 
     def _is_direct(self, peer: PeerId) -> bool:
-        return any(conn.get_remote_address() is not None for conn in self._host.connections(peer))
-
-
-def _was_dialled(conn: Yamux) -> bool:
-    return conn.is_initiator and conn.get_remote_address() is not None
+        return any(not conn.is_relayed for conn in self._host.connections(peer))
 
 
 def _name_status(status: pb.Status.ValueType) -> str:

@@ -148,11 +148,7 @@ class Reachability:
 
     def _find_judges(self) -> list[PeerId]:
         """Peers that this node dialled at an address: who came by itself may sit behind the same router."""
-        return [
-            peer
-            for peer in self._host.connected()
-            if any(conn.is_initiator and conn.get_remote_address() is not None for conn in self._host.connections(peer))
-        ]
+        return [peer for peer in self._host.connected() if any(conn.was_dialled for conn in self._host.connections(peer))]
 
 
 async def ask_dialback(host: Host, peer: PeerId, port: int, wanted: PeerId) -> DialbackAnswer | None:

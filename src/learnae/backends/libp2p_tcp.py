@@ -138,12 +138,39 @@ class TcpTransport(TCP):
     async def _dial_resolved(self, maddr: Multiaddr, source: tuple[str, int] | None = None) -> IRawConnection:
         _, host, port = _endpoint(maddr)
         try:
-            return RawConnection(TcpStream(await trio.open_tcp_stream(host, port)), True)
+            if source is None:
+                return RawConnection(TcpStream(await trio.open_tcp_stream(host, port)), True)
+            return RawConnection(await connect_from(source[1], (host, port)), True)
         except OSError as error:
             raise OpenConnectionError(f"cannot reach {maddr}: {error}") from error
 
     def create_listener(self, handler_function: Callable[[ReadWriteCloser], Awaitable[None]]) -> TcpListener:  # type: ignore[override]
         return TcpListener(handler_function, self.faults)
+
+
+def bind_shared(family: socket.AddressFamily, port: int) -> socket.socket:
+    """A TCP socket on a local port that all sockets made so share; 0: on a port that nobody else has. Raises: OSError."""
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(("", port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+async def connect_from(port: int, target: tuple[str, int]) -> TcpStream:
+    """Dial from a port of `bind_shared`. Raises: OSError."""
+    family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+    sock = trio.socket.from_stdlib_socket(bind_shared(family, port))
+    try:
+        await sock.connect(target)
+    except BaseException:
+        sock.close()
+        raise
+    return TcpStream(trio.SocketStream(sock))
 
 
 class _NoAutoConnector(AutoConnector):

@@ -46,9 +46,7 @@ class WideArea:
 class WideFinder:
     """Runs what `WideArea` asks for."""
 
-    def __init__(
-        self, host: Host, chosen: WideArea, seed: bytes, *, records: RecordStore, reach: Reachability, circuits: Circuits
-    ) -> None:
+    def __init__(self, host: Host, chosen: WideArea, seed: bytes, *, records: RecordStore, reach: Reachability, circuits: Circuits) -> None:
         self._host, self._chosen, self._seed = host, chosen, seed
         self._records, self._reach, self._circuits = records, reach, circuits
         self._contacts = read_contacts(chosen.bootstrap)

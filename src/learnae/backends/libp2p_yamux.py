@@ -73,6 +73,7 @@ class Yamux(IMuxedConn):
         self.event_started, self.event_closed = trio.Event(), trio.Event()
         self.since_s = trio.current_time()
         self.broken_rule = ""  # why the peer was cut off, if it was
+        self.is_punched = False  # through two routers at the same moment: says nothing about who can be dialled
         self._scope = trio.CancelScope()
         self._streams: dict[int, YamuxStream] = {}
         self._next_id = 1 if conn.is_initiator else 2
@@ -87,6 +88,15 @@ class Yamux(IMuxedConn):
     @property
     def is_initiator(self) -> bool:
         return bool(self.secured_conn.is_initiator)
+
+    @property
+    def is_relayed(self) -> bool:
+        return self.get_remote_address() is None
+
+    @property
+    def was_dialled(self) -> bool:
+        """Whether the peer was found at an address where others can dial it, too."""
+        return self.is_initiator and not self.is_relayed and not self.is_punched
 
     @property
     def is_closed(self) -> bool:

@@ -1,0 +1,341 @@
+"""Two nodes behind two routers end up connected directly: real routers where this machine has them, and hostile ends on loopback."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from libp2p.abc import INetStream
+from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
+from multiaddr import Multiaddr
+
+from learnae.backends import libp2p_punch, libp2p_punch_port
+from learnae.backends.libp2p import Libp2pNetwork
+from learnae.backends.libp2p_direct import read_exactly
+from learnae.backends.libp2p_host import STREAM_ERRORS
+from learnae.backends.libp2p_punch import AGAIN_S, PROTOCOL, ROUNDS_BURST, ROUNDS_MAX
+from learnae.backends.libp2p_punch_port import TARGETS_MAX, Endpoint, choose_targets, read_endpoint, write_endpoint
+from learnae.backends.libp2p_relay import MESSAGE_BYTES_MAX, read_message, write_message
+from learnae.backends.memory_blocks import MemoryBlocks
+from learnae.backends.unixfs import encode_varint
+from learnae.demo.cast import make_environment
+from learnae.ids import PeerId
+from tests.backends.hostile import LOOPBACK, open_victim, until
+from tests.backends.test_libp2p_circuit import open_session, read_message_from
+from tests.processes import HANGS_S
+from tests.routers import Behind, Public, Router, World, find_obstacle, open_world
+
+ROOT = Path(__file__).parents[2]
+
+
+class Node:
+    """A node in a process of its own, in its place of the world; `ask` is one call there."""
+
+    def __init__(self, world: World, place: str, number: int, *arguments: str) -> None:
+        command = [sys.executable, "-m", "tests.backends.punching_node", str(number), *arguments]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = world.start(place, command, env=make_environment(), cwd=ROOT, **pipes)
+
+    def ask(self, *order: object) -> Any:
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+
+@contextmanager
+def open_nodes(relays: Sequence[str], north: Router) -> Iterator[tuple[Node, ...]]:
+    """Relays in the internet, then anna behind the router `north`, then bert behind another, who can be called through a relay."""
+    if obstacle := find_obstacle():
+        pytest.skip(obstacle)
+    places = [*map(Public, relays), north, Behind("north", "anna"), Router("south"), Behind("south", "bert")]
+    with ExitStack() as stack:
+        world = stack.enter_context(open_world(places))
+
+        def start(place: str, number: int, *arguments: str) -> Node:
+            node = Node(world, place, number, *arguments)
+            stack.callback(node.process.communicate)
+            stack.callback(node.process.kill)
+            return node
+
+        carriers = [start(place, number, "/ip4/0.0.0.0/tcp/4001") for number, place in enumerate(relays, 1)]
+        known = [address for carrier in carriers for address in carrier.ask("addresses") if "/127." not in address]
+        yield (*carriers, start("anna", 8, "", *known), start("bert", 9, "", *known))
+
+
+def test_punch__two_behind_two_routers_go_on_without_the_relay() -> None:
+    """Issue: hole punching. They meet through a member, and a file comes after that member has gone."""
+    with open_nodes(["relay"], Router("north")) as (relay, anna, bert):
+        (way,) = bert.ask("circuits", 1)
+        anna.ask("connect", way)
+        for node, other in ((anna, 9), (bert, 8)):
+            node.ask("wait_for", other, ["punched"])
+        assert relay.ask("carried") == 0
+        cid = bert.ask("put")
+        relay.process.kill()
+        relay.process.wait()
+        assert anna.ask("fetch", cid, 9)
+        assert anna.ask("ways", 9) == ["punched"]
+
+
+def test_punch__behind_a_router_with_a_port_for_each_destination_stays_on_the_relay_and_knows_why() -> None:
+    with open_nodes(["one", "two"], Router("north", random_ports=True)) as (_, _, anna, bert):
+        anna.ask("connect", bert.ask("circuits", 1)[0])
+        assert bert.ask("wait_for_failure", 8) is True, "his router could"
+        assert anna.ask("router") is False
+        assert anna.ask("ways", 9) == ["relayed"]
+        assert anna.ask("fetch", bert.ask("put"), 9)
+
+
+# --- without routers: the same on loopback ------------------------------------------------------------------------
+
+
+def choose_any(claimed: Iterable[bytes], own: Endpoint) -> list[Endpoint]:
+    """As `choose_targets`, for a world that has only loopback."""
+    return [read_endpoint(raw) for raw in claimed][:TARGETS_MAX]
+
+
+@asynccontextmanager
+async def open_pair() -> AsyncIterator[tuple[Libp2pNetwork, Libp2pNetwork, Libp2pNetwork]]:
+    """A relay, one that calls and one that is called; the two are connected through it and do not punch by themselves."""
+    async with open_session([LOOPBACK, [], []]) as (carrier, caller, called):
+        called.keep_places(frozenset())
+        await until(lambda: called.peer_id in carrier.relay.reserved)
+        assert await caller._host.reach(called.peer_id)
+        await until(lambda: caller.peer_id in called.connected())
+        yield carrier, caller, called
+
+
+async def speak(network: Libp2pNetwork, peer: PeerId) -> INetStream:
+    return await network._host.open_stream(peer, [PROTOCOL])
+
+
+async def is_refused(network: Libp2pNetwork, peer: PeerId, content: bytes = b"") -> bool:
+    """Whether a stream is cut off without an answer to `content`."""
+    with trio.fail_after(HANGS_S):
+        try:
+            stream = await speak(network, peer)
+            await stream.write(content)
+            await read_exactly(stream, 1)
+        except STREAM_ERRORS:
+            return True
+    return False
+
+
+def connect_message(*places: Endpoint) -> HolePunch:
+    return HolePunch(type=HolePunch.CONNECT, ObsAddrs=[write_endpoint(place) for place in places])
+
+
+def test_punch__leaves_the_circuit_for_one_connection_that_says_nothing_about_who_can_be_dialled() -> None:
+    async def run() -> None:
+        async with open_session([LOOPBACK, [], []]) as (carrier, caller, called):
+            caller.puncher._choose = called.puncher._choose = choose_any
+            await until(lambda: called.peer_id in carrier.relay.reserved)
+            with trio.fail_after(HANGS_S):
+                assert await caller._host.reach(called.peer_id)
+                await until(lambda: carrier.relay.count == 0)
+                for one, other in ((caller, called), (called, caller)):
+                    conns = one._host.connections(other.peer_id)
+                    assert conns
+                    assert all(conn.is_punched and not conn.was_dialled for conn in conns)
+                    assert all(conn.is_initiator == (one is caller) for conn in conns), "who was called leads, and waits for the handshake"
+                    assert await one.send(other.peer_id, b"directly")
+                    assert await read_message_from(other, one.peer_id) == b"directly"
+                    assert one.reach._find_judges() == [carrier.peer_id]
+                    assert one.circuits.relays == {carrier.peer_id}
+
+    trio.run(run)
+
+
+def test_punch__is_for_members_and_for_circuits_only() -> None:
+    async def run() -> None:
+        async with open_session([LOOPBACK, [], []], members=2) as (carrier, called, stranger):
+            called.puncher._choose = stranger.puncher._choose = choose_any
+            await until(lambda: called.peer_id in carrier.relay.reserved)
+            assert await stranger._host.reach(called.peer_id)
+            await until(lambda: stranger.peer_id in called.connected())
+            assert called.puncher._find_callers() == []
+            called.keep_places(carrier._host.members | {stranger.peer_id})
+            assert called.puncher._find_callers() == [stranger.peer_id]
+            assert await is_refused(stranger, called.peer_id), "who called does not lead"
+            assert await is_refused(called, carrier.peer_id), "there is nothing to punch between these"
+
+    trio.run(run)
+
+
+@pytest.mark.parametrize(
+    ("claim", "own", "is_dialled"),
+    [
+        ("/ip4/60.1.0.2/tcp/4001", "60.2.0.2", True),
+        ("/ip4/60.1.0.2/tcp/4001/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5", "60.2.0.2", True),
+        ("/ip6/2a00::1/tcp/4001", "2a01::1", True),
+        ("/ip6/2a00::1/tcp/4001", "60.2.0.2", False),
+        ("/ip4/60.1.0.2/tcp/443", "60.2.0.2", False),
+        ("/ip4/60.1.0.2/udp/4001", "60.2.0.2", False),
+        ("/ip4/60.1.0.2/udp/4001/quic-v1", "60.2.0.2", False),
+        ("/dns4/example.org/tcp/4001", "60.2.0.2", False),
+        ("/ip4/127.0.0.1/tcp/4001", "60.2.0.2", False),
+        ("/ip4/127.0.0.1/tcp/4001", "10.1.2.3", False),
+        ("/ip4/127.0.0.1/tcp/4001", "127.0.0.1", False),
+        ("/ip4/224.0.1.1/tcp/4001", "60.2.0.2", False),
+        ("/ip4/255.255.255.255/tcp/4001", "10.1.2.3", False),
+        ("/ip4/0.0.0.0/tcp/4001", "10.1.2.3", False),
+        ("/ip4/169.254.1.1/tcp/4001", "10.1.2.3", False),
+        ("/ip4/192.168.1.1/tcp/4001", "60.2.0.2", False),
+        ("/ip6/fd00::1/tcp/4001", "2a01::1", False),
+        ("/ip4/60.1.0.2/tcp/4001/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5/p2p-circuit", "60.2.0.2", False),
+    ],
+)
+def test_targets__are_public_addresses_of_tcp(claim: str, own: str, is_dialled: bool) -> None:
+    """docs/attacks.md: nobody points a node at its own machine, its own network, or a well-known service."""
+    assert bool(choose_targets([Multiaddr(claim).to_bytes()], (own, 5000))) == is_dialled
+
+
+def test_targets__private_ones_are_dialled_only_from_one_private_network_into_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A campus: both routers stand in a private network, as does the member that both were seen by."""
+    claim = [write_endpoint(("172.30.5.9", 4001))]
+    monkeypatch.setattr(libp2p_punch_port, "_is_near", lambda ip: False)
+    assert choose_targets(claim, ("10.1.2.3", 5000)) == [("172.30.5.9", 4001)]
+    monkeypatch.setattr(libp2p_punch_port, "_is_near", lambda ip: True)
+    assert choose_targets(claim, ("10.1.2.3", 5000)) == []
+
+
+def test_targets__are_few_and_each_once() -> None:
+    claims = [write_endpoint((f"60.1.{number // 2}.2", 4001)) for number in range(200)]
+    nonsense = [b"", b"\x04", b"\xff\xff", claims[0][:-1], claims[0] + b"\xa5\x03", claims[0] + b"\xa5\x03\x09"]
+    assert choose_targets([*nonsense, *claims], ("60.2.0.2", 5000)) == [(f"60.1.{number}.2", 4001) for number in range(TARGETS_MAX)]
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        encode_varint(MESSAGE_BYTES_MAX + 1),
+        b"\xff\xff\xff\xff\x7f",
+        b"\x03\xff\xff\xff",
+        bytes([len(sync := HolePunch(type=HolePunch.SYNC).SerializeToString())]) + sync,
+    ],
+)
+def test_punch__nonsense_and_a_sync_at_the_wrong_time_open_no_port(nonsense: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr(libp2p_punch, "open_punch_port", opened.append)
+
+    async def run() -> None:
+        async with open_pair() as (_, caller, hostile):
+            assert await is_refused(hostile, caller.peer_id, nonsense)
+            await until(lambda: not caller.puncher._under_way)
+            assert opened == []
+
+    trio.run(run)
+
+
+@pytest.fixture
+def quick_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ROUND_S", "HANDSHAKE_S", "REFUSED_S"):
+        monkeypatch.setattr(libp2p_punch_port, name, 0.05)
+
+
+@asynccontextmanager
+async def open_bystanders(count: int) -> AsyncIterator[tuple[list[Endpoint], list[int]]]:
+    """Servers that have nothing to do with it: where they listen, and how many connections each got."""
+    got = [0] * count
+
+    async def serve(number: int, listener: trio.SocketListener) -> None:
+        async with listener:
+            while True:
+                stream = await listener.accept()
+                got[number] += 1
+                await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        listeners = [(await trio.open_tcp_listeners(0, host="127.0.0.1"))[0] for _ in range(count)]
+        for number, listener in enumerate(listeners):
+            nursery.start_soon(serve, number, listener)
+        yield [listener.socket.getsockname()[:2] for listener in listeners], got
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.usefixtures("quick_rounds")
+def test_punch__rounds_without_end_send_few_packets_to_third_parties() -> None:
+    async def run() -> None:
+        async with open_pair() as (_, caller, hostile), open_bystanders(2 * TARGETS_MAX) as (places, got):
+            caller.puncher._choose = choose_any
+            rounds = 0
+            for _ in range(6):
+                try:
+                    stream = await speak(hostile, caller.peer_id)
+                    while True:
+                        await write_message(stream, connect_message(*places))
+                        await read_message(stream, HolePunch)
+                        await write_message(stream, HolePunch(type=HolePunch.SYNC))
+                        rounds += 1
+                except STREAM_ERRORS:
+                    pass
+                await until(lambda: not caller.puncher._under_way)
+            assert rounds == ROUNDS_BURST
+            assert got == [ROUNDS_BURST] * TARGETS_MAX + [0] * TARGETS_MAX, "one connection to each address in each round"
+            assert caller._host.connections(hostile.peer_id), "the circuit carries on"
+
+    trio.run(run)
+
+
+@pytest.mark.usefixtures("quick_rounds")
+def test_punch__connects_with_nobody_else_who_stands_at_the_address() -> None:
+    async def run() -> None:
+        async with open_pair() as (_, caller, hostile), open_victim(MemoryBlocks(), number=7) as bystander:
+            caller.puncher._choose = choose_any
+            place = ("127.0.0.1", int(bystander.addresses[0].split("/")[4]))
+            stream = await speak(hostile, caller.peer_id)
+            await write_message(stream, connect_message(place))
+            await read_message(stream, HolePunch)
+            await write_message(stream, HolePunch(type=HolePunch.SYNC))
+            await until(lambda: bystander._host.swarm.arrivals > 0)
+            assert await is_refused(hostile, caller.peer_id), "one at a time"
+            await write_message(stream, connect_message(place))
+            await until(lambda: not bystander.connected() and bystander.peer_id not in caller.connected())
+
+    trio.run(run)
+
+
+@pytest.mark.usefixtures("quick_rounds")
+@pytest.mark.parametrize("answer", ["dead ends", "a sync", "nothing to dial", "nothing"])
+def test_punch__that_fails_is_not_tried_again_for_a_while(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libp2p_punch, "ANSWER_S", 0.2 if answer == "nothing" else HANGS_S)
+
+    async def run() -> None:
+        async with open_session([LOOPBACK, [], []]) as (carrier, hostile, called):
+            called.puncher._choose = choose_any
+            await until(lambda: called.peer_id in carrier.relay.reserved)
+            with socket.create_server(("127.0.0.1", 0)) as dead:
+                place = dead.getsockname()
+            seen: list[int] = []
+
+            async def mislead(peer: PeerId, stream: INetStream) -> None:
+                while True:
+                    seen.append((await read_message(stream, HolePunch)).type)
+                    if answer == "nothing":
+                        await trio.sleep_forever()
+                    elif seen[-1] == HolePunch.CONNECT:
+                        places = [place] if answer == "dead ends" else []
+                        await write_message(stream, HolePunch(type=HolePunch.SYNC) if answer == "a sync" else connect_message(*places))
+
+            hostile._host.handle_streams(PROTOCOL, mislead)
+            assert await hostile._host.reach(called.peer_id)
+            await until(lambda: bool(called.puncher._waits.get(hostile.peer_id)) and called.puncher._waits[hostile.peer_id].failures == 1)
+            assert seen.count(HolePunch.SYNC) == (ROUNDS_MAX if answer == "dead ends" else 0)
+            assert seen.count(HolePunch.CONNECT) <= ROUNDS_MAX
+            assert called.puncher._waits[hostile.peer_id].until_s >= trio.current_time() + AGAIN_S - 1
+            assert called.puncher._find_callers() == []
+            called.puncher._waits[hostile.peer_id].until_s = 0.0
+            called._host.handle_connected()
+            await until(lambda: called.puncher._waits[hostile.peer_id].failures == 2)
+            assert called.puncher._waits[hostile.peer_id].until_s >= trio.current_time() + 2 * AGAIN_S - 1, "longer each time"
+            assert called._host.connections(hostile.peer_id), "the circuit carries on"
+
+    trio.run(run)
