@@ -88,6 +88,19 @@ class DirectMessage:
 NetworkEvent = Connected | Disconnected | DirectMessage
 
 
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How the connected peers are reached, each counted once, the best way it has.
+
+    `keeps_port`: whether this machine's router shows one port to all, so that holes can be punched; None: it is not known.
+    """
+
+    direct: int
+    punched: int = 0  # through a hole in two routers
+    relayed: int = 0
+    keeps_port: bool | None = None
+
+
 class Network(Protocol):
     """Connections, gossip, direct messages and block exchange of one peer. Conformance: `check_network`."""
 
@@ -107,6 +120,8 @@ class Network(Protocol):
         """Bounded: a node that does not read slows its network down, it does not grow."""
 
     def connected(self) -> frozenset[PeerId]: ...
+
+    def count_ways(self) -> Ways: ...
 
     def learn_addresses(self, peer: PeerId, addresses: Iterable[str]) -> None:
         """Remember where a peer says it can be reached (bounded; malformed ones are ignored)."""
@@ -139,7 +154,6 @@ class Network(Protocol):
         A file that was opened to this peer alone is fetched as not public, so that it goes no further.
         Raises: FetchError (nobody had it, all stalled or lied, or it is larger than `bytes_max`). Cancellable.
         """
-
 
     def open_file(self, cid: Cid, peers: Iterable[PeerId]) -> None:
         """Give a file that is not public to these peers; more peers may follow. Forgotten with the node."""
@@ -217,9 +231,7 @@ class Learner(Protocol):
 
     async def evaluate(self, model: bytes, *, reference: bytes | None) -> Evaluation: ...
 
-    async def train(
-        self, model: bytes, *, private_slices: Sequence[int], slices: Sequence[bytes], seed: int
-    ) -> tuple[bytes, Evaluation]:
+    async def train(self, model: bytes, *, private_slices: Sequence[int], slices: Sequence[bytes], seed: int) -> tuple[bytes, Evaluation]:
         """Train a copy of `model` on all the slices together, shuffled by `seed`; the evaluation's reference is `model`."""
 
     async def average(self, local: bytes, remote: bytes, *, remote_share: float) -> tuple[bytes, Evaluation, Evaluation]:

@@ -46,7 +46,7 @@ class Node:
 
     def _describe(self, number: int) -> list[str]:
         conns = self._network._host.connections(name(number))
-        return ["relayed" if conn.is_relayed else "punched" if conn.is_punched else "direct" for conn in conns]
+        return [conn.way.name.lower() for conn in conns]
 
     async def wait_for(self, number: int, ways: list[str]) -> None:
         await until(lambda: self._describe(number) == ways)

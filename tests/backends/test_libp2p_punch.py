@@ -22,12 +22,21 @@ from learnae.backends.libp2p import Libp2pNetwork
 from learnae.backends.libp2p_direct import read_exactly
 from learnae.backends.libp2p_host import STREAM_ERRORS
 from learnae.backends.libp2p_punch import AGAIN_S, PROTOCOL, ROUNDS_BURST, ROUNDS_MAX
-from learnae.backends.libp2p_punch_port import TARGETS_MAX, Endpoint, choose_targets, read_endpoint, write_endpoint
+from learnae.backends.libp2p_punch_port import (
+    TARGETS_MAX,
+    Endpoint,
+    Observation,
+    choose_observers,
+    choose_targets,
+    read_endpoint,
+    write_endpoint,
+)
 from learnae.backends.libp2p_relay import MESSAGE_BYTES_MAX, read_message, write_message
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.backends.unixfs import encode_varint
 from learnae.demo.cast import make_environment
 from learnae.ids import PeerId
+from learnae.ports import Ways
 from tests.backends.hostile import LOOPBACK, open_victim, until
 from tests.backends.test_libp2p_circuit import open_session, read_message_from
 from tests.processes import HANGS_S
@@ -150,6 +159,7 @@ def test_punch__leaves_the_circuit_for_one_connection_that_says_nothing_about_wh
                     assert await read_message_from(other, one.peer_id) == b"directly"
                     assert one.reach._find_judges() == [carrier.peer_id]
                     assert one.circuits.relays == {carrier.peer_id}
+                    assert one.count_ways() == Ways(direct=1, punched=1)
 
     trio.run(run)
 
@@ -162,6 +172,7 @@ def test_punch__is_for_members_and_for_circuits_only() -> None:
             assert await stranger._host.reach(called.peer_id)
             await until(lambda: stranger.peer_id in called.connected())
             assert called.puncher._find_callers() == []
+            assert called.count_ways() == Ways(direct=1, relayed=1)
             called.keep_places(carrier._host.members | {stranger.peer_id})
             assert called.puncher._find_callers() == [stranger.peer_id]
             assert await is_refused(stranger, called.peer_id), "who called does not lead"
@@ -205,6 +216,30 @@ def test_targets__private_ones_are_dialled_only_from_one_private_network_into_an
     assert choose_targets(claim, ("10.1.2.3", 5000)) == [("172.30.5.9", 4001)]
     monkeypatch.setattr(libp2p_punch_port, "_is_near", lambda ip: True)
     assert choose_targets(claim, ("10.1.2.3", 5000)) == []
+
+
+def test_observers__are_those_whose_words_go_together() -> None:
+    """Who stands in this network sees another address than the internet does, which says nothing about the router."""
+    name = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
+    far = [f"/ip4/60.{number}.0.2/tcp/4001/p2p/{name}" for number in (1, 2)]
+    near = [f"/ip4/192.168.1.7/tcp/4001/p2p/{name}", f"/ip6/2a00::1/tcp/4001/p2p/{name}", f"/dns4/example.org/tcp/4001/p2p/{name}"]
+    assert choose_observers([*near, *far, f"{far[0]}/p2p-circuit/p2p/{name}"]) == far
+    assert choose_observers(near[:1]) == near[:1]
+    assert choose_observers([]) == []
+
+
+@pytest.mark.parametrize(
+    ("seen", "is_same"),
+    [
+        ([("60.1.0.2", 5000)], None),
+        ([("60.1.0.2", 5000), ("60.1.0.2", 5000)], True),
+        ([("60.1.0.2", 5000), ("60.1.0.2", 5001)], False),
+        ([("60.1.0.2", 5000), ("60.1.0.3", 5000)], False),
+        ([("10.1.0.2", 5000), ("192.168.1.9", 5000)], None),
+    ],
+)
+def test_observation__says_what_kind_of_router_there_is(seen: list[Endpoint], is_same: bool | None) -> None:
+    assert Observation(tuple(seen)).is_same is is_same
 
 
 def test_targets__are_few_and_each_once() -> None:

@@ -19,7 +19,7 @@ from learnae.backends.kubo_pubsub import KuboPubSub
 from learnae.backends.kubo_rpc import KuboRpc
 from learnae.errors import FetchError
 from learnae.ids import Cid, PeerId, Topic, cid_text, compute_cid
-from learnae.ports import BlockStore, Network, NetworkEvent
+from learnae.ports import BlockStore, Network, NetworkEvent, Ways
 from learnae.tangle.verdict import Verdict
 
 SEARCH_S: Final = 10.0  # For one block: a look-up in the DHT and a dial.
@@ -55,6 +55,9 @@ class KuboNetwork:
 
     def connected(self) -> frozenset[PeerId]:
         return self._inner.connected()
+
+    def count_ways(self) -> Ways:
+        return self._inner.count_ways()
 
     def learn_addresses(self, peer: PeerId, addresses: Iterable[str]) -> None:
         self._inner.learn_addresses(peer, addresses)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from random import Random, SystemRandom
@@ -33,9 +34,10 @@ from learnae.backends.libp2p_punch import Puncher
 from learnae.backends.libp2p_relay import Relay
 from learnae.backends.libp2p_scores import BLAMED_WEIGHT, Scores
 from learnae.backends.libp2p_wide import WideArea, WideFinder
+from learnae.backends.libp2p_yamux import Way
 from learnae.backends.opened_files import OpenedFiles
 from learnae.ids import Cid, PeerId, Topic, short_name
-from learnae.ports import BlockStore, Connected, DirectMessage, Disconnected, NetworkEvent
+from learnae.ports import BlockStore, Connected, DirectMessage, Disconnected, NetworkEvent, Ways
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +88,10 @@ class Libp2pNetwork:
 
     def connected(self) -> frozenset[PeerId]:
         return self._host.connected()
+
+    def count_ways(self) -> Ways:
+        found = Counter(min(conn.way for conn in conns) for peer in self.connected() if (conns := self._host.connections(peer)))
+        return Ways(found[Way.DIRECT], found[Way.PUNCHED], found[Way.RELAYED], self.puncher.keeps_port)
 
     def mesh(self, topic: Topic) -> frozenset[PeerId]:
         """The peers to which gossip of `topic` is forwarded at once; for status and tests."""

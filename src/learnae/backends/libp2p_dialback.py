@@ -54,10 +54,11 @@ class Reached(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class DialbackAnswer:
-    """`address`: the IP address under which the peer sees this machine."""
+    """`address`: the IP address under which the peer sees this machine; `keeps_port`: whether its router shows one port to all."""
 
     reached: Reached
     address: str
+    keeps_port: bool | None = None
 
 
 class Reachability:

@@ -14,7 +14,6 @@ Deviation: the addresses are those of the fresh port, not of the port listened o
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -34,7 +33,15 @@ from multiaddr import Multiaddr
 from learnae.backends.libp2p_address import libp2p_id, peer_of
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host, drop_stream
 from learnae.backends.libp2p_places import Bucket
-from learnae.backends.libp2p_punch_port import Endpoint, PunchError, PunchPort, choose_targets, open_punch_port, write_endpoint
+from learnae.backends.libp2p_punch_port import (
+    Endpoint,
+    PunchError,
+    PunchPort,
+    choose_observers,
+    choose_targets,
+    open_punch_port,
+    write_endpoint,
+)
 from learnae.backends.libp2p_relay import RelayMessageError, read_message, write_message
 from learnae.backends.libp2p_tcp import TcpStream
 from learnae.backends.libp2p_yamux import CONNECTION_ERRORS, Yamux
@@ -226,18 +233,16 @@ class Puncher:
     # --- both ends ----------------------------------------------------------------------------------------------
 
     def _find_observers(self) -> list[str]:
-        """Peers that this node dialled, at different addresses of one IP version, those in the internet first."""
-        places: dict[str, str] = {}
+        """Where this node dialled others, who can be asked how its router shows it."""
+        places = []
         for peer in self._host.connected():
             for conn in self._host.connections(peer):
                 remote = conn.get_remote_address()
                 if conn.was_dialled and remote is not None:
                     host = remote[0].partition("%")[0]
-                    places[host] = f"/ip{6 if ':' in host else 4}/{host}/tcp/{remote[1]}/p2p/{peer_text(peer)}"
-        hosts = sorted(places)
-        self._rng.shuffle(hosts)
-        hosts.sort(key=lambda host: (not ipaddress.ip_address(host).is_global, ":" in host))
-        return [places[host] for host in hosts if (":" in host) == (":" in hosts[0])]
+                    places.append(f"/ip{6 if ':' in host else 4}/{host}/tcp/{remote[1]}/p2p/{peer_text(peer)}")
+        self._rng.shuffle(places)
+        return choose_observers(places)
 
     def _note_router(self, port: PunchPort) -> None:
         """Raises: PunchError: nobody can know at which port the router would show this node to the other end."""

@@ -26,7 +26,7 @@ from libp2p.identity.identify.identify import ID as IDENTIFY_PROTOCOL
 from libp2p.identity.identify.pb.identify_pb2 import Identify
 from multiaddr import Multiaddr
 
-from learnae.backends.libp2p_address import IpAddress, libp2p_id, parse_address
+from learnae.backends.libp2p_address import CIRCUIT, IpAddress, libp2p_id, parse_address, read_ip
 from learnae.backends.libp2p_direct import read_exactly, read_varint
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host, open_host
 from learnae.backends.libp2p_tcp import TcpStream, bind_shared, connect_from
@@ -58,10 +58,17 @@ class PunchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """How others saw one local port. `is_same`: all of them the same; None: only one could be asked."""
+    """How others saw one local port."""
 
     seen: tuple[Endpoint, ...]
-    is_same: bool | None
+
+    @property
+    def is_same(self) -> bool | None:
+        """Whether all saw the same; None: only one could be asked, or they stand in different private networks."""
+        is_far = all(ipaddress.ip_address(host).is_global for host, _ in self.seen)
+        if len(self.seen) < OBSERVERS_MAX or not (is_far or len({host for host, _ in self.seen}) == 1):
+            return None
+        return len(set(self.seen)) == 1
 
 
 class PunchPort:
@@ -125,7 +132,7 @@ class PunchPort:
 
 @asynccontextmanager
 async def open_punch_port(observers: Sequence[str]) -> AsyncIterator[PunchPort]:
-    """A fresh port, as the observers see it: addresses with `/p2p/...` of one IP version.
+    """A fresh port, as the observers see it: the first of what `choose_observers` says.
 
     Raises: PunchError: ports cannot be shared on this system, or no observer answers.
     """
@@ -139,7 +146,14 @@ async def open_punch_port(observers: Sequence[str]) -> AsyncIterator[PunchPort]:
                     nursery.start_soon(_observe, asker, address, port, seen)
             if not seen:
                 raise PunchError("nobody could be asked how this node's router shows it")
-            yield PunchPort(listener, Observation(tuple(seen), None if len(seen) == 1 else len(set(seen)) == 1))
+            yield PunchPort(listener, Observation(tuple(seen)))
+
+
+def choose_observers(addresses: Iterable[str]) -> list[str]:
+    """Of addresses with `/p2p/...` those whose words go together: one for each IP address, of one version, in the internet if any is."""
+    places = {ip: address for address in addresses if (ip := read_ip(address)) is not None and CIRCUIT not in address}
+    ips = sorted(places, key=lambda ip: (not ip.is_global, ip.version))
+    return [places[ip] for ip in ips if (ip.is_global, ip.version) == (ips[0].is_global, ips[0].version)]
 
 
 def _listen(family: socket.AddressFamily) -> socket.socket:

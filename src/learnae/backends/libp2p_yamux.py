@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from enum import IntEnum
 from typing import Any, Final
 
 import trio
@@ -63,6 +64,14 @@ class _LineDied(Exception):
     """Nothing goes through any more: nobody's fault, so the peer is not blamed."""
 
 
+class Way(IntEnum):
+    """How a connection leads to its peer, the best first."""
+
+    DIRECT = 0
+    PUNCHED = 1  # Through two routers at the same moment: says nothing about who can be dialled.
+    RELAYED = 2
+
+
 class Yamux(IMuxedConn):
     """One connection. `start` runs it until either side ends it; everything else may be called from any task."""
 
@@ -73,7 +82,7 @@ class Yamux(IMuxedConn):
         self.event_started, self.event_closed = trio.Event(), trio.Event()
         self.since_s = trio.current_time()
         self.broken_rule = ""  # why the peer was cut off, if it was
-        self.is_punched = False  # through two routers at the same moment: says nothing about who can be dialled
+        self.is_punched = False  # set by the puncher
         self._scope = trio.CancelScope()
         self._streams: dict[int, YamuxStream] = {}
         self._next_id = 1 if conn.is_initiator else 2
@@ -94,9 +103,13 @@ class Yamux(IMuxedConn):
         return self.get_remote_address() is None
 
     @property
+    def way(self) -> Way:
+        return Way.RELAYED if self.is_relayed else Way.PUNCHED if self.is_punched else Way.DIRECT
+
+    @property
     def was_dialled(self) -> bool:
         """Whether the peer was found at an address where others can dial it, too."""
-        return self.is_initiator and not self.is_relayed and not self.is_punched
+        return self.is_initiator and self.way is Way.DIRECT
 
     @property
     def is_closed(self) -> bool:

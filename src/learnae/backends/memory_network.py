@@ -16,7 +16,7 @@ from learnae.backends.fetch_plan import FetchPlan
 from learnae.backends.opened_files import OpenedFiles
 from learnae.errors import BadAddressError, FetchError, UnreachableError
 from learnae.ids import Cid, PeerId, Topic, cid_text, compute_cid, parse_peer, peer_text, short_name
-from learnae.ports import DIRECT_BYTES_MAX, BlockStore, Connected, DirectMessage, Disconnected, NetworkEvent
+from learnae.ports import DIRECT_BYTES_MAX, BlockStore, Connected, DirectMessage, Disconnected, NetworkEvent, Ways
 from learnae.tangle.verdict import Verdict
 
 EVENTS_MAX = 64
@@ -86,6 +86,9 @@ class MemoryNetwork:
 
     def connected(self) -> frozenset[PeerId]:
         return frozenset(self.links)
+
+    def count_ways(self) -> Ways:
+        return Ways(direct=len(self.links))
 
     def blame(self, peer: PeerId, why: str) -> None:
         self.blamed.append((peer, why))

@@ -18,7 +18,7 @@ def format_status(status: Mapping[str, Any], *, now_s: float) -> str:
         ("peer", status["peer_id"]),
         ("wallet", f"{status['wallet']}, {'a member' if status['member'] else 'not a member yet'}"),
         ("stage", f"{status['stage']}, {status['phase']}" + "".join(f"; {name} ends in {s:.0f} s" for name, s in left.items())),
-        ("peers", f"{status['connected']} connected, {status['members']} members"),
+        ("peers", f"{status['connected']} connected{format_ways(status.get('ways', {}))}, {status['members']} members"),
         ("model", "none yet" if accuracy is None else f"accuracy {accuracy:.3f} on own validation data, {status['cycles']} work cycles"),
         ("help", f"given {status['help_given']} credits, received {status['help_received']}"),
         ("money", f"deposit {_to_ether(status['deposit_wei'])}, paid out {_to_ether(status['payout_wei'])}"),
@@ -28,6 +28,14 @@ def format_status(status: Mapping[str, Any], *, now_s: float) -> str:
         ("reached at", ", ".join(status["addresses"]) or "nowhere: it only dials"),
     ]
     return "\n".join(f"{label:>10}  {text}" for label, text in lines)
+
+
+def format_ways(ways: Mapping[str, Any]) -> str:
+    """How many of the connections lead how, in brackets; empty if all are direct."""
+    if not ways.get("punched") and not ways.get("relayed"):
+        return ""
+    kinds = {"direct": "direct", "punched": "through a hole in two routers", "relayed": "through a relay"}
+    return " (" + ", ".join(f"{ways[kind]} {words}" for kind, words in kinds.items() if ways[kind]) + ")"
 
 
 def _describe_sensor(sensor: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -370,6 +370,7 @@ class Node:
                 "member": dao.is_member,
                 "members": len(dao.membership.by_peer),
                 "connected": len(peer.connected),
+                "ways": asdict(self._parts.network.count_ways()),
                 "addresses": [*self._parts.network.extra_addresses, *self._parts.addresses],
                 "accuracy": local.accuracy if local else None,
                 "maturity_cycles": local.maturity_cycles if local else 0,

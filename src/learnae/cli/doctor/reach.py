@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from learnae.cli.doctor.findings import Finding, care, good, note, skipped
+from learnae.cli.status import format_ways
 from learnae.ids import PeerId, parse_peer
 
 ASKED_MAX = 3
+_FORWARD: Final = "set `upnp` in settings.json, or forward the node's port at the router: behind this router nothing else avoids relays"
+_ROUTERS: Final = {
+    None: "",
+    True: "; its router shows one port to all, so others behind such routers are met directly (hole punching)",
+    False: "; its router shows another port to each destination, so no holes can be punched: others behind routers stay on relays",
+}
+
+
+def check_ways(status: Mapping[str, Any]) -> Finding | None:
+    """How the connections of a node that runs lead; None: it has none, or its status is of an older version."""
+    ways = status.get("ways", {})
+    if not any(ways.get(kind) for kind in ("direct", "punched", "relayed")):
+        return None
+    text = f"{status['connected']} connected{format_ways(ways) or ' directly'}"
+    if not ways["relayed"]:
+        return good("ways", text)
+    return note("ways", text, "" if ways["keeps_port"] is not False else _FORWARD)
 
 
 async def check_reach(members: dict[str, list[str]], listen: Sequence[str], *, me: str, running: bool, relays: int) -> Finding | None:
@@ -35,8 +54,10 @@ async def check_reach(members: dict[str, list[str]], listen: Sequence[str], *, m
     if answer.reached is Reached.YES:
         return good("reach", f"{seen} and reaches it at port {port}" + ("; from further away it was not tried" if is_near else ""))
     if running and relays:
-        text = f"{seen} and does not reach port {port}; others come in through relays ({relays})"
-        return note("reach", text, f"nothing must be done; TCP {port} forwarded at the router (`upnp` in settings.json) is faster")
-    text = f"{seen} and does not reach port {port}: a firewall or router is in the way"
+        text = f"{seen} and does not reach port {port}; others come in through relays ({relays}){_ROUTERS[answer.keeps_port]}"
+        needed = f"only TCP {port} forwarded at the router (`upnp` in settings.json) makes it faster"
+        optional = f"nothing must be done; TCP {port} forwarded at the router (`upnp` in settings.json) is faster"
+        return note("reach", text, needed if answer.keeps_port is False else optional)
+    text = f"{seen} and does not reach port {port}: a firewall or router is in the way{_ROUTERS[answer.keeps_port]}"
     remedy = f"set `upnp` in settings.json, or forward TCP {port} at the router and let it through the firewall; or leave it: members relay"
     return care("reach", text, remedy)

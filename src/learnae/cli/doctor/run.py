@@ -10,7 +10,7 @@ from pathlib import Path
 
 from learnae.cli.doctor import machine, towards
 from learnae.cli.doctor.findings import Finding, care, count_care, format_finding, format_summary, skipped
-from learnae.cli.doctor.reach import check_reach
+from learnae.cli.doctor.reach import check_reach, check_ways
 from learnae.cli.folder import NodeFolder
 from learnae.cli.signals import run_interruptible
 from learnae.errors import FolderError, JournalDamagedError, KeystoreError, LearnaeError
@@ -72,6 +72,9 @@ async def look_at_node(folder: NodeFolder) -> AsyncIterator[Finding]:
                 yield finding
     for finding in await towards.check_peers(folder, me=me):
         yield finding
+    ways = _check_ways(folder) if running else None
+    if ways is not None:
+        yield ways
     reach = await _check_reach(folder, settings.listen, me=me, running=running)
     if reach is not None:
         yield reach
@@ -86,6 +89,13 @@ async def _check_reach(folder: NodeFolder, listen: tuple[str, ...], *, me: str, 
     except (FolderError, JournalDamagedError):
         return None  # told by other checks
     return await check_reach(members, listen, me=me, running=running, relays=sum("/p2p-circuit/" in str(address) for address in told))
+
+
+def _check_ways(folder: NodeFolder) -> Finding | None:
+    try:
+        return check_ways(folder.read_status())
+    except FolderError:
+        return None  # it has only just started
 
 
 def _check_addresses(listen: tuple[str, ...], announce: tuple[str, ...]) -> Finding:
@@ -115,4 +125,3 @@ def _find_own(listen: tuple[str, ...], me: str) -> str:
         if me and not address.endswith("/tcp/0"):
             return f"{address.replace('/0.0.0.0/', '/127.0.0.1/').replace('/ip6/::/', '/ip6/::1/')}/p2p/{me}"
     return ""
-
