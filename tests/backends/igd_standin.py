@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from typing import Any, Final
 
+from tests.processes import HANGS_S
+
 GROUP: Final = ("239.255.255.250", 1900)
 SERVICE: Final = "urn:schemas-upnp-org:service:WANIPConnection:1"
 DEVICE: Final = "urn:schemas-upnp-org:device:InternetGatewayDevice:1"
@@ -30,11 +32,20 @@ _DESCRIPTION: Final = f"""<?xml version="1.0"?>
 </serviceList></device></deviceList></device></deviceList></device></root>"""
 
 
+def _make_set() -> Event:
+    event = Event()
+    event.set()
+    return event
+
+
 @dataclass(slots=True)
 class Router:
-    """What the router did. `taken`: ports that it refuses."""
+    """What the router did. `taken`: ports that it refuses; `is_free`: cleared, and it answers no question."""
 
     address: str = "203.0.113.9"  # outside
+    only_permanent: bool = False  # it refuses leases that end, as some old ones do
+    is_free: Event = field(default_factory=_make_set)
+    asked: Event = field(default_factory=Event)
     taken: set[int] = field(default_factory=set)
     open: dict[int, tuple[str, int, int]] = field(default_factory=dict)  # port outside -> machine, port there, seconds
     closed: list[int] = field(default_factory=list)
@@ -48,6 +59,10 @@ class Router:
             status = "<NewConnectionStatus>Connected</NewConnectionStatus><NewLastConnectionError>ERROR_NONE</NewLastConnectionError>"
             return f"{status}<NewUptime>1</NewUptime>", 0
         if name == "AddPortMapping":
+            self.asked.set()
+            self.is_free.wait(HANGS_S)
+            if self.only_permanent and said["NewLeaseDuration"] != "0":
+                return "", 725  # OnlyPermanentLeasesSupported
             if port in self.taken:
                 return "", 718  # ConflictInMappingEntry
             self.open[port] = said["NewInternalClient"], int(said["NewInternalPort"]), int(said["NewLeaseDuration"])

@@ -12,7 +12,8 @@ from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.backends.upnp import LEASE_S, PORTS_TRIED, PortMapping, keep_port_open
 from learnae.ids import compute_cid, peer_text
 from tests.backends.hostile import LOOPBACK, until
-from tests.backends.igd_standin import open_router
+from tests.backends.igd_standin import Router, open_router
+from tests.processes import HANGS_S
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +43,27 @@ def test_port__that_another_machine_has_is_replaced_by_the_next_one() -> None:
         assert mapping.address == "", "203.0.113.9 is no public address: another router stands before this one"
 
 
+def test_router__that_knows_no_end_of_a_lease_opens_the_port_until_it_is_taken_back() -> None:
+    with open_router() as router:
+        router.only_permanent = True
+        mapping = PortMapping(4001, interface="127.0.0.1")
+        mapping.open()
+        assert router.open == {4001: ("127.0.0.1", 4001, 0)}
+        mapping.close()
+        assert router.open == {}
+
+
+def test_router__that_started_anew_elsewhere_is_found_again() -> None:
+    """It has forgotten the port, and its description lies at another address: seen with miniupnpd."""
+    mapping = PortMapping(4001, interface="127.0.0.1")
+    with open_router() as before:
+        mapping.open()
+    with open_router() as router:
+        mapping.open()
+        assert before.open[4001] == router.open[4001]
+        assert mapping.outside == 4001
+
+
 def test_router__that_refuses_or_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     mapping = PortMapping(4001, interface="127.0.0.1")
     with monkeypatch.context() as soon, pytest.raises(OSError, match="no router in this network speaks UPnP"):
@@ -69,6 +91,24 @@ def test_node__tells_the_address_of_its_router_and_closes_the_port_at_the_end() 
     trio.run(run)
 
 
+def test_node__that_ends_waits_for_no_answer_and_leaves_no_port_open() -> None:
+    """A router that hangs, or none at all, kept a node from ending for eight seconds."""
+
+    async def run(router: Router) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: keep_port_open(4001, lambda port, address: None, interface="127.0.0.1"))
+            await trio.to_thread.run_sync(router.asked.wait, HANGS_S)
+            nursery.cancel_scope.cancel()
+        assert router.open == {}, "it has not answered yet"
+        router.is_free.set()
+        await until(lambda: router.closed == [4001])
+
+    with open_router() as router:
+        router.is_free.clear()
+        trio.run(run, router)
+        assert router.open == {}
+
+
 def test_router__that_refuses_is_told_and_asked_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(upnp, "AGAIN_S", 0.01)
 
@@ -82,7 +122,11 @@ def test_router__that_refuses_is_told_and_asked_again(monkeypatch: pytest.Monkey
                 assert told[0] == (0, "")
                 router.taken = set()
                 await until(lambda: told[-1] == (4001, ""))
+                router.address = "8.8.4.4"
+                await until(lambda: told[-1] == (4001, "8.8.4.4"))
                 nursery.cancel_scope.cancel()
 
     trio.run(run)
     assert "opens no port" in caplog.text
+    assert "so another router stands before it" in caplog.text, "203.0.113.9 is no public address"
+    assert caplog.text.count("names no public address of its own") == 1, "told once, though asked again and again"
