@@ -118,15 +118,14 @@ def test_router__that_refuses_is_told_and_asked_again(monkeypatch: pytest.Monkey
             router.taken = set(range(4001, 4001 + PORTS_TRIED))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(lambda: keep_port_open(4001, lambda port, address: told.append((port, address)), interface="127.0.0.1"))
-                await until(lambda: bool(told))
-                assert told[0] == (0, "")
+                await until(lambda: "opens no port" in caplog.text)
+                assert told[-1] == (0, "")
                 router.taken = set()
-                await until(lambda: told[-1] == (4001, ""))
+                await until(lambda: told.count((4001, "")) >= 3)
                 router.address = "8.8.4.4"
                 await until(lambda: told[-1] == (4001, "8.8.4.4"))
                 nursery.cancel_scope.cancel()
 
     trio.run(run)
-    assert "opens no port" in caplog.text
     assert "so another router stands before it" in caplog.text, "203.0.113.9 is no public address"
-    assert caplog.text.count("names no public address of its own") == 1, "told once, though asked again and again"
+    assert 0 < caplog.text.count("names no public address of its own") < 3, "told when it changes, not whenever it was asked"
