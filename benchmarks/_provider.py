@@ -27,6 +27,7 @@ from learnae.ports import DirectMessage
 
 RAW: Final = TProtocol("/benchmark/raw")
 PIECE_BYTES: Final = 262144  # Fastest here for TCP and for py-libp2p.
+_KEPT_BYTES: Final = 350_000_000  # The last files that it made.
 _LISTEN: Final = ["/ip4/127.0.0.1/tcp/0"]
 
 
@@ -37,6 +38,16 @@ class Provider:
     address: str
     tcp_port: int
     raw_address: str
+    process_id: int = 0
+
+    @property
+    def port(self) -> int:
+        """Of its node."""
+        return int(self.address.split("/tcp/")[1].split("/")[0])
+
+    def through(self, port: int) -> Provider:
+        """The same at the other end of a line."""
+        return Provider(self.address.replace(f"/tcp/{self.port}/", f"/tcp/{port}/"), 0, "")
 
 
 @contextmanager
@@ -48,7 +59,7 @@ def start_provider() -> Iterator[Provider]:
         assert process.stdout is not None
         address, port, raw_address = process.stdout.readline().split()
         try:
-            yield Provider(address, int(port), raw_address)
+            yield Provider(address, int(port), raw_address, process.pid)
         finally:
             process.stdin.close()
 
@@ -59,7 +70,7 @@ def encode_wish(size_bytes: int, number: int) -> bytes:
 
 
 async def _provide() -> None:
-    blocks = MemoryBlocks()
+    blocks = MemoryBlocks(quota_bytes=_KEPT_BYTES)
     raw = new_host()
     raw.set_stream_handler(RAW, _send_raw)
     async with (

@@ -4,13 +4,12 @@ Beside it, in the same rounds and so under the same load of the machine: the sam
 over a stream of py-libp2p as it comes (encrypted, not hashed), as hivemind loads the state of a peer (into memory, encrypted), and
 from one Kubo to another (hashed, encrypted, onto disk). Each system in two processes of its own. Medians are told.
 
-Then: 1 MB on a warm connection, from four processes at once against one, the memory that a fetch takes, and a line with 100 ms each way
-that loses 30 % (`tests/lossy_link.py`) against bare TCP over the same line.
+Then: several providers (`python -m benchmarks providers`), 1 MB on a warm connection, the memory that a fetch takes, and a line with
+100 ms each way that loses 30 % (`tests/lossy_link.py`) against bare TCP over the same line.
 """
 
 from __future__ import annotations
 
-import os
 import statistics
 import tempfile
 import time
@@ -29,22 +28,21 @@ from libp2p.abc import IHost
 from libp2p.peer.peerinfo import info_from_p2p_addr
 from multiaddr import Multiaddr
 
-from benchmarks import Result
+from benchmarks import Result, providers
+from benchmarks._fetching import Fetching, open_fetching
 from benchmarks._hivemind_pair import HivemindPair, start_hivemind
-from benchmarks._provider import PIECE_BYTES, RAW, Provider, encode_wish, start_provider
+from benchmarks._provider import PIECE_BYTES, RAW, Provider, start_provider
 from learnae.backends.disk_blocks import DiskBlocks
-from learnae.backends.libp2p import Libp2pNetwork, open_libp2p_network
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.errors import FetchError
-from learnae.ids import Cid, PeerId
-from learnae.ports import BlockStore, DirectMessage
+from learnae.ids import Cid
+from learnae.ports import BlockStore
 from tests.kubo_node import KuboNode, open_kubo
 from tests.lossy_link import Line, open_lossy_link
 
 ROUNDS = 5
 WARM_ROUNDS = 41
 SIZES_BYTES = (1_000_000, 10_000_000, 100_000_000)
-PROVIDERS = 4
 BAD_LINE = Line(delay_s=0.1, loss=0.3)
 BAD_LINE_BYTES = 200_000
 TRIES = 5
@@ -57,51 +55,22 @@ Measure = Callable[[int, int], Awaitable[float]]
 def run() -> list[Result]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        providers = [stack.enter_context(start_provider()) for _ in range(PROVIDERS)]
+        provider = stack.enter_context(start_provider())
         hivemind = stack.enter_context(start_hivemind(SIZES_BYTES))
         kubos = [stack.enter_context(open_kubo(folder / name)) for name in ("kubo-1", "kubo-2")]
         kubos[1].connect(kubos[0].addresses[0])
-        results = trio.run(_compare, providers[0], hivemind, kubos, folder)
-    with ExitStack() as stack:
-        providers = [stack.enter_context(start_provider()) for _ in range(PROVIDERS)]
-        results += trio.run(_measure_warm, providers)
-        results += trio.run(_measure_providers, providers)
-        results += trio.run(_measure_memory, providers[0])
+        results = trio.run(_compare, provider, hivemind, kubos, folder)
+    results += providers.run()
+    with start_provider() as provider:
+        results += trio.run(_measure_warm, provider)
+        results += trio.run(_measure_memory, provider)
     return results + trio.run(_measure_bad_line, clock=trio.testing.MockClock(rate=BAD_LINE_RATE))
-
-
-class _Ours:
-    """A node that fetches from provider processes into a store that is emptied after each fetch."""
-
-    def __init__(self, network: Libp2pNetwork, blocks: BlockStore, providers: Sequence[PeerId]) -> None:
-        self._network, self._blocks, self._providers = network, blocks, providers
-
-    async def fetch(self, size_bytes: int, number: int) -> float:
-        """Seconds from asking until the file is in the store. The providers make the file first and tell its CID."""
-        cids = [await self._wish(provider, size_bytes, number) for provider in self._providers]
-        began_s = time.perf_counter()
-        await self._network.fetch_file(cids[0], providers=self._providers, bytes_max=size_bytes)
-        took_s = time.perf_counter() - began_s
-        assert self._blocks.has_file(cids[0])
-        return took_s
-
-    async def _wish(self, provider: PeerId, size_bytes: int, number: int) -> Cid:
-        await self._network.send(provider, encode_wish(size_bytes, number))
-        async for event in self._network.events:
-            if isinstance(event, DirectMessage):
-                return Cid(event.content)
-        raise RuntimeError("the network ended")
-
-
-async def _open_ours(stack: AsyncExitStack, blocks: BlockStore, providers: Sequence[Provider]) -> _Ours:
-    network = await stack.enter_async_context(open_libp2p_network(seed=os.urandom(32), listen=(), blocks=blocks))
-    return _Ours(network, blocks, [await network.connect(provider.address) for provider in providers])
 
 
 async def _compare(provider: Provider, hivemind: HivemindPair, kubos: Sequence[KuboNode], folder: Path) -> list[Result]:
     async with AsyncExitStack() as stack:
-        ours = await _open_ours(stack, MemoryBlocks(quota_bytes=250_000_000), [provider])
-        stored = await _open_ours(stack, DiskBlocks(folder / "blocks", reserve_bytes=0), [provider])
+        ours = await open_fetching(stack, MemoryBlocks(quota_bytes=250_000_000), [provider])
+        stored = await open_fetching(stack, DiskBlocks(folder / "blocks", reserve_bytes=0), [provider])
         host = new_host()
         await stack.enter_async_context(host.run(listen_addrs=[]))
         await host.connect(info_from_p2p_addr(Multiaddr(provider.raw_address)))
@@ -177,30 +146,15 @@ async def _download(kubos: Sequence[KuboNode], folder: Path, size_bytes: int, nu
     return await trio.to_thread.run_sync(download)
 
 
-async def _measure_warm(providers: Sequence[Provider]) -> list[Result]:
+async def _measure_warm(provider: Provider) -> list[Result]:
     """1 MB on a connection that has been used, as models of a session come."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         results = []
         for case, blocks in (("verify", MemoryBlocks()), ("verify and store", DiskBlocks(folder, reserve_bytes=0))):
-            ours = await _open_ours(stack, blocks, providers[:1])
+            ours = await open_fetching(stack, blocks, [provider])
             times = [await ours.fetch(SIZES_BYTES[0], number) for number in range(WARM_ROUNDS)]
             results.append(Result(case=f"fetch 1 MB, warm, {case}: median time", value=statistics.median(times[1:]) * 1000, unit="ms"))
-        return results
-
-
-async def _measure_providers(providers: Sequence[Provider]) -> list[Result]:
-    async with AsyncExitStack() as stack:
-        one, four = [await _open_ours(stack, MemoryBlocks(quota_bytes=250_000_000), some) for some in (providers[:1], providers)]
-        results = []
-        for size_bytes in SIZES_BYTES[1:]:
-            times: dict[str, list[float]] = {"one": [], "four": []}
-            for number in range(1, ROUNDS + 1):
-                times["one"].append(await one.fetch(size_bytes, number))
-                times["four"].append(await four.fetch(size_bytes, number + ROUNDS))
-            rates = {name: size_bytes / 1e6 / statistics.median(some) for name, some in times.items()}
-            case = f"fetch {size_bytes // 1_000_000} MB from four, verify"
-            results.append(Result(case=case, value=rates["four"], unit="MB/s", reference="from one", reference_value=rates["one"]))
         return results
 
 
@@ -212,7 +166,7 @@ async def _measure_memory(provider: Provider) -> list[Result]:
         with tempfile.TemporaryDirectory() as folder:
             async with AsyncExitStack() as stack:
                 blocks: BlockStore = MemoryBlocks() if case == "into memory" else DiskBlocks(Path(folder), reserve_bytes=0)
-                ours = await _open_ours(stack, blocks, [provider])
+                ours = await open_fetching(stack, blocks, [provider])
                 await ours.fetch(SIZES_BYTES[0], 0)
                 before = _reset_peak()
                 await ours.fetch(size_bytes, 1000)
@@ -233,15 +187,15 @@ def _read_peak() -> int:
     return int(Path("/proc/self/status").read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) * 1024
 
 
-async def _fetch_patiently(ours: _Ours, cid: Cid) -> None:
+async def _fetch_patiently(ours: Fetching, cid: Cid) -> None:
     """As a node does: who was silent for longer than a fetch waits is asked again. Raises: FetchError: five times in a row."""
     for _ in range(TRIES - 1):
         try:
-            await ours._network.fetch_file(cid, providers=ours._providers, bytes_max=BAD_LINE_BYTES)
+            await ours.network.fetch_file(cid, providers=ours.providers, bytes_max=BAD_LINE_BYTES)
             return
         except FetchError:
             continue  # At 30 % loss six time-outs of TCP in a row are no rarity: every thirtieth fetch or so.
-    await ours._network.fetch_file(cid, providers=ours._providers, bytes_max=BAD_LINE_BYTES)
+    await ours.network.fetch_file(cid, providers=ours.providers, bytes_max=BAD_LINE_BYTES)
 
 
 async def _measure_bad_line() -> list[Result]:
@@ -249,16 +203,14 @@ async def _measure_bad_line() -> list[Result]:
     store = MemoryBlocks()
     times: dict[str, list[float]] = {"ours": [], "bare": []}
     with start_provider() as provider:
-        node_port = int(provider.address.split("/tcp/")[1].split("/")[0])
         for seed in range(ROUNDS):
             async with (
-                open_lossy_link(node_port, Line(), seed=seed) as link,
+                open_lossy_link(provider.port, Line(), seed=seed) as link,
                 open_lossy_link(provider.tcp_port, Line(), seed=seed) as bare_link,
                 AsyncExitStack() as stack,
             ):
-                through = Provider(provider.address.replace(f"/tcp/{node_port}/", f"/tcp/{link.port}/"), 0, "")
-                ours = await _open_ours(stack, store, [through])
-                cid = await ours._wish(ours._providers[0], BAD_LINE_BYTES, seed)
+                ours = await open_fetching(stack, store, [provider.through(link.port)])
+                cid = await ours.wish_of_all(BAD_LINE_BYTES, seed)
                 link.line = bare_link.line = BAD_LINE
                 began_s = trio.current_time()
                 await _fetch_patiently(ours, cid)

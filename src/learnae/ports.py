@@ -7,6 +7,7 @@ backend only as far as a docstring says; the rest is the core's business.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,6 +63,12 @@ class BlockStore(Protocol):
         """Keep this file through garbage collection. Pins survive restarts; pinning twice is pinning once."""
 
     def unpin(self, cid: Cid) -> None: ...
+
+    def hold(self) -> AbstractContextManager[Callable[[Cid], bool]]:
+        """While the `with` runs: a function to call with CIDs. It tells whether that block is here, which from then on makes room for none.
+
+        A block that comes later is held too. A fetch calls it for every block of its file: what it found here is here when it ends.
+        """
 
     @property
     def used_bytes(self) -> int: ...

@@ -6,6 +6,7 @@ Judged are bytes, and whether anything was waited for; how many seconds a provid
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from learnae.backends import libp2p_fetch
+from learnae.backends import fetch_plan, libp2p_fetch
 from learnae.backends.libp2p import Libp2pNetwork, open_libp2p_network
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.backends.unixfs import LEAF_BYTES, compute_root
@@ -135,6 +136,35 @@ def test_fetch__a_slow_provider_slows_nobody(providers: dict[str, list[Provider]
         assert bed.links[1].answered_bytes > LARGE - 2 * LEAF_BYTES
 
     run_on(providers["honest"][:2], [Line(bandwidth_bytes_s=20_000), Line(bandwidth_bytes_s=2e6)], play)
+
+
+@pytest.fixture
+def never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the fetch were always busy with what arrives."""
+    monkeypatch.setattr(fetch_plan, "WAIT_S", math.inf)
+    monkeypatch.setattr(fetch_plan, "BUSY_BYTES", 0)
+
+
+@pytest.mark.usefixtures("never_waits")
+def test_fetch__that_is_busy_asks_one_provider(providers: dict[str, list[Provider]]) -> None:
+    """The others would only take processor time from it; they are not even dialled again."""
+
+    async def play(bed: Bed) -> None:
+        before = bed.links[1].answered_bytes
+        await bed.fetch()
+        assert bed.links[0].answered_bytes > LARGE
+        assert bed.links[1].answered_bytes - before < 1000
+
+    run_on(providers["honest"][:2], [Line(bandwidth_bytes_s=2e6)] * 2, play)
+
+
+@pytest.mark.usefixtures("never_waits")
+def test_fetch__who_leaves_is_replaced_by_one_that_was_not_asked(providers: dict[str, list[Provider]]) -> None:
+    async def play(bed: Bed) -> None:
+        await bed.fetch()
+        assert min(link.answered_bytes for link in bed.links) > LEAF_BYTES
+
+    run_on([providers["lie"][0], providers["honest"][0]], [Line(bandwidth_bytes_s=2e6)] * 2, play)
 
 
 def test_fetch__four_providers_share_the_work(providers: dict[str, list[Provider]]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from learnae.backends.fetch_plan import HEDGE_S, FetchPlan
+from learnae.backends.fetch_plan import BUSY_BYTES, HEDGE_S, WAIT_S, WAIT_SHARE, FetchPlan, Need
+from learnae.backends.idle_clock import Spent
 from learnae.backends.memory_blocks import MemoryBlocks
-from learnae.backends.unixfs import LEAF_BYTES, build_blocks
-from learnae.ids import Cid, PeerId
+from learnae.backends.unixfs import LEAF_BYTES, build_blocks, encode_node
+from learnae.ids import CODEC_DAG_PB, CODEC_RAW, Cid, PeerId, compute_cid
 
 ALICE, BOB, CAROL = (PeerId(bytes([number]) * 32) for number in range(3))
 
@@ -77,3 +78,71 @@ def test_plan__what_one_lacks_is_asked_of_the_others() -> None:
         assert plan.handle_block(cid, blocks[cid])
     assert plan.is_done
     assert not plan.fault
+
+
+def _look(*, seconds: float, idle_share: float, rate_bytes_s: float, worked_share: float | None = None) -> list[float]:
+    """When more providers were asked for, if the fetch waits, works and receives evenly."""
+    need = Need()
+    now_s, times = 0.0, []
+    while now_s < seconds:
+        worked_s = (1.0 - idle_share if worked_share is None else worked_share) * now_s
+        pause_s = need.compute_pause_s(Spent(now_s, idle_share * now_s, worked_s), int(rate_bytes_s * now_s))
+        if pause_s == 0.0:
+            times.append(now_s)
+        now_s += max(pause_s, 1e-4)
+    return times
+
+
+def test_need__a_fetch_that_is_busy_asks_nobody_else() -> None:
+    assert _look(seconds=9.0, idle_share=0.0, rate_bytes_s=3e8) == []
+    assert _look(seconds=9.0, idle_share=WAIT_SHARE - 0.01, rate_bytes_s=3e8) == []
+
+
+def test_need__a_fetch_that_waits_asks_more_within_milliseconds_and_again() -> None:
+    """All lines are in use before the first block of 256 KiB came over one of 5 MB/s."""
+    times = _look(seconds=0.1, idle_share=1.0, rate_bytes_s=5e6)
+    assert times[0] < 1.5 * WAIT_S
+    assert times[2] < 0.05
+    half_busy = _look(seconds=1.0, idle_share=0.5, rate_bytes_s=1e8)
+    assert 2 * WAIT_S < half_busy[0] < 5 * WAIT_S, "what is not waited for does not count"
+
+
+def test_need__where_the_processor_is_short_more_providers_are_no_help() -> None:
+    """It waits for half of its time, and would have worked in the other half: who gives and who fetches both wait for the processor."""
+    assert _look(seconds=9.0, idle_share=0.5, worked_share=0.1, rate_bytes_s=1e8) == []
+    assert _look(seconds=0.1, idle_share=0.8, worked_share=0.1, rate_bytes_s=1e8), "waits for the line, for the most part"
+
+
+def test_need__a_wait_now_and_then_is_forgotten() -> None:
+    need = Need()
+    now_s = idle_s = 0.0
+    for _ in range(100):
+        for waited_s, worked_s in ((WAIT_S / 2, 0.0), (0.0, WAIT_S / WAIT_SHARE)):
+            now_s, idle_s = now_s + waited_s + worked_s, idle_s + waited_s
+            assert need.compute_pause_s(Spent(now_s, idle_s, now_s - idle_s), int(1e9 * now_s)) > 0
+
+
+def test_need__who_is_kept_busy_with_other_things_asks_others_too() -> None:
+    """A provider that drips costs time for each drop: the fetch never waits, and gets nothing."""
+    times = _look(seconds=1.0, idle_share=0.0, rate_bytes_s=0.9 * BUSY_BYTES / HEDGE_S)
+    assert len(times) == 3
+    assert times[0] < HEDGE_S + 2 * WAIT_S
+    assert _look(seconds=1.0, idle_share=0.0, rate_bytes_s=1.2 * BUSY_BYTES / HEDGE_S) == []
+
+
+def test_plan__a_file_that_names_one_block_with_two_sizes_is_none() -> None:
+    """Whichever size it has, the file could never be read."""
+    leaf = Random(1).randbytes(LEAF_BYTES)
+    cid = compute_cid(leaf, CODEC_RAW)
+    node = encode_node([cid, cid], LEAF_BYTES + 9, 1)
+    root = compute_cid(node, CODEC_DAG_PB)
+    store = MemoryBlocks()
+    plan = FetchPlan(root, 2 * LEAF_BYTES, store.has_block, store.get_block)
+    assert plan.take(ALICE, 9, 0.0) == [root]
+    assert not plan.handle_block(root, node)
+    assert plan.fault == "it names one block with two sizes"
+    twice = encode_node([cid, cid], 2 * LEAF_BYTES, 1)
+    root = compute_cid(twice, CODEC_DAG_PB)
+    plan = FetchPlan(root, 2 * LEAF_BYTES, store.has_block, store.get_block)
+    plan.take(ALICE, 9, 0.0)
+    assert plan.handle_block(root, twice) and plan.take(ALICE, 9, 0.0) == [cid]

@@ -20,6 +20,7 @@ def check_block_store(make_store: Callable[[int], BlockStore]) -> None:
     _check_public(make_store(64 << 20))
     _check_quota(make_store)
     _check_pins(make_store)
+    _check_held(make_store)
 
 
 def _check_files(store: BlockStore) -> None:
@@ -105,6 +106,25 @@ def _check_pins(make_store: Callable[[int], BlockStore]) -> None:
     store.unpin(pinned)
     assert store.has_file(_put(store, 4, 900_000))
     assert not store.has_file(pinned)
+
+
+def _check_held(make_store: Callable[[int], BlockStore]) -> None:
+    store = make_store(1 << 20)
+    here = _put(store, 1, 250_000)
+    other = _put(store, 2, 250_000)
+    late = compute_root(Random(3).randbytes(250_000))
+    with store.hold() as keep, store.hold() as keep_too:
+        assert keep(here) and keep(here) and keep_too(here)
+        assert not keep(late), "what is not here yet is held from when it comes"
+        assert _put(store, 3, 250_000) == late
+        assert store.get_file(other, bytes_max=250_000) is not None, "used last"
+        assert store.has_file(_put(store, 4, 400_000))
+        assert store.has_block(here) and store.has_block(late) and not store.has_block(other)
+        with pytest.raises(DiskFullError, match="no room in the block store"):
+            _put(store, 5, 700_000)
+        assert store.has_block(here) and store.has_block(late)
+    assert store.has_file(_put(store, 5, 900_000)), "held by nobody any more"
+    assert not store.has_block(here) and not store.has_block(late)
 
 
 def _put(store: BlockStore, seed: int, size: int) -> Cid:

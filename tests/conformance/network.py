@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from learnae.backends.memory_blocks import MemoryBlocks
+from learnae.backends.unixfs import LEAF_BYTES, build_blocks
 from learnae.errors import BadAddressError, FetchError
 from learnae.ids import CODEC_RAW, PeerId, Topic, compute_cid
 from learnae.ports import DIRECT_BYTES_MAX, BlockStore, Connected, DirectMessage, Disconnected, Network, NetworkEvent
@@ -26,6 +27,7 @@ async def check_network(open_networks: OpenNetworks) -> None:
         await _check_events_and_messages(open_networks)
         await _check_gossip(open_networks)
         await _check_fetch(open_networks)
+        await _check_fetch_into_a_full_store(open_networks)
 
 
 async def _check_events_and_messages(open_networks: OpenNetworks) -> None:
@@ -145,6 +147,21 @@ async def _check_fetch(open_networks: OpenNetworks) -> None:
             await three.fetch_file(secret, providers=[one.peer_id, two.peer_id], bytes_max=len(large))
         two.open_file(secret, [three.peer_id])
         await three.fetch_file(secret, providers=[two.peer_id], bytes_max=len(large), public=False)
+
+
+async def _check_fetch_into_a_full_store(open_networks: OpenNetworks) -> None:
+    """What an earlier try left is not removed to make room for the rest, though it was used longest ago."""
+    content = Random(8).randbytes(3 * LEAF_BYTES)
+    blocks = list(build_blocks(content))
+    stores = [MemoryBlocks(quota_bytes=5 * LEAF_BYTES), MemoryBlocks()]
+    stores[0].put_blocks(blocks[:2])
+    other = stores[0].put_file(Random(9).randbytes(2 * LEAF_BYTES))
+    cid = stores[1].put_file(content)
+    async with open_networks(stores) as (one, two):
+        await one.connect(two.addresses[0])
+        await one.fetch_file(cid, providers=[two.peer_id], bytes_max=len(content))
+    assert stores[0].get_file(cid, bytes_max=len(content)) == content
+    assert not stores[0].has_file(other), "there was room for one of them"
 
 
 async def _next(network: Network) -> NetworkEvent:

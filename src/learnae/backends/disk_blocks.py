@@ -5,8 +5,8 @@ is there completely or not at all, and ten megabytes cost one sync, not forty. A
 bytes); the index over all packs is in memory and read anew at every start. What is read is hashed first: a block that bit rot
 changed is dropped and asked for again by its reader.
 
-Space: when the quota is reached, packs are removed, those least recently used first, never one that holds a block of a
-pinned file. Blocks put as not public are kept like others and never given to the network.
+Space: when the quota is reached, packs are removed, those least recently used first, never one that has a block of a
+pinned file or one that a fetch counts on. Blocks put as not public are kept like others and never given to the network.
 Does not lock the folder: the journal beside it does (`disk_journal`). Safe to call from worker threads.
 """
 
@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from learnae.backends.held_blocks import HeldBlocks
 from learnae.backends.unixfs import build_blocks, check_block, collect_all, read_file
 from learnae.errors import DiskFullError
 from learnae.ids import CID_BYTES, Cid, cid_text, compute_cid, is_cid, parse_cid
@@ -72,6 +74,7 @@ class DiskBlocks:
             self._pins_folder.mkdir(exist_ok=True, mode=0o700)
         self._quota_bytes, self._reserve_bytes = quota_bytes, reserve_bytes
         self._lock = threading.RLock()
+        self._held = HeldBlocks(self._lock, self._use)
         self._packs: dict[int, _Pack] = {}  # in order of last use
         self._index: dict[Cid, _Place] = {}
         self._used_bytes = 0
@@ -152,6 +155,9 @@ class DiskBlocks:
                 self._pins.discard(cid)
                 (self._pins_folder / cid_text(cid)).unlink(missing_ok=True)
 
+    def hold(self) -> AbstractContextManager[Callable[[Cid], bool]]:
+        return self._held.hold()
+
     @property
     def pins(self) -> frozenset[Cid]:
         """The files that garbage collection keeps."""
@@ -177,6 +183,13 @@ class DiskBlocks:
         with self._lock:
             place = self._index.get(cid)
             return place is not None and (self._packs[place.pack].public or not public)
+
+    def _use(self, cid: Cid) -> bool:
+        """Whether the block is here; its pack is the last to go."""
+        place = self._index.get(cid)
+        if place is not None:
+            self._packs[place.pack] = self._packs.pop(place.pack)
+        return place is not None
 
     def _load(self) -> None:
         found: list[tuple[int, Path, bool]] = []
@@ -240,7 +253,7 @@ class DiskBlocks:
         )
         if over_bytes <= 0:
             return
-        kept = {block for root in self._pins for block in collect_all(root, self.get_block) or (root,)}
+        kept = self._held.cids | {block for root in self._pins for block in collect_all(root, self.get_block) or (root,)}
         victims: list[int] = []
         for number, pack in self._packs.items():
             if over_bytes <= 0:

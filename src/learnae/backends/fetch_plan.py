@@ -1,7 +1,7 @@
 """Which blocks of a file are still wanted, who was asked for what, and what has arrived.
 
 Only what is in the plan may be kept: each block's greatest size is known before it is asked for, the size of the file is
-known from its root, and what an earlier try left in the store is not asked for again.
+known from its root, and what an earlier try left in the store is not asked for again: the store holds it until the fetch ends.
 
 Pure but for the store that it looks into: no network, the clock is passed in.
 """
@@ -13,10 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from learnae.backends.idle_clock import Spent
 from learnae.backends.unixfs import LEAF_BYTES, NODE_BYTES_MAX, NodeError, parse_node
 from learnae.ids import CODEC_DAG_PB, CODEC_RAW, Cid, PeerId
 
 HEDGE_S: Final = 0.25  # Before an idle provider is asked for what another already owes.
+WAIT_S: Final = 0.01  # That a fetch waits with nothing to do before more are asked: a provider that is ready answers sooner.
+WAIT_SHARE: Final = 0.25  # Of its time that it may wait all along: what another provider costs is not worth less.
+BUSY_BYTES: Final = 4 << 20  # In `HEDGE_S`: who is busy and gets less is busy with something else, and asks more as well.
 
 
 @dataclass(slots=True)
@@ -27,12 +31,47 @@ class _Wanted:
     asked: dict[PeerId, float] = field(default_factory=dict)  # when
 
 
-class FetchPlan:
-    """What is still wanted of one file, and of whom. `fault` says why it can never be complete, if it cannot."""
+class Need:
+    """How many providers a fetch asks at a time: as few as keep it busy, for each costs it time that it has not.
 
-    def __init__(self, root: Cid, bytes_max: int, has_block: Callable[[Cid], bool], get_block: Callable[[Cid], bytes | None]) -> None:
+    One at first. As many again whenever it waited for `WAIT_S` with nothing to do, beyond a share of its time and beyond the time that
+    others held the processor: where that is short, more providers bring nothing. And also if little comes for any other reason. So a line,
+    or a provider that is slow, silent or gone, holds it up for milliseconds.
+    """
+
+    def __init__(self) -> None:
+        self._last = Spent(0.0, 0.0, 0.0)
+        self._waited_s = 0.0
+        self._since_s, self._had_bytes = 0.0, 0
+
+    def compute_pause_s(self, spent: Spent, got_bytes: int) -> float:
+        """When to look again, in seconds; 0: as many providers as are asked already are to be asked besides.
+
+        Args: spent: the time of the fetch. got_bytes: what it has received in all.
+        """
+        passed_s, idle_s = spent.passed_s - self._last.passed_s, spent.idle_s - self._last.idle_s
+        taken_s = max(0.0, passed_s - idle_s - (spent.worked_s - self._last.worked_s))
+        self._last = spent
+        self._waited_s = max(0.0, self._waited_s + idle_s - taken_s - WAIT_SHARE * passed_s)
+        needs_more = self._waited_s >= WAIT_S
+        if spent.passed_s - self._since_s >= HEDGE_S:
+            needs_more |= got_bytes - self._had_bytes < BUSY_BYTES
+            self._since_s, self._had_bytes = spent.passed_s, got_bytes
+        if needs_more:
+            self._waited_s = 0.0
+            return 0.0
+        return (WAIT_S - self._waited_s) / (1.0 - WAIT_SHARE)
+
+
+class FetchPlan:
+    """What is still wanted of one file, and of whom. `fault` says why it can never be complete, if it cannot.
+
+    `keep` is called for each block of the file (`BlockStore.hold`): whether it is here, and stays.
+    """
+
+    def __init__(self, root: Cid, bytes_max: int, keep: Callable[[Cid], bool], get_block: Callable[[Cid], bytes | None]) -> None:
         self.root, self.bytes_max = root, bytes_max
-        self._has, self._get = has_block, get_block
+        self._keep, self._get = keep, get_block
         self._wanted: dict[Cid, _Wanted] = {}
         self._order: OrderedDict[Cid, None] = OrderedDict()  # to be asked: of nobody yet, or owed by somebody who is silent
         self.lacking: dict[PeerId, set[Cid]] = {}
@@ -126,9 +165,12 @@ class FetchPlan:
             self._order.move_to_end(cid, last=False)
 
     def _want(self, cid: Cid, file_bytes: int | None, depth: int | None, size_max: int) -> None:
-        if cid in self._wanted:
+        wanted = self._wanted.get(cid)
+        if wanted is not None:
+            if (wanted.file_bytes, wanted.depth) != (file_bytes, depth):
+                self.fault = "it names one block with two sizes"
             return
-        if not self._has(cid):
+        if not self._keep(cid):
             self._wanted[cid] = _Wanted(file_bytes, depth, size_max)
             self._order[cid] = None
         elif depth != 0:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from learnae.backends.errors import KuboError
+from learnae.backends.held_blocks import HeldBlocks
 from learnae.backends.kubo_rpc import KuboRpc
 from learnae.backends.unixfs import build_blocks, check_block, collect_all, read_file
 from learnae.errors import DiskFullError, JournalDamagedError
@@ -41,6 +43,7 @@ class KuboBlocks:
         self._rpc, self._private, self._quota_bytes = rpc, private, quota_bytes
         self._path = folder / "kubo.sqlite"
         self._lock = threading.RLock()
+        self._held = HeldBlocks(self._lock, self._use)
         try:
             self._database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA synchronous=FULL")
@@ -105,9 +108,8 @@ class KuboBlocks:
 
     def _get_from_daemon(self, cid: Cid) -> bytes | None:
         with self._lock:
-            if cid not in self._sizes:
+            if not self._use(cid):
                 return None
-            self._sizes[cid] = self._sizes.pop(cid)
         block = self._rpc.get_block(cid)
         if block is not None and compute_cid(block, cid[1]) == cid:
             return block
@@ -134,18 +136,30 @@ class KuboBlocks:
             self._pins.discard(cid)
             self._private.unpin(cid)
 
+    @contextmanager
+    def hold(self) -> Iterator[Callable[[Cid], bool]]:
+        with self._held.hold() as keep, self._private.hold() as keep_private:
+            yield lambda cid: any([keep(cid), keep_private(cid)])  # both are told
+
     @property
     def used_bytes(self) -> int:
         return self._used_bytes + self._private.used_bytes
 
     # --- inside; the caller holds the lock ------------------------------------------------------------------------
 
+    def _use(self, cid: Cid) -> bool:
+        """Whether the daemon has the block for this node; it is the last to go."""
+        if cid not in self._sizes:
+            return False
+        self._sizes[cid] = self._sizes.pop(cid)
+        return True
+
     def _make_room(self, more_bytes: int, wanted: set[Cid]) -> None:
-        """Remove what is least recently used, never a block of a pinned file, until `more_bytes` fit into the quota."""
+        """Remove what is least recently used, never a block that is pinned or held, until `more_bytes` fit into the quota."""
         over_bytes = self._used_bytes + more_bytes - self._quota_bytes
         if over_bytes <= 0:
             return
-        kept = wanted | {block for root in self._pins for block in collect_all(root, self.get_block) or (root,)}
+        kept = wanted | self._held.cids | {block for root in self._pins for block in collect_all(root, self.get_block) or (root,)}
         victims: list[Cid] = []
         for cid, size_bytes in self._sizes.items():
             if over_bytes <= 0:

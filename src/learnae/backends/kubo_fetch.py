@@ -103,8 +103,9 @@ class KuboNetwork:
         except FetchError as error:
             if not public:  # Its CID would tell the daemon's peers what this node reads, and none of them may have it.
                 raise
-            plan = FetchPlan(cid, bytes_max, self._blocks.has_block, self._blocks.get_block)
-            why = await self._search(plan)
+            with self._blocks.hold() as keep:
+                plan = FetchPlan(cid, bytes_max, keep, self._blocks.get_block)
+                why = await self._search(plan)
             if plan.fault or not plan.is_done:
                 raise FetchError(cid_text(cid), f"{error.reason}; IPFS: {plan.fault or why}") from error
 

@@ -11,6 +11,7 @@ caller's decision.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, TypeVar
@@ -19,7 +20,8 @@ import trio
 from libp2p.abc import INetStream
 
 from learnae.backends.bitswap_messages import PROTOCOLS as BITSWAP
-from learnae.backends.fetch_plan import HEDGE_S, FetchPlan
+from learnae.backends.fetch_plan import HEDGE_S, FetchPlan, Need
+from learnae.backends.idle_clock import IdleClock
 from learnae.backends.libp2p_bitswap import Bitswap
 from learnae.backends.libp2p_blocks import PROTOCOL
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host, drop_stream, muxed_stream_of
@@ -61,17 +63,20 @@ class Fetcher:
 
     async def fetch_file(self, cid: Cid, *, providers: Sequence[PeerId], bytes_max: int, public: bool = True) -> None:
         """See `Network.fetch_file`. Raises: FetchError; DiskFullError from the store."""
-        plan = FetchPlan(cid, bytes_max, self._blocks.has_block, self._blocks.get_block)
-        peers = [peer for peer in dict.fromkeys(providers) if peer != self.host.peer_id][:PROVIDERS_MAX]
+        connected = self.host.connected()
+        peers = sorted(dict.fromkeys(providers), key=lambda peer: peer not in connected)
+        peers = [peer for peer in peers if peer != self.host.peer_id][:PROVIDERS_MAX]
         for peer in [peer for peer, stream in self.streams.items() if not muxed_stream_of(stream).is_open]:
             drop_stream(self.streams.pop(peer))
-        job = _Job(self, partial(self._blocks.put_blocks, public=public, hashed=True), plan)
-        try:
-            if not plan.is_done:
-                await job.run(peers)
-        finally:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(job.keep_rest)
+        with self._blocks.hold() as keep:
+            plan = FetchPlan(cid, bytes_max, keep, self._blocks.get_block)
+            job = _Job(self, partial(self._blocks.put_blocks, public=public, hashed=True), plan)
+            try:
+                if not plan.is_done:
+                    await job.run(peers)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(job.keep_rest)
         if plan.fault or not plan.is_done:
             reasons = plan.fault or "; ".join(job.reasons) or "no provider was named"
             raise FetchError(cid_text(cid), reasons)
@@ -86,6 +91,10 @@ class _Job:
         self._batch: list[tuple[Cid, bytes]] = []
         self._batch_bytes = 0
         self._received: dict[PeerId, int] = {}  # blocks, by who sent them
+        self._received_bytes = 0
+        self._clock = IdleClock()
+        self._left = trio.lowlevel.ParkingLot()  # somebody who was asked
+        self._asked = 0  # providers
         self._is_storing = False
         self._stored = trio.lowlevel.ParkingLot()  # a batch
         self._moved = trio.lowlevel.ParkingLot()  # something arrived or was given back
@@ -96,12 +105,23 @@ class _Job:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                for peer in peers:
-                    nursery.start_soon(self._work, peer)
+                with self._clock.run():
+                    await self._ask_as_needed(peers)
         except* LearnaeError as group:
             fault = _first(group)
         if fault is not None:
             raise fault
+
+    async def _ask_as_needed(self, peers: list[PeerId]) -> None:
+        need = Need()
+        held = deque(peers)
+        while held:
+            for _ in range(min(max(1, self._asked), len(held))):
+                self._asked += 1
+                self._nursery.start_soon(self._work, held.popleft())
+            while held and self._asked and (pause_s := need.compute_pause_s(self._clock.read(), self._received_bytes)):
+                with trio.move_on_after(pause_s):
+                    await self._left.park()
 
     def keep_rest(self) -> None:
         batch, self._batch, self._batch_bytes = self._batch, [], 0
@@ -134,6 +154,8 @@ class _Job:
                 self._moved.unpark_all()
             failures = 1 if self._received.get(peer, 0) > received else failures + 1
         self.reasons.append(f"{short_name(peer)}: {reason}")
+        self._asked -= 1
+        self._left.unpark_all()
 
     async def _work_once(self, peer: PeerId) -> str:
         """Ask until the plan is done or this provider is of no more use; why, in words."""
@@ -236,6 +258,7 @@ class _Job:
     async def _take_in(self, cid: Cid, block: bytes) -> None:
         if compute_cid(block, cid[1]) != cid:
             raise Lied("bytes that are not the block asked for")
+        self._received_bytes += len(block)
         if self._plan.handle_block(cid, block):
             self._batch.append((cid, block))
             self._batch_bytes += len(block)
@@ -244,7 +267,8 @@ class _Job:
                 self._is_storing = True
                 self._nursery.start_soon(self._store, batch)
             elif self._batch_bytes >= 2 * BATCH_BYTES:
-                await self._stored.park()
+                with self._clock.paused():
+                    await self._stored.park()
 
     async def _store(self, batch: list[tuple[Cid, bytes]]) -> None:
         """Beside the receiving; also if the fetch is over meanwhile."""

@@ -5,9 +5,12 @@ Not durable, not bounded by a disk; the quota and the order of eviction are thos
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 
+from learnae.backends.held_blocks import HeldBlocks
 from learnae.backends.unixfs import build_blocks, check_block, collect_all, read_file
 from learnae.errors import DiskFullError
 from learnae.ids import Cid
@@ -20,6 +23,8 @@ class MemoryBlocks:
 
     def __init__(self, *, quota_bytes: int = QUOTA_BYTES) -> None:
         self._quota_bytes = quota_bytes
+        self._lock = threading.RLock()
+        self._held = HeldBlocks(self._lock, self._use)
         self._blocks: OrderedDict[Cid, bytes] = OrderedDict()  # in order of last use
         self._private: set[Cid] = set()
         self._pins: set[Cid] = set()
@@ -34,30 +39,27 @@ class MemoryBlocks:
         self.put_blocks([(cid, block)])
 
     def put_blocks(self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True, hashed: bool = False) -> None:
-        new: dict[Cid, bytes] = {}
-        seen: set[Cid] = set()
+        given: dict[Cid, bytes] = {}
         for cid, block in blocks:
             check_block(cid, block, hashed=hashed)
-            seen.add(cid)
-            if cid not in self._blocks:
-                new[cid] = block
-        self._make_room(sum(map(len, new.values())), seen)
-        for cid, block in new.items():
-            self._blocks[cid] = block
-            self._used_bytes += len(block)
-        if public:
-            self._private -= seen
-        else:
-            self._private |= new.keys()
+            given[cid] = block
+        with self._lock:
+            new = {cid: block for cid, block in given.items() if cid not in self._blocks}
+            self._make_room(sum(map(len, new.values())), set(given))
+            for cid, block in new.items():
+                self._blocks[cid] = block
+                self._used_bytes += len(block)
+            if public:
+                self._private -= given.keys()
+            else:
+                self._private |= new.keys()
 
     def get_file(self, cid: Cid, *, bytes_max: int) -> bytes | None:
         return read_file(cid, self.get_block, bytes_max=bytes_max)
 
     def get_block(self, cid: Cid) -> bytes | None:
-        block = self._blocks.get(cid)
-        if block is not None:
-            self._blocks.move_to_end(cid)  # at no moment it is absent: worker threads read too
-        return block
+        with self._lock:
+            return self._blocks[cid] if self._use(cid) else None
 
     def get_public_block(self, cid: Cid) -> bytes | None:
         return None if cid in self._private else self.get_block(cid)
@@ -78,14 +80,26 @@ class MemoryBlocks:
     def unpin(self, cid: Cid) -> None:
         self._pins.discard(cid)
 
+    def hold(self) -> AbstractContextManager[Callable[[Cid], bool]]:
+        return self._held.hold()
+
     @property
     def used_bytes(self) -> int:
         return self._used_bytes
 
+    # --- inside; the caller holds the lock ------------------------------------------------------------------------
+
+    def _use(self, cid: Cid) -> bool:
+        """Whether the block is here; it is the last to go."""
+        if cid not in self._blocks:
+            return False
+        self._blocks.move_to_end(cid)
+        return True
+
     def _make_room(self, more_bytes: int, wanted: set[Cid]) -> None:
         if self._used_bytes + more_bytes <= self._quota_bytes:
             return
-        kept = wanted | {block for root in self._pins for block in collect_all(root, self._blocks.get) or (root,)}
+        kept = wanted | self._held.cids | {block for root in self._pins for block in collect_all(root, self._blocks.get) or (root,)}
         victims: list[Cid] = []
         freed_bytes = 0
         for cid, block in self._blocks.items():

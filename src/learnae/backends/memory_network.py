@@ -137,11 +137,12 @@ class MemoryNetwork:
         return True
 
     async def fetch_file(self, cid: Cid, *, providers: Sequence[PeerId], bytes_max: int, public: bool = True) -> None:
-        plan = FetchPlan(cid, bytes_max, self._blocks.has_block, self._blocks.get_block)
         reasons: list[str] = []
-        for peer in providers:
-            if not plan.is_done:
-                reasons.append(f"{short_name(peer)}: {await self._fetch_from(peer, plan, public)}")
+        with self._blocks.hold() as keep:
+            plan = FetchPlan(cid, bytes_max, keep, self._blocks.get_block)
+            for peer in providers:
+                if not plan.is_done:
+                    reasons.append(f"{short_name(peer)}: {await self._fetch_from(peer, plan, public)}")
         if plan.fault or not plan.is_done:
             raise FetchError(cid_text(cid), plan.fault or "; ".join(reasons) or "no provider was named")
 
