@@ -76,6 +76,16 @@ def test_wrong_words__end_with_status_2_and_the_usage(words: list[str], capsys: 
         ("--relay-gas-max", "-1", "--relay-gas-max is -1, expected 0"),
         ("--listen", "0.0.0.0:4001", "'0.0.0.0:4001' is not an address; write a multiaddr such as /ip4/0.0.0.0/tcp/4001"),
         ("--announce", "example.org", "'example.org' is not an address"),
+        (
+            "--bootstrap",
+            "/dnsaddr/bootstrap.libp2p.io/p2p/QmNnooDu7bfjPFoTZYxMNLWUQJyrVwtbZg5gBMjTezGAJN",
+            " names no DHT server; names of /dnsaddr and other transports than TCP are not read; write a multiaddr such as /ip4/",
+        ),
+        (
+            "--bootstrap",
+            "/ip4/192.0.2.7/tcp/4001/p2p/QmaCpDMGvV2BGHeYERUEnRwAwe3N8SzbUtfsmvsqQLuvuJ",
+            " names no DHT server that can be asked: its key is not Ed25519",
+        ),
         ("--bootstrap", "/ip4/192.0.2.7/tcp/4001", "'/ip4/192.0.2.7/tcp/4001' names no DHT server; write a multiaddr such as /ip4/"),
         ("--members-max", "1", "members_max is 1, expected 2 to 4095"),
         ("--overuse", "0", "overuse_threshold is 0"),

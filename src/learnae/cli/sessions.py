@@ -22,7 +22,7 @@ from learnae.cli.consent import tell
 from learnae.cli.folder import NodeFolder, NodeSettings
 from learnae.cli.spending import compute_spending, format_spending
 from learnae.errors import TransactionError, UsageError
-from learnae.ids import Address, Cid, Wei, cid_text, compute_cid, peer_text
+from learnae.ids import Address, Cid, Wei, cid_text, compute_cid, parse_peer, peer_text
 from learnae.learning.config import LearnerConfig, compute_task_digest
 from learnae.learning.process import ProcessLearner
 from learnae.node.runtime import RECORD_TRANSACTION
@@ -229,11 +229,18 @@ def choose_listen(arguments: argparse.Namespace) -> tuple[tuple[str, ...], tuple
 
 
 def read_bootstrap(arguments: argparse.Namespace) -> tuple[str, ...]:
-    """The DHT servers that the user named. Raises: UsageError: one of them is no address of a peer."""
+    """The DHT servers that the user named. Raises: UsageError: one of them is no address of a peer that can be asked."""
     addresses = tuple(arguments.bootstrap or ())
+    wanted = "write a multiaddr such as /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo..."
     for address in addresses:
-        if not re.fullmatch(r"/(ip4|ip6|dns|dns4|dns6)/[^/\s]{1,100}/tcp/[0-9]{1,5}/p2p/[1-9A-HJ-NP-Za-km-z]{46,60}", address):
-            raise UsageError(f"{address[:80]!r} names no DHT server; write a multiaddr such as /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo...")
+        found = re.fullmatch(r"/(?:ip4|ip6|dns|dns4|dns6)/[^/\s]{1,100}/tcp/[0-9]{1,5}/p2p/([1-9A-HJ-NP-Za-km-z]{46,60})", address)
+        if found is None:
+            why = "; names of /dnsaddr and other transports than TCP are not read" if "/p2p/" in address else ""
+            raise UsageError(f"{address[:80]!r} names no DHT server{why}; {wanted}")
+        try:
+            parse_peer(found[1])
+        except ValueError as error:
+            raise UsageError(f"{address[:120]!r} names no DHT server that can be asked: its key is not Ed25519; {wanted}") from error
     return addresses
 
 
