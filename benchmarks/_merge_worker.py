@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from learnae.ids import Content
 from learnae.learning import inline, worker
 from learnae.protocol.measures import Evaluation
 
@@ -9,7 +10,7 @@ from learnae.protocol.measures import Evaluation
 class Unmeasured(inline.InlineLearner):
     """Every model is as good as every other."""
 
-    def evaluate(self, model: bytes, *, reference: bytes | None) -> Evaluation:
+    def evaluate(self, model: Content, *, reference: Content | None) -> Evaluation:
         return Evaluation(correct=0, total=1, gained=0, lost=0)
 
 

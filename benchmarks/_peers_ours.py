@@ -54,7 +54,7 @@ class OurSwarm:
         self.ticket = decode_ticket((folders[0] / "ticket.txt").read_text(encoding="utf-8").strip())
         initial = DiskBlocks(folders[0] / "blocks", read_only=True).get_file(self.ticket.rules.initial_model, bytes_max=1 << 20)
         assert initial is not None
-        self.initial = initial
+        self.initial = bytes(initial)
         for number, folder in enumerate(folders[1:], 1):
             listen = ("/ip4/127.0.0.1/tcp/0",)
             data = _peers.source_of(number if number < PEERS else PEERS - 1)
@@ -91,7 +91,7 @@ class OurSwarm:
             return self.initial
         model = DiskBlocks(folder / "blocks", read_only=True).get_file(cbor.decode(found[0])[0], bytes_max=1 << 20)
         assert model is not None
-        return model
+        return bytes(model)
 
 
 def measure_ours(root: Path) -> tuple[Side, bytes, list[float]]:

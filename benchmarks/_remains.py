@@ -55,7 +55,7 @@ def _find_fault(blocks: DiskBlocks, cid: Cid) -> str:
     if content is None:
         return f"{cid_text(cid)} is not in the block store, or damaged"
     try:
-        decode_skills(content)
+        decode_skills(bytes(content))
     except ModelRejectedError as error:
         return f"{cid_text(cid)} is no model: {error}"
     return ""

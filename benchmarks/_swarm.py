@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from learnae.cli.folder import NodeFolder, NodeSettings
 from learnae.cli.sessions import SessionPlan, compute_rules
 from learnae.demo.cast import DEMO_SCRYPT_N, Actor, make_environment, start_chain, stop_all, write_password
 from learnae.ids import peer_text
-from learnae.learning.synthetic import MODEL_BYTES, SyntheticLearner
+from learnae.learning.synthetic import SyntheticLearner
 from learnae.protocol.calls import ChainView, DeployPoid, Join
 from learnae.protocol.rules import Ticket
 
@@ -113,11 +113,11 @@ class Swarm:
     members: list[Member]
     ticket: Ticket
 
-    def start(self, member: Member) -> None:
-        """Start the member's node, for the first time or again."""
+    def start(self, member: Member, *, module: str = "benchmarks._swarm_node") -> None:
+        """Start the member's node, for the first time or again; `module` is what runs it."""
         environment = make_environment()
         environment["PYTHONPATH"] = os.pathsep.join((str(ROOT), environment["PYTHONPATH"]))
-        command = [sys.executable, "-m", "benchmarks._swarm_node", str(member.actor.folder), str(member.number)]
+        command = [sys.executable, "-m", module, str(member.actor.folder), str(member.number)]
         member.starts.append(Start(time.time()))
         with (member.actor.folder / "output.txt").open("ab") as log:
             member.actor.process = subprocess.Popen(
@@ -153,13 +153,20 @@ class Swarm:
 
 
 @contextmanager
-def open_swarm(root: Path, members: int, plan: SessionPlan, *, pace_s: float) -> Iterator[Swarm]:
-    """A founded session whose nodes are yet to be started; afterwards no process of it is left."""
+def open_swarm(
+    root: Path, members: int, plan: SessionPlan, *, pace_s: float, initial: bytes = b"", train_permille: int = 0
+) -> Iterator[Swarm]:
+    """A founded session whose nodes are yet to be started; afterwards no process of it is left.
+
+    Args:
+        initial: the session's initial model; of the synthetic learner if empty.
+        train_permille: how often a node trains rather than averages; as usual if 0.
+    """
     password = write_password(root / PASSWORD_FILE)
     made = [_make_member(root, number, password) for number in range(members)]
     chain, rpc = start_chain(root / "chain", {member.keys.wallet.address: ETHER for member in made})
     try:
-        ticket = trio.run(_found, root, rpc, made, plan)
+        ticket = trio.run(_found, rpc, made, plan, initial or SyntheticLearner(0).initial_model(plan.seed), train_permille)
         for member in made:
             settings = NodeSettings(task="", data="", rpc=rpc, listen=(member.listen,), mdns=False, pace_s=pace_s)
             NodeFolder(member.actor.folder).write(ticket, settings)
@@ -182,14 +189,15 @@ def _open_chain(rpc: str, keys: Keys) -> AbstractAsyncContextManager[EthereumCha
     return open_ethereum_chain(rpc, wallet=keys.wallet, peer_id=keys.identity.peer_id, sign_identity=keys.identity.sign)
 
 
-async def _found(root: Path, rpc: str, members: Sequence[Member], plan: SessionPlan) -> Ticket:
+async def _found(rpc: str, members: Sequence[Member], plan: SessionPlan, model: bytes, train_permille: int) -> Ticket:
     founder = members[0]
     blocks = DiskBlocks(founder.actor.folder / "blocks")
-    initial = blocks.put_file(SyntheticLearner(0).initial_model(plan.seed))
+    initial = blocks.put_file(model)
     blocks.pin(initial)
     async with _open_chain(rpc, founder.keys) as chain:
         digest = bytes(32)  # Of no task: these nodes have a learner of their own.
-        rules = compute_rules(plan, task_digest=digest, initial=(initial, MODEL_BYTES), chain_id=chain.chain_id, now_s=int(time.time()))
+        rules = compute_rules(plan, task_digest=digest, initial=(initial, len(model)), chain_id=chain.chain_id, now_s=int(time.time()))
+        rules = replace(rules, train_permille=train_permille or rules.train_permille)
         contract = await chain.deploy_session(rules.compute_terms())
     return Ticket(rules=rules, contract=contract, addresses=tuple(member.address for member in members[:NAMED]))
 

@@ -88,8 +88,10 @@ class _Trap(MemoryBlocks):
         self._victim, self._number = victim, number
         self.sprung_s = 0.0
 
-    def put_blocks(self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True, hashed: bool = False) -> None:
-        super().put_blocks(blocks, public=public, hashed=hashed)
+    def put_blocks(
+        self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True, hashed: bool = False, synced: bool = True
+    ) -> None:
+        super().put_blocks(blocks, public=public, hashed=hashed, synced=synced)
         if not self.sprung_s and self.used_bytes >= GONE_BYTES // 4:
             os.kill(self._victim, self._number)
             self.sprung_s = time.perf_counter()

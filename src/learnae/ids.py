@@ -19,6 +19,9 @@ Cid = NewType("Cid", bytes)
 Address = NewType("Address", str)
 """An Ethereum address with its EIP-55 checksum, `0x` and 40 hex digits."""
 
+Content = bytes | memoryview
+"""The bytes of a file, wherever they lie in memory."""
+
 Topic = NewType("Topic", str)
 Credits = NewType("Credits", int)
 """Integer unit of help, Eq. 1."""
@@ -40,7 +43,7 @@ _ED25519_MULTIHASH = bytes.fromhex("002408011220")
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 
 
-def compute_cid(block: bytes, codec: int = CODEC_RAW) -> Cid:
+def compute_cid(block: Content, codec: int = CODEC_RAW) -> Cid:
     """The CIDv1 of one block: `codec` is `CODEC_RAW`, `CODEC_DAG_PB` or `CODEC_DAG_CBOR`; the hash is SHA-256."""
     return Cid(bytes((1, codec, 0x12, 0x20)) + hashlib.sha256(block).digest())
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import trio
 
-from learnae.ids import Address, Cid, PeerId, Topic, Wei
+from learnae.ids import Address, Cid, Content, PeerId, Topic, Wei
 from learnae.protocol.calls import Call, ChainView, SessionTerms, Signable
 from learnae.protocol.measures import Evaluation, Recount, TaskFacts
 from learnae.tangle.verdict import Verdict
@@ -25,23 +25,26 @@ class BlockStore(Protocol):
     Synchronous: a call costs one disk access. Conformance: `check_block_store`.
     """
 
-    def put_file(self, content: bytes, *, public: bool = True) -> Cid:
+    def put_file(self, content: Content, *, public: bool = True) -> Cid:
         """Store `content` durably and return its root CID: equal to `ipfs add --cid-version=1 --raw-leaves`.
 
         A file that is not public is kept like any other and never given to the network; putting it again as public opens it.
         Raises: DiskFullError (the quota or the disk is full; nothing was kept).
         """
 
-    def get_file(self, cid: Cid, *, bytes_max: int) -> bytes | None:
+    def get_file(self, cid: Cid, *, bytes_max: int) -> Content | None:
         """The whole file, each block verified; None if it is larger, or a block is absent or was corrupt (and so dropped)."""
 
     def put_block(self, cid: Cid, block: bytes) -> None:
         """Store one verified block durably. Raises: BlockMismatchError, DiskFullError."""
 
-    def put_blocks(self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True, hashed: bool = False) -> None:
+    def put_blocks(
+        self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True, hashed: bool = False, synced: bool = True
+    ) -> None:
         """Several blocks at the price of one sync; all or none. May be called from a worker thread.
 
-        `hashed`: the caller has compared each block with its CID just now; it is not done again.
+        `hashed`: the caller has compared each block with its CID just now; it is not done again. Not `synced`: they are safe from a kill
+        at once, from a power cut when their file is pinned; for what can be fetched again.
         """
 
     def get_block(self, cid: Cid) -> bytes | None:
@@ -60,7 +63,7 @@ class BlockStore(Protocol):
         """Whether every block of the file is here."""
 
     def pin(self, cid: Cid) -> None:
-        """Keep this file through garbage collection. Pins survive restarts; pinning twice is pinning once."""
+        """Keep this file through garbage collection, and through a power cut. Pins survive restarts; pinning twice is pinning once."""
 
     def unpin(self, cid: Cid) -> None: ...
 
@@ -225,32 +228,34 @@ class Learner(Protocol):
 
     async def open(self) -> TaskFacts: ...
 
-    async def initial_model(self, seed: int) -> bytes: ...
+    async def initial_model(self, seed: int) -> Content: ...
 
-    async def set_initial(self, model: bytes) -> None:
+    async def set_initial(self, model: Content) -> None:
         """Give it the session's initial model, without which compressed models cannot be read; before any of them."""
 
     @property
     def has_initial(self) -> bool:
         """Whether it was given the initial model; it remembers it when its worker is started again."""
 
-    async def read_shared_slice(self, index: int) -> bytes: ...
+    async def read_shared_slice(self, index: int) -> Content: ...
 
-    async def evaluate(self, model: bytes, *, reference: bytes | None) -> Evaluation: ...
+    async def evaluate(self, model: Content, *, reference: Content | None) -> Evaluation: ...
 
-    async def train(self, model: bytes, *, private_slices: Sequence[int], slices: Sequence[bytes], seed: int) -> tuple[bytes, Evaluation]:
+    async def train(
+        self, model: Content, *, private_slices: Sequence[int], slices: Sequence[Content], seed: int
+    ) -> tuple[Content, Evaluation]:
         """Train a copy of `model` on all the slices together, shuffled by `seed`; the evaluation's reference is `model`."""
 
-    async def average(self, local: bytes, remote: bytes, *, remote_share: float) -> tuple[bytes, Evaluation, Evaluation]:
+    async def average(self, local: Content, remote: Content, *, remote_share: float) -> tuple[Content, Evaluation, Evaluation]:
         """The session's reduce step on two models (4.1), its evaluation, and that of `remote`; `local` is the reference of both."""
 
-    async def read_validation(self, salt: bytes) -> tuple[bytes, int]:
+    async def read_validation(self, salt: bytes) -> tuple[Content, int]:
         """The private validation examples as a file for auditors, and the `total` that receipts on them have.
 
         `salt` (16 bytes) is written into it, so that who only sees its CID cannot confirm a guess. The same salt gives the same bytes.
         """
 
-    async def recount(self, before: bytes, after: bytes, remote: bytes, validation: bytes) -> Recount:
+    async def recount(self, before: Content, after: Content, remote: Content, validation: Content) -> Recount:
         """Repeat another member's measurement on the validation file that it opened (docs/audits.md)."""
 
     async def close(self) -> None: ...

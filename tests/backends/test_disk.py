@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -68,12 +69,51 @@ def test_disk_blocks__flipped_bits_are_never_given_and_the_block_can_be_stored_a
     raw = bytearray(pack.read_bytes())
     raw[raw.index(block[:32])] ^= 1
     pack.write_bytes(raw)
-    assert store.get_file(root, bytes_max=len(content)) is None
+    assert store.get_file(root, bytes_max=len(content)) is None, "also right after it was written"
     assert not store.has_block(leaf), "dropped, so that it is asked for again"
     store.put_block(leaf, block)
     assert store.get_file(root, bytes_max=len(content)) == content
     again = open_blocks(tmp_path)
     assert again.get_file(root, bytes_max=len(content)) == content, "the newer copy wins after a restart"
+
+
+def test_disk_blocks__rot_that_leaves_no_trace_is_found_a_minute_after_the_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then what is read comes from the system's memory, and is not hashed again."""
+    now_s = time.monotonic()
+    monkeypatch.setattr("learnae.backends.disk_blocks.time.monotonic", lambda: now_s)
+    store = open_blocks(tmp_path)
+    content = Random(1).randbytes(LEAF_BYTES)
+    root = store.put_file(content)
+    (pack,) = (tmp_path / "packs").iterdir()
+    written = pack.stat()
+    with pack.open("r+b") as file:
+        file.seek(100)
+        file.write(b"rot")
+    os.utime(pack, ns=(written.st_atime_ns, written.st_mtime_ns))
+    now_s += 61
+    assert store.get_block(root) is None
+    assert not store.has_block(root)
+
+
+def test_disk_blocks__what_was_fetched_is_synced_when_it_is_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+
+    def note(file: int) -> None:
+        synced.append(Path(f"/dev/fd/{file}").resolve().name)
+
+    store = open_blocks(tmp_path)
+    *leaves, root = build_blocks(Random(1).randbytes(3 * LEAF_BYTES))
+    monkeypatch.setattr("learnae.backends.disk_blocks.os.fsync", note)
+    store.put_blocks(leaves, synced=False)
+    store.put_blocks([root], synced=False)
+    other = store.put_file(b"other")
+    assert synced == ["2.unfinished", "packs"], "the file that this node made, and nothing that it fetched"
+    synced.clear()
+    store.pin(root[0])
+    assert sorted(synced) == ["0.public", "1.public", "packs", "pins"]
+    synced.clear()
+    store.pin(other)
+    assert synced == ["pins"], "each is synced once"
 
 
 def test_disk_blocks__unfinished_and_damaged_packs_do_not_stop_a_start(tmp_path: Path) -> None:
@@ -165,6 +205,7 @@ def test_disk_journal__a_full_disk_is_one_sentence_and_nothing_is_half_written(t
 
 _APPENDER = """
 import sys
+import time
 from pathlib import Path
 from learnae.backends.disk_blocks import DiskBlocks
 from learnae.backends.disk_journal import DiskJournal

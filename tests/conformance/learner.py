@@ -68,8 +68,8 @@ async def _check_strangers(make_learner: Callable[[], Learner]) -> None:
     learner = make_learner()
     try:
         facts = await learner.open()
-        model = await learner.initial_model(1)
-        shared = await learner.read_shared_slice(facts.shared_slices - 1)
+        model = bytes(await learner.initial_model(1))
+        shared = bytes(await learner.read_shared_slice(facts.shared_slices - 1))
         with pytest.raises(IndexError):
             await learner.read_shared_slice(facts.shared_slices)
         for hostile in (b"", model[:-1], model + b"\0", b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x02os"):
@@ -102,7 +102,7 @@ async def _check_audits(make_learner: Callable[[], Learner]) -> None:
             assert recount == Recount(correct_before=was.correct, correct_after=evaluation.correct, total=total, derives=True)
         for impostor in (before, await learner.initial_model(2)):
             assert not (await auditor.recount(before, impostor, remote, validation)).derives, "not made from the helper's model"
-        for hostile in (b"", validation[:-1], validation + b"\0", before):
+        for hostile in (b"", validation[:-1], bytes(validation) + b"\0", before):
             with pytest.raises(SliceRejectedError):
                 await auditor.recount(before, after, remote, hostile)
         with pytest.raises(ModelRejectedError):

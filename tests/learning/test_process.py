@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -17,8 +18,9 @@ import trio
 from learnae.errors import LearnerDiedError, ModelMismatchError, TaskDataError, TaskError
 from learnae.learning.codec import encode_tensors
 from learnae.learning.config import LearnerConfig
-from learnae.learning.frames import FrameReader, encode_frame
+from learnae.learning.frames import FILES_SPACE, PIECE_BYTES, FrameReader, unpack_files
 from learnae.learning.process import ProcessLearner, find_import_path
+from learnae.learning.worker import send_frame
 from tests.conformance.learner import check_learner
 from tests.learning.tasks import WIDE, make_config
 
@@ -143,7 +145,7 @@ def test_process__worker_with_a_bug_of_ours_tells_its_traceback(tmp_path: Path) 
 
 
 def test_process__babbling_program_is_ended() -> None:
-    babble = "import sys; sys.stdout.buffer.write(b'x' * 100); sys.stdout.flush(); sys.stdin.buffer.read()"
+    babble = "import os, sys; os.write(0, b'x' * 100); sys.stdin.buffer.read()"
     learner = ProcessLearner(LearnerConfig(task="digits", source=""), command=(sys.executable, "-c", babble))
 
     async def body() -> None:
@@ -183,10 +185,10 @@ def test_process__request_cancelled_half_way_through_sending_costs_the_worker_on
     async def body() -> None:
         model = await learner.initial_model(1)
         assert learner._process is not None
-        os.kill(learner._process.pid, signal.SIGSTOP)  # So the pipe fills up.
-        with trio.move_on_after(0.2) as scope:
-            await learner.average(model, bytes(1 << 22), remote_share=0.5)
-        assert scope.cancelled_caught
+        os.kill(learner._process.pid, signal.SIGSTOP)  # So the socket fills up.
+        while not learner._broken:
+            with trio.move_on_after(0.01):
+                await learner.train(model, private_slices=range(10_000), slices=(), seed=1)
         assert await learner.initial_model(1) == model
 
     run(learner, body)
@@ -222,25 +224,22 @@ async def train_until_closed(learner: ProcessLearner, model: bytes) -> None:
 def test_worker__dies_when_its_node_is_gone_in_the_middle_of_a_training(tmp_path: Path) -> None:
     """A node that was killed with SIGKILL leaves nothing behind that eats the machine."""
     config = make_config(tmp_path, extra=SLOW)
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "learnae.learning.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": find_import_path()},
-    )
-    assert worker.stdin is not None and worker.stdout is not None
+    line, theirs = socket.socketpair()
+    with theirs:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "learnae.learning.worker"], stdin=theirs, env={**os.environ, "PYTHONPATH": find_import_path()}
+        )
     with worker:
-        worker.stdin.write(encode_frame({"ask": "open", "config": asdict(config), "id": 1}))
-        worker.stdin.write(encode_frame({"ask": "initial_model", "seed": 1, "id": 2}))
-        worker.stdin.flush()
+        send_frame(line, {"ask": "open", "config": asdict(config), "id": 1})
+        send_frame(line, {"ask": "initial_model", "seed": 1, "id": 2})
         reader = FrameReader()
         while (frame := reader.take()) is None or frame.values.get("id") != 2:
             if frame is None:
-                reader.feed(os.read(worker.stdout.fileno(), 1 << 20))
-        worker.stdin.write(encode_frame({"ask": "train", "private_slices": [0], "seed": 1, "id": 3}, frame.attachments))
-        worker.stdin.flush()
-        os.read(worker.stdout.fileno(), 1 << 20)  # Its first progress: it is training now.
+                piece, ancillary, _, _ = line.recvmsg(PIECE_BYTES, FILES_SPACE)
+                reader.feed(piece, unpack_files(ancillary))
+        send_frame(line, {"ask": "train", "private_slices": [0], "seed": 1, "id": 3}, frame.attachments)
+        line.recv(PIECE_BYTES)  # Its first progress: it is training now.
         worker.send_signal(signal.SIGINT)  # Ctrl+C in the terminal reaches it too, and is not its business.
-        os.read(worker.stdout.fileno(), 1 << 20)
-        worker.stdin.close()
+        line.recv(PIECE_BYTES)
+        line.close()
         assert worker.wait(timeout=20) == 0

@@ -3,7 +3,9 @@
 Blocks lie in *packs*: one file per `put_file` or `put_blocks`, written under another name, synced, then renamed. So a block
 is there completely or not at all, and ten megabytes cost one sync, not forty. A pack is a row of records (CID, length,
 bytes); the index over all packs is in memory and read anew at every start. What is read is hashed first: a block that bit rot
-changed is dropped and asked for again by its reader.
+changed is dropped and asked for again by its reader. What was fetched from others is synced when its file is pinned: until then
+a power cut costs no more than fetching it again. What was hashed and written less than a minute ago, to a file that nobody changed
+since, is not hashed again when it is read: a model that arrived is averaged at once, and a new one is asked for by everybody.
 
 Space: when the quota is reached, packs are removed, those least recently used first, never one that has a block of a
 pinned file or one that a fetch counts on. Blocks put as not public are kept like others and never given to the network.
@@ -14,20 +16,26 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from learnae.backends.held_blocks import HeldBlocks
-from learnae.backends.unixfs import build_blocks, check_block, collect_all, read_file
+from learnae.backends.unixfs import check_block, collect_all, collect_blocks, count_tree, view_blocks
+from learnae.buffers import make_buffer
 from learnae.errors import DiskFullError
-from learnae.ids import CID_BYTES, Cid, cid_text, compute_cid, is_cid, parse_cid
+from learnae.ids import CID_BYTES, Cid, Content, cid_text, compute_cid, is_cid, parse_cid
 
 QUOTA_BYTES: Final = 5 << 30  # protocol.md: a node may take 5 GiB of a user's disk unless told otherwise.
 RESERVE_BYTES: Final = 64 << 20  # Left free on the disk, so that the journal can still write when blocks no longer can.
 _HEAD_BYTES: Final = CID_BYTES + 4
+_TRUSTED_S: Final = 60.0
+_FLUSH_BYTES: Final = 8 << 20  # Of a pack that is written: sent on to the disk while the rest is still hashed.
 _PACK_COST_BYTES: Final = 4096  # What a file costs on disk beyond its bytes: bounds the number of packs by the quota too.
 
 
@@ -36,6 +44,9 @@ class _Pack:
     path: Path
     public: bool
     size_bytes: int
+    synced: bool = True
+    trusted_until_s: float = 0.0  # what is read until then is not hashed: it comes from the system's memory; monotonic clock
+    written_ns: int = 0  # when the file was last changed by this store
     cids: set[Cid] = field(default_factory=set)  # blocks whose only copy is here
 
 
@@ -83,45 +94,57 @@ class DiskBlocks:
         self._pins = {parse_cid(path.name) for path in self._pins_folder.iterdir() if path.name.startswith("b")}
         self._load()
 
-    def put_file(self, content: bytes, *, public: bool = True) -> Cid:
-        blocks = list(build_blocks(content))
-        self._write([(cid, block) for cid, block in blocks if not self._is_here(cid, public)], public)
-        return blocks[-1][0]
+    def put_file(self, content: Content, *, public: bool = True) -> Cid:
+        """Store a file. It is hashed in another thread while what was hashed is written."""
+        root = Cid(b"")
+
+        def find_new() -> Iterator[tuple[Cid, Content]]:
+            nonlocal root
+            for root, block in view_blocks(content, each=hasher.map):
+                if not self._is_here(root, public):
+                    yield root, block
+
+        with ThreadPoolExecutor(1) as hasher:
+            count, tree_bytes = count_tree(len(content))
+            self._write(find_new(), tree_bytes + count * _HEAD_BYTES, public)
+        return root
 
     def put_block(self, cid: Cid, block: bytes) -> None:
         self.put_blocks([(cid, block)])
 
-    def put_blocks(self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True, hashed: bool = False) -> None:
+    def put_blocks(
+        self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True, hashed: bool = False, synced: bool = True
+    ) -> None:
         """Store several blocks with one sync. Raises: BlockMismatchError, DiskFullError; then none was kept."""
         new: dict[Cid, bytes] = {}
         for cid, block in blocks:
             check_block(cid, block, hashed=hashed)
             if not self._is_here(cid, public):
                 new[cid] = block
-        self._write(list(new.items()), public)
+        self._write(iter(new.items()), sum(_HEAD_BYTES + len(block) for block in new.values()), public, synced=synced)
 
-    def get_file(self, cid: Cid, *, bytes_max: int) -> bytes | None:
-        return read_file(cid, self.get_block, bytes_max=bytes_max)
+    def get_file(self, cid: Cid, *, bytes_max: int) -> Content | None:
+        leaves = collect_blocks(cid, self.get_block, bytes_max=bytes_max)
+        if leaves is None:
+            return None
+        if leaves[0].cid == cid:
+            block = self.get_block(cid)
+            return None if block is None or len(block) > bytes_max else block
+        content = make_buffer(sum(leaf.file_bytes for leaf in leaves))
+        begin = 0
+        for leaf in leaves:
+            end = begin + leaf.file_bytes
+            if not self._read(leaf.cid, content[begin:end]):
+                return None
+            begin = end
+        return content.toreadonly()
 
     def get_block(self, cid: Cid) -> bytes | None:
-        with self._lock:
-            place = self._index.get(cid)
-            if place is None:
-                return None
-            pack = self._packs.pop(place.pack)
-            self._packs[place.pack] = pack
-        try:
-            with open(pack.path, "rb") as file:
-                file.seek(place.offset)
-                block = file.read(place.size_bytes)
-        except OSError:
-            block = b""
-        if len(block) == place.size_bytes and compute_cid(block, cid[1]) == cid:
-            return block
-        with self._lock:
-            if self._index.get(cid) == place:
-                del self._index[cid]
-        return None
+        place = self._index.get(cid)
+        if place is None:
+            return None
+        block = bytearray(place.size_bytes)
+        return bytes(block) if self._read(cid, memoryview(block)) else None
 
     def get_public_block(self, cid: Cid) -> bytes | None:
         """A block for the network: None also for a block that was put as not public."""
@@ -140,11 +163,13 @@ class DiskBlocks:
         return cid in self._index
 
     def pin(self, cid: Cid) -> None:
+        """Keep a file; what of it is not safe from a power cut yet is now. Raises: DiskFullError."""
         with self._lock:
             if cid not in self._pins:
                 try:
+                    self._sync_file(cid)
                     (self._pins_folder / cid_text(cid)).touch(mode=0o600)
-                    _sync_folder(self._pins_folder)
+                    _sync(self._pins_folder, os.O_RDONLY)
                 except OSError as error:
                     raise DiskFullError("the block store", 0, error.strerror or str(error)) from error
                 self._pins.add(cid)
@@ -179,6 +204,28 @@ class DiskBlocks:
 
     # --- inside -------------------------------------------------------------------------------------------------
 
+    def _read(self, cid: Cid, target: memoryview) -> bool:
+        """Fill `target` with a block; False if it is not here, was damaged, or has another size."""
+        with self._lock:
+            place = self._index.get(cid)
+            if place is None or place.size_bytes != len(target):
+                return False
+            pack = self._packs.pop(place.pack)
+            self._packs[place.pack] = pack
+            trusted = time.monotonic() < pack.trusted_until_s
+        try:
+            with open(pack.path, "rb", buffering=0) as file:
+                trusted = trusted and os.fstat(file.fileno()).st_mtime_ns == pack.written_ns
+                read_bytes = os.preadv(file.fileno(), [target], place.offset) if target else 0
+        except OSError:
+            read_bytes = -1
+        if read_bytes == len(target) and (trusted or compute_cid(target, cid[1]) == cid):
+            return True
+        with self._lock:
+            if self._index.get(cid) == place:
+                del self._index[cid]
+        return False
+
     def _is_here(self, cid: Cid, public: bool) -> bool:
         with self._lock:
             place = self._index.get(cid)
@@ -207,8 +254,17 @@ class DiskBlocks:
                     raise
             self._next = number + 1
 
-    def _add(self, number: int, path: Path, public: bool, entries: list[tuple[Cid, int, int]]) -> None:
-        pack = _Pack(path, public, path.stat().st_size + _PACK_COST_BYTES)
+    def _sync_file(self, root: Cid) -> None:
+        places = [self._index.get(block) for block in collect_all(root, self.get_block) or ()]
+        late = {place.pack for place in places if place is not None and not self._packs[place.pack].synced}
+        for number in late:
+            _sync(self._packs[number].path, os.O_RDWR)
+            self._packs[number].synced = True
+        if late:
+            _sync(self._packs_folder, os.O_RDONLY)
+
+    def _add(self, number: int, path: Path, public: bool, entries: list[tuple[Cid, int, int]], *, synced: bool = True) -> None:
+        pack = _Pack(path, public, path.stat().st_size + _PACK_COST_BYTES, synced)
         self._packs[number] = pack
         self._used_bytes += pack.size_bytes
         for cid, offset, size_bytes in entries:
@@ -218,11 +274,12 @@ class DiskBlocks:
             self._index[cid] = _Place(number, offset, size_bytes)
             pack.cids.add(cid)
 
-    def _write(self, blocks: list[tuple[Cid, bytes]], public: bool) -> None:
+    def _write(self, blocks: Iterator[tuple[Cid, Content]], size_bytes: int, public: bool, *, synced: bool = True) -> None:
+        """Write a pack of these blocks, whose records have `size_bytes` bytes at most."""
         assert not self._read_only, "a store that was opened to be read is not written to"
-        if not blocks:
+        first = next(blocks, None)
+        if first is None:
             return
-        size_bytes = sum(_HEAD_BYTES + len(block) for _, block in blocks)
         with self._lock:
             self._make_room(size_bytes + _PACK_COST_BYTES)
             self._reserved_bytes += size_bytes
@@ -231,9 +288,10 @@ class DiskBlocks:
         path = self._packs_folder / f"{number}.{'public' if public else 'private'}"
         unfinished = path.with_name(f"{number}.unfinished")
         try:
-            entries = _write_pack(unfinished, blocks)
+            entries = list(_write_pack(unfinished, chain((first,), blocks), synced=synced))
             os.rename(unfinished, path)
-            _sync_folder(self._packs_folder)
+            if synced:
+                _sync(self._packs_folder, os.O_RDONLY)
         except OSError as error:
             unfinished.unlink(missing_ok=True)
             raise DiskFullError("the block store", size_bytes, error.strerror or str(error)) from error
@@ -241,7 +299,9 @@ class DiskBlocks:
             with self._lock:
                 self._reserved_bytes -= size_bytes
         with self._lock:
-            self._add(number, path, public, entries)
+            self._add(number, path, public, entries, synced=synced)
+            self._packs[number].trusted_until_s = time.monotonic() + _TRUSTED_S
+            self._packs[number].written_ns = path.stat().st_mtime_ns
 
     def _make_room(self, more_bytes: int) -> None:
         """Remove what is least recently used until `more_bytes` fit into the quota and leave the reserve on the disk."""
@@ -272,19 +332,22 @@ class DiskBlocks:
                 self._index.pop(cid, None)
 
 
-def _write_pack(path: Path, blocks: list[tuple[Cid, bytes]]) -> list[tuple[Cid, int, int]]:
-    entries: list[tuple[Cid, int, int]] = []
-    offset = 0
+def _write_pack(path: Path, blocks: Iterable[tuple[Cid, Content]], *, synced: bool) -> Iterator[tuple[Cid, int, int]]:
+    """Write the blocks as they come; each with the place of its bytes and their number. At the end all are synced, if asked."""
+    offset = flushed = 0
     with open(path, "xb", buffering=0, opener=_open_private) as file:
         for cid, block in blocks:
-            record = memoryview(cid + len(block).to_bytes(4, "big") + block)
-            written = 0
-            while written < len(record):  # an unbuffered write may be cut short by a full disk before it fails
-                written += file.write(record[written:])
-            entries.append((cid, offset + _HEAD_BYTES, len(block)))
-            offset += len(record)
-        os.fsync(file.fileno())
-    return entries
+            head = memoryview(cid + len(block).to_bytes(4, "big"))
+            for record in (head, memoryview(block)):
+                while record:  # an unbuffered write may be cut short by a full disk before it fails
+                    record = record[file.write(record) :]
+            yield cid, offset + _HEAD_BYTES, len(block)
+            offset += _HEAD_BYTES + len(block)
+            if synced and offset - flushed >= _FLUSH_BYTES:
+                os.fsync(file.fileno())
+                flushed = offset
+        if synced:
+            os.fsync(file.fileno())
 
 
 def _read_index(path: Path) -> list[tuple[Cid, int, int]]:
@@ -308,8 +371,8 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _sync_folder(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY)
+def _sync(path: Path, flags: int) -> None:
+    number = os.open(path, flags)
     try:
         os.fsync(number)
     finally:

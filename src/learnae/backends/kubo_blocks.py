@@ -21,7 +21,7 @@ from learnae.backends.held_blocks import HeldBlocks
 from learnae.backends.kubo_rpc import KuboRpc
 from learnae.backends.unixfs import build_blocks, check_block, collect_all, read_file
 from learnae.errors import DiskFullError, JournalDamagedError
-from learnae.ids import Cid, compute_cid
+from learnae.ids import Cid, Content, compute_cid
 from learnae.ports import BlockStore
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class KuboBlocks:
     def close(self) -> None:
         self._database.close()
 
-    def put_file(self, content: bytes, *, public: bool = True) -> Cid:
+    def put_file(self, content: Content, *, public: bool = True) -> Cid:
         blocks = list(build_blocks(content))
         self.put_blocks(blocks, public=public, hashed=True)
         return blocks[-1][0]
@@ -66,7 +66,9 @@ class KuboBlocks:
     def put_block(self, cid: Cid, block: bytes) -> None:
         self.put_blocks([(cid, block)])
 
-    def put_blocks(self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True, hashed: bool = False) -> None:
+    def put_blocks(
+        self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True, hashed: bool = False, synced: bool = True
+    ) -> None:
         """Raises: BlockMismatchError, DiskFullError, KuboError; then none was kept."""
         given: dict[Cid, bytes] = {}
         for cid, block in blocks:

@@ -38,7 +38,7 @@ REACH_S: Final = 10.0
 PROVIDERS_MAX: Final = 8  # Asked at the same time; a line is full with two or three.
 AHEAD_BLOCKS: Final = 16  # Asked for ahead of what arrives: 4 MiB, the window of the stream.
 AHEAD_FIRST: Final = 4  # At first, and one more for each block that came: a slow provider does not get what others could bring.
-BATCH_BYTES: Final = 4 << 20  # Verified blocks that are stored with one sync; while one batch is stored, two more at most fill.
+BATCH_BYTES: Final = 4 << 20  # Verified blocks that are stored together; while one batch is stored, two more at most fill.
 ATTEMPTS_MAX: Final = 3  # Streams that brought nothing, per provider: a line with loss stalls now and then, a dead one always.
 
 
@@ -70,7 +70,7 @@ class Fetcher:
             drop_stream(self.streams.pop(peer))
         with self._blocks.hold() as keep:
             plan = FetchPlan(cid, bytes_max, keep, self._blocks.get_block)
-            job = _Job(self, partial(self._blocks.put_blocks, public=public, hashed=True), plan)
+            job = _Job(self, partial(self._blocks.put_blocks, public=public, hashed=True, synced=False), plan)
             try:
                 if not plan.is_done:
                     await job.run(peers)

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from learnae.backends.held_blocks import HeldBlocks
 from learnae.backends.unixfs import build_blocks, check_block, collect_all, read_file
 from learnae.errors import DiskFullError
-from learnae.ids import Cid
+from learnae.ids import Cid, Content
 
 QUOTA_BYTES = 5 << 30
 
@@ -30,7 +30,7 @@ class MemoryBlocks:
         self._pins: set[Cid] = set()
         self._used_bytes = 0
 
-    def put_file(self, content: bytes, *, public: bool = True) -> Cid:
+    def put_file(self, content: Content, *, public: bool = True) -> Cid:
         blocks = list(build_blocks(content))
         self.put_blocks(blocks, public=public, hashed=True)
         return blocks[-1][0]
@@ -38,7 +38,9 @@ class MemoryBlocks:
     def put_block(self, cid: Cid, block: bytes) -> None:
         self.put_blocks([(cid, block)])
 
-    def put_blocks(self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True, hashed: bool = False) -> None:
+    def put_blocks(
+        self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True, hashed: bool = False, synced: bool = True
+    ) -> None:
         given: dict[Cid, bytes] = {}
         for cid, block in blocks:
             check_block(cid, block, hashed=hashed)

@@ -10,13 +10,13 @@ Source: IPLD dag-pb and UnixFS specs; Kubo's defaults (chunker size-262144, 174 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol
 
 from learnae.errors import BlockMismatchError
-from learnae.ids import CODEC_DAG_PB, CODEC_RAW, Cid, cid_text, compute_cid
+from learnae.ids import CODEC_DAG_PB, CODEC_RAW, Cid, Content, cid_text, compute_cid
 
 LEAF_BYTES: Final = 262144
 LINKS_MAX: Final = 174  # Kubo's default: a node of 174 links stays near 8 KiB.
@@ -56,17 +56,27 @@ def compute_child_sizes(file_bytes: int, depth: int) -> list[int]:
     return [span] * full + ([rest] if rest else [])
 
 
-def build_blocks(content: bytes | memoryview) -> Iterator[tuple[Cid, bytes]]:
+class Each(Protocol):
+    """What `map` does, and `ThreadPoolExecutor.map` in other threads."""
+
+    def __call__(self, work: Callable[[int], tuple[Cid, Content]], starts: Iterable[int], /) -> Iterable[tuple[Cid, Content]]: ...
+
+
+def build_blocks(content: Content) -> Iterator[tuple[Cid, bytes]]:
     """All blocks of the file, leaves before the nodes above them; the last is the root."""
+    return ((cid, bytes(block)) for cid, block in view_blocks(content))
+
+
+def view_blocks(content: Content, *, each: Each = map) -> Iterator[tuple[Cid, Content]]:
+    """The same without copying: leaves are views of the file. `each` cuts and hashes them."""
     view = memoryview(content)
-    if len(view) <= LEAF_BYTES:
-        block = bytes(view)
-        yield compute_cid(block, CODEC_RAW), block
-        return
+
+    def cut(start: int) -> tuple[Cid, Content]:
+        block = view[start : start + LEAF_BYTES]
+        return compute_cid(block, CODEC_RAW), block
+
     level: list[tuple[Cid, int]] = []
-    for start in range(0, len(view), LEAF_BYTES):
-        block = bytes(view[start : start + LEAF_BYTES])
-        cid = compute_cid(block, CODEC_RAW)
+    for cid, block in each(cut, range(0, max(1, len(view)), LEAF_BYTES)):
         level.append((cid, len(block)))
         yield cid, block
     depth = 0
@@ -83,10 +93,19 @@ def build_blocks(content: bytes | memoryview) -> Iterator[tuple[Cid, bytes]]:
         level = above
 
 
-def compute_root(content: bytes | memoryview) -> Cid:
+def count_tree(file_bytes: int) -> tuple[int, int]:
+    """How many blocks a file of this size has, and their bytes."""
+    count = level = max(1, -(-file_bytes // LEAF_BYTES))
+    while level > 1:
+        level = -(-level // LINKS_MAX)
+        count += level
+    return count, _compute_tree_bytes(file_bytes, compute_depth(file_bytes))
+
+
+def compute_root(content: Content) -> Cid:
     """The CID of the file, without keeping its blocks."""
     root = Cid(b"")
-    for cid, _ in build_blocks(content):
+    for cid, _ in view_blocks(content):
         root = cid
     return root
 
@@ -154,7 +173,7 @@ def read_file(root: Cid, read: Callable[[Cid], bytes | None], *, bytes_max: int)
     return b"".join(parts)
 
 
-def check_block(cid: Cid, block: bytes, *, hashed: bool = False) -> None:
+def check_block(cid: Cid, block: Content, *, hashed: bool = False) -> None:
     """Raises: BlockMismatchError: it is larger than any block, or has another CID; `hashed`: the caller compared the CID already."""
     if len(block) > LEAF_BYTES or not (hashed or compute_cid(block, cid[1]) == cid):
         raise BlockMismatchError(cid_text(cid), len(block))

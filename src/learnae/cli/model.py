@@ -45,4 +45,4 @@ def _read(blocks: DiskBlocks, cid: Cid, rules: SessionRules, folder: str) -> byt
     content = blocks.get_file(cid, bytes_max=compute_model_bytes_max(rules))
     if content is None:
         raise NotStoredError(cid_text(cid), folder, "it is not whole here; start the node, which fetches what is damaged")
-    return content
+    return bytes(content)

@@ -164,7 +164,7 @@ def load_model(blocks: DiskBlocks, cid: Cid, rules: SessionRules) -> bytes:
     model = blocks.get_file(cid, bytes_max=compute_model_bytes_max(rules))
     if model is None:
         raise DemoError("a model that a peer announced is no longer in its block store")
-    return model
+    return bytes(model)
 
 
 def _read_peer(name: str, folder: Path, password: str, rules: SessionRules) -> _Peer:

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save
 
 from learnae.errors import TaskError
+from learnae.ids import Content
 from learnae.learning.header import TENSORS_MAX, Header, HeaderError, Manifest, read_manifest
 
 StateDict = dict[str, torch.Tensor]
@@ -20,16 +21,26 @@ _TORCH = {
 
 def encode_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
     """A safetensors file; equal tensors give equal bytes. Tied weights are written once per name."""
-    return save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})
+    owners: set[int] = set()
+    written: StateDict = {}
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        memory = plain.untyped_storage()
+        if memory.data_ptr() in owners or memory.nbytes() != plain.nbytes:  # safetensors takes no two tensors out of one memory.
+            plain = plain.clone()
+        owners.add(memory.data_ptr())
+        written[name] = plain
+    return save(written)
 
 
-def decode_tensors(content: bytes, header: Header) -> StateDict:
+def decode_tensors(content: Content, header: Header) -> StateDict:
     """The tensors of a file whose header was checked; they own their memory.
 
     Shapes and dtypes are the header's, e.g. "fc.weight": float32 (classes, features).
     """
+    view = memoryview(content)
     return {
-        name: torch.frombuffer(bytearray(content[spec.begin : spec.end]), dtype=_TORCH[spec.dtype]).reshape(spec.shape)
+        name: torch.frombuffer(bytearray(view[spec.begin : spec.end]), dtype=_TORCH[spec.dtype]).reshape(spec.shape)
         if spec.size_bytes
         else torch.empty(spec.shape, dtype=_TORCH[spec.dtype])
         for name, spec in header.items()

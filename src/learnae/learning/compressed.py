@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from learnae.errors import ModelRejectedError
+from learnae.ids import Content
 from learnae.learning.checks import check_header, check_model, check_values
 from learnae.learning.codec import StateDict, decode_tensors, encode_tensors
 from learnae.learning.header import FLOATS, Header, HeaderError, Manifest, TensorSpec, read_header
@@ -106,7 +107,7 @@ class BlockLayout:
             tensors["ancestor"] = torch.frombuffer(bytearray(ancestor), dtype=torch.uint8)
         return encode_tensors(tensors)
 
-    def check(self, model: bytes, ancestor: bytes) -> Header:
+    def check(self, model: Content, ancestor: bytes) -> Header:
         """The header of a file that is laid out as this session's are, with finite scales and the right ancestor.
 
         Raises: ModelRejectedError, ModelMismatchError. Codes are not looked at yet.
@@ -133,7 +134,7 @@ class BlockLayout:
                 raise ModelRejectedError(f"its values are differences from model {found}, expected the session's initial model {expected}")
         return header
 
-    def decode(self, model: bytes, header: Header, initial: StateDict) -> StateDict:
+    def decode(self, model: Content, header: Header, initial: StateDict) -> StateDict:
         """The tensors of a file that was checked.
 
         Raises: ModelRejectedError: its codes are wrong, a block's scale is not the one that its values need, or a value is not finite.
@@ -162,7 +163,7 @@ class BlockLayout:
                 raise ModelRejectedError(f"parameter {name!r} is not finite once its codes are multiplied by their scales")
         return state
 
-    def compute_slack(self, model: bytes, header: Header, state: StateDict, initial: StateDict) -> StateDict:
+    def compute_slack(self, model: Content, header: Header, state: StateDict, initial: StateDict) -> StateDict:
         """How far each value of a file that was decoded to `state` may lie from the one that was encoded; exact tensors are left out.
 
         Half a step; and what is computed in float32 on both ways and rounded to the parameter's type in the end.
@@ -193,7 +194,7 @@ class HalfLayout:
     def encode(self, state: StateDict, initial: StateDict, ancestor: bytes) -> bytes:
         return encode_tensors({name: tensor.half() if is_halved(tensor) else tensor for name, tensor in state.items()})
 
-    def check(self, model: bytes, ancestor: bytes) -> Header:
+    def check(self, model: Content, ancestor: bytes) -> Header:
         """The header of a file in which just the tensors that need it are not float16. Raises: ModelRejectedError, ModelMismatchError."""
         if len(model) > self.file_bytes_max:
             raise ModelRejectedError(f"it has {len(model)} bytes, at most {self.file_bytes_max} are possible with this session's codec")
@@ -210,10 +211,10 @@ class HalfLayout:
                 raise ModelRejectedError(f"parameter {name!r} travels as {header[name].dtype} though float16 can hold it, expected F16")
         return header
 
-    def decode(self, model: bytes, header: Header, initial: StateDict) -> StateDict:
+    def decode(self, model: Content, header: Header, initial: StateDict) -> StateDict:
         return {name: tensor.to(initial[name].dtype) for name, tensor in decode_tensors(model, header).items()}
 
-    def compute_slack(self, model: bytes, header: Header, state: StateDict, initial: StateDict) -> StateDict:
+    def compute_slack(self, model: Content, header: Header, state: StateDict, initial: StateDict) -> StateDict:
         """As `BlockLayout.compute_slack`: what float16 rounds away, and the parameter's type if it is coarser."""
         slack = {}
         for name, tensor in state.items():
@@ -241,5 +242,5 @@ def _flatten(tensor: torch.Tensor) -> Values:
     return found
 
 
-def _read_scales(model: bytes, spec: TensorSpec) -> Scales:
+def _read_scales(model: Content, spec: TensorSpec) -> Scales:
     return np.frombuffer(memoryview(model)[spec.begin : spec.end], dtype="<u2")

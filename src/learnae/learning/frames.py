@@ -1,25 +1,40 @@
-"""What a node and its learning worker say to one another over pipes: a JSON header and binary attachments, never pickle.
+"""What a node and its learning worker say to one another over a socket: JSON, with attachments in shared memory; never pickle.
 
     4 bytes   length of the header, big-endian
     header    JSON object; "sizes" lists the lengths of the attachments
-    ...       the attachments, one after another
 
-Both sides are ours, but models pass through, so lengths are bounded and checked. Pure: bytes in, bytes out.
+The attachments lie one after another in a file in memory, whose descriptor travels with the first byte of the header. So a model
+passes from one process to the other without being copied through a pipe. The node writes one request after another into the same
+memory, because new memory costs more than writing into it: what a worker was given is there until its answer.
+
+Both sides are ours, but models pass through, so lengths are bounded and checked.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
+import os
+import socket
+import tempfile
+from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 
 from learnae.bounded_json import parse_json
+from learnae.ids import Content
 
 HEADER_BYTES_MAX: Final = 64 * 1024  # A list of 1,024 slice numbers, or an error with its text.
 ATTACHMENTS_MAX: Final = 1100  # A training cycle takes up to 1,024 slices, and a model.
 FRAME_BYTES_MAX: Final = 2 << 30  # Two models of a session at the 1 GiB that networks of this kind can bear.
+PIECE_BYTES: Final = 64 * 1024  # Of the stream, read at a time.
+FILES_MAX: Final = 4  # Descriptors that are taken with a piece of the stream; a frame has one.
+FILES_SPACE: Final = socket.CMSG_SPACE(FILES_MAX * array("i").itemsize)
+RECEIVE_FLAGS: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_POPULATE: Final = getattr(mmap, "MAP_POPULATE", 0)
 
 
 class FrameError(ValueError):
@@ -28,80 +43,116 @@ class FrameError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
+    """`attachments` are read where they lie: their memory is given back when nobody refers to them."""
+
     values: dict[str, Any]
-    attachments: tuple[bytes, ...] = ()
+    attachments: tuple[memoryview, ...] = ()
 
 
-def encode_frame(values: dict[str, Any], attachments: Sequence[bytes] = ()) -> bytes:
-    """One frame. Raises: FrameError: it is larger than the limits."""
-    return b"".join(encode_parts(values, attachments))
+class SharedMemory:
+    """A file that has no name, in memory on Linux, elsewhere where temporary files are; it grows with what is written into it."""
+
+    def __init__(self) -> None:
+        self.file = os.memfd_create("learnae", os.MFD_CLOEXEC) if hasattr(os, "memfd_create") else _make_temporary()
+
+    def write(self, parts: Sequence[Content]) -> None:
+        """Put these bytes at its begin, one part after another."""
+        place = 0
+        for part in parts:
+            view = memoryview(part)
+            while view:
+                written = os.pwrite(self.file, view, place)
+                view, place = view[written:], place + written
+
+    def close(self) -> None:
+        os.close(self.file)
 
 
-def encode_parts(values: dict[str, Any], attachments: Sequence[bytes] = ()) -> list[bytes]:
-    """One frame in parts to be written one after another, so that models are not copied. Raises: FrameError as `encode_frame`."""
+def encode_frame(values: dict[str, Any], attachments: Sequence[Content], memory: SharedMemory) -> tuple[bytes, list[int]]:
+    """Write the attachments into `memory`; the bytes to send, and the descriptors that go with the first of them.
+
+    Raises: FrameError: it is larger than the limits.
+    """
     sizes = [len(item) for item in attachments]
     header = json.dumps({**values, "sizes": sizes}).encode()
     if len(header) > HEADER_BYTES_MAX or len(sizes) > ATTACHMENTS_MAX or sum(sizes) > FRAME_BYTES_MAX:
         raise FrameError(f"a frame with {len(sizes)} attachments of {sum(sizes)} bytes in total is larger than allowed")
-    return [len(header).to_bytes(4, "big") + header, *attachments]
+    memory.write(attachments)
+    return len(header).to_bytes(4, "big") + header, [memory.file] if any(sizes) else []
 
 
 class FrameReader:
-    """Puts frames together from pieces of a stream. `feed`, then `take` until it gives None."""
+    """Puts frames together from pieces of a stream and the descriptors that came with them. `feed`, then `take` until it gives None."""
 
     def __init__(self) -> None:
-        self._pieces: deque[memoryview] = deque()
-        self._size = 0  # bytes of all pieces
-        self._head: int | None = None  # length of a header that is not whole yet
-        self._header: tuple[dict[str, Any], list[int]] | None = None
+        self._text = bytearray()
+        self._files: deque[int] = deque()
 
-    def feed(self, piece: bytes) -> None:
-        if piece:
-            self._pieces.append(memoryview(piece))
-            self._size += len(piece)
+    def feed(self, piece: bytes, files: Iterable[int] = ()) -> None:
+        """`files` are closed by this reader."""
+        self._text += piece
+        self._files.extend(files)
 
     def take(self) -> Frame | None:
         """The next whole frame, None if more bytes are needed. Raises: FrameError."""
-        if self._header is None:
-            self._header = self._take_header()
-            if self._header is None:
-                return None
-        values, sizes = self._header
-        if self._size < sum(sizes):
+        if len(self._text) < 4:
             return None
-        self._header = None
-        return Frame(values, tuple(map(self._cut, sizes)))
-
-    def _cut(self, size: int) -> bytes:
-        """The next `size` bytes, which are there; copied once."""
-        self._size -= size
-        parts: list[memoryview] = []
-        while size:
-            piece = self._pieces.popleft()
-            if len(piece) > size:
-                self._pieces.appendleft(piece[size:])
-                piece = piece[:size]
-            parts.append(piece)
-            size -= len(piece)
-        return b"".join(parts)
-
-    def _take_header(self) -> tuple[dict[str, Any], list[int]] | None:
-        if self._head is None:
-            if self._size < 4:
-                return None
-            self._head = int.from_bytes(self._cut(4), "big")
-        if self._head > HEADER_BYTES_MAX:
-            raise FrameError(f"a frame's header claims {self._head} bytes, at most {HEADER_BYTES_MAX} are allowed")
-        if self._size < self._head:
+        size = int.from_bytes(self._text[:4], "big")
+        if size > HEADER_BYTES_MAX:
+            raise FrameError(f"a frame's header claims {size} bytes, at most {HEADER_BYTES_MAX} are allowed")
+        if len(self._text) < 4 + size:
             return None
+        text = bytes(self._text[4 : 4 + size])
+        del self._text[: 4 + size]
+        values, sizes = _read_header(text)
+        return Frame(values, self._open(sizes))
+
+    def close(self) -> None:
+        while self._files:
+            os.close(self._files.popleft())
+
+    def _open(self, sizes: Sequence[int]) -> tuple[memoryview, ...]:
+        if not any(sizes):
+            return tuple(memoryview(b"") for _ in sizes)
+        if not self._files:
+            raise FrameError("a frame's attachments did not come with it")
+        file = self._files.popleft()
         try:
-            values = parse_json(self._cut(self._head))
-        except ValueError as error:
-            raise FrameError("a frame's header is not JSON") from error
-        self._head = None
-        sizes = values.pop("sizes", None) if isinstance(values, dict) else None
-        if not isinstance(sizes, list) or not all(type(item) is int and item >= 0 for item in sizes):
-            raise FrameError("a frame's header does not list the sizes of its attachments")
-        if len(sizes) > ATTACHMENTS_MAX or sum(sizes) > FRAME_BYTES_MAX:
-            raise FrameError(f"a frame claims {len(sizes)} attachments of {sum(sizes)} bytes in total, more than allowed")
-        return values, sizes
+            if os.fstat(file).st_size < sum(sizes):
+                raise FrameError(f"a frame's attachments have {os.fstat(file).st_size} bytes, its header says {sum(sizes)}")
+            memory = memoryview(mmap.mmap(file, sum(sizes), flags=mmap.MAP_SHARED | _POPULATE, prot=mmap.PROT_READ))
+        finally:
+            os.close(file)
+        return tuple(memory[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True))
+
+
+def pack_files(files: Sequence[int]) -> list[tuple[int, int, bytes]]:
+    """What `sendmsg` takes beside the first byte of a frame."""
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", files).tobytes())] if files else []
+
+
+def unpack_files(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors in what `recvmsg` gives beside the bytes."""
+    files = array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            files.frombytes(content[: len(content) - len(content) % files.itemsize])
+    return list(files)
+
+
+def _read_header(text: bytes) -> tuple[dict[str, Any], list[int]]:
+    try:
+        values = parse_json(text)
+    except ValueError as error:
+        raise FrameError("a frame's header is not JSON") from error
+    sizes = values.pop("sizes", None) if isinstance(values, dict) else None
+    if not isinstance(sizes, list) or not all(type(item) is int and item >= 0 for item in sizes):
+        raise FrameError("a frame's header does not list the sizes of its attachments")
+    if len(sizes) > ATTACHMENTS_MAX or sum(sizes) > FRAME_BYTES_MAX:
+        raise FrameError(f"a frame claims {len(sizes)} attachments of {sum(sizes)} bytes in total, more than allowed")
+    return values, sizes
+
+
+def _make_temporary() -> int:
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

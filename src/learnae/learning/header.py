@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from learnae.bounded_json import JsonTooDeepError, parse_json
+from learnae.ids import Content
 
 HEADER_BYTES_MAX: Final = 64 * 1024  # About 100 bytes for each of 512 tensors.
 TENSORS_MAX: Final = 512  # A ResNet-152 has 932 with its counters; sessions train smaller models.
@@ -66,13 +67,13 @@ class Manifest:
         return sum(math.prod(spec.shape) for spec in self.tensors.values())
 
 
-def read_manifest(model: bytes) -> Manifest:
+def read_manifest(model: Content) -> Manifest:
     """The manifest of a session, from its initial model. Raises: HeaderError."""
     header = read_header(model)
     return Manifest({name: TensorSpec(spec.dtype, spec.shape) for name, spec in header.items()}, len(model))
 
 
-def read_header(content: bytes | memoryview) -> Header:
+def read_header(content: Content) -> Header:
     """Names, types, shapes and places of all tensors of a safetensors file, in the order of their bytes.
 
     Raises: HeaderError: the file is not safetensors, is larger or deeper than the limits, names a tensor twice, or its
@@ -149,7 +150,7 @@ def _are_sizes(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**48 for item in value)
 
 
-def find_model_fault(model: bytes, manifest: Manifest) -> tuple[str, TensorSpec, TensorSpec | None] | str | None:
+def find_model_fault(model: Content, manifest: Manifest) -> tuple[str, TensorSpec, TensorSpec | None] | str | None:
     """What keeps these bytes from being a model of the session, None if nothing does. Values are not looked at.
 
     Returns: a sentence's end; or (name, expected, found) for a tensor that is missing or has another type or shape.

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import trio
 
+from learnae.ids import Content
 from learnae.protocol.measures import Evaluation, Recount, TaskFacts
 
 
@@ -46,9 +47,9 @@ class ImmediateLearner:
         await self.open()
         return self._learner.initial_model(seed)
 
-    async def set_initial(self, model: bytes) -> None:
+    async def set_initial(self, model: Content) -> None:
         await self.open()
-        self._learner.set_initial(model)
+        self._learner.set_initial(bytes(model))
         self._has_initial = True
 
     @property
@@ -59,27 +60,27 @@ class ImmediateLearner:
         await self.open()
         return self._learner.read_shared_slice(index)
 
-    async def evaluate(self, model: bytes, *, reference: bytes | None) -> Evaluation:
+    async def evaluate(self, model: Content, *, reference: Content | None) -> Evaluation:
         await self.open()
-        return self._learner.evaluate(model, reference=reference)
+        return self._learner.evaluate(bytes(model), reference=None if reference is None else bytes(reference))
 
     async def train(
-        self, model: bytes, *, private_slices: Sequence[int], slices: Sequence[bytes], seed: int
+        self, model: Content, *, private_slices: Sequence[int], slices: Sequence[Content], seed: int
     ) -> tuple[bytes, Evaluation]:
         await self.open()
-        return self._learner.train(model, private_slices=private_slices, slices=slices, seed=seed)
+        return self._learner.train(bytes(model), private_slices=private_slices, slices=[bytes(item) for item in slices], seed=seed)
 
-    async def average(self, local: bytes, remote: bytes, *, remote_share: float) -> tuple[bytes, Evaluation, Evaluation]:
+    async def average(self, local: Content, remote: Content, *, remote_share: float) -> tuple[bytes, Evaluation, Evaluation]:
         await self.open()
-        return self._learner.average(local, remote, remote_share=remote_share)
+        return self._learner.average(bytes(local), bytes(remote), remote_share=remote_share)
 
     async def read_validation(self, salt: bytes) -> tuple[bytes, int]:
         await self.open()
         return self._learner.read_validation(salt)
 
-    async def recount(self, before: bytes, after: bytes, remote: bytes, validation: bytes) -> Recount:
+    async def recount(self, before: Content, after: Content, remote: Content, validation: Content) -> Recount:
         await self.open()
-        return self._learner.recount(before, after, remote, validation)
+        return self._learner.recount(bytes(before), bytes(after), bytes(remote), bytes(validation))
 
     async def close(self) -> None:
         await trio.lowlevel.checkpoint()

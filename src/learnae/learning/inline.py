@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from learnae.errors import DeviceError, TaskDataError, TaskError, TrainingDivergedError
+from learnae.ids import Content
 from learnae.learning.codec import StateDict, encode_model
 from learnae.learning.config import LearnerConfig
 from learnae.learning.header import Manifest
@@ -108,7 +109,7 @@ class InlineLearner:
         self._config = config
         self._on_progress = on_progress
         self._measured: OrderedDict[tuple[bytes, bool], Marks] = OrderedDict()
-        self._initial: bytes | None = None  # the session's, once it was given
+        self._initial: Content | None = None  # the session's, once it was given
 
     def open(self) -> TaskFacts:
         """Load the task and the data, and try everything once on two examples. Raises: TaskError, TaskDataError, DeviceError."""
@@ -159,7 +160,7 @@ class InlineLearner:
         """A new model with random weights; the same for the same seed on the same machine."""
         return build_net(self._task, torch.device("cpu"), seed)[1]
 
-    def set_initial(self, model: bytes) -> None:
+    def set_initial(self, model: Content) -> None:
         """The session's initial model; needed first where models travel compressed. Raises: ModelRejectedError."""
         self._files.set_initial(model)
         self._initial = model
@@ -170,12 +171,12 @@ class InlineLearner:
             raise IndexError(f"slice {index} is not one of the {self._shared} that are shared")
         return encode_slice(self._train, index, self._per_slice)
 
-    def evaluate(self, model: bytes, *, reference: bytes | None) -> Evaluation:
+    def evaluate(self, model: Content, *, reference: Content | None) -> Evaluation:
         """Measure on the private validation set."""
         marks = self._measure(model)
         return compute_evaluation(marks, None if reference is None else self._measure(reference), scored=self._scored)
 
-    def test(self, model: bytes) -> Evaluation:
+    def test(self, model: Content) -> Evaluation:
         """Measure on the test data that the task keeps aside for reports. Raises: TaskError: it has none."""
         if self._test is None:
             if self._task.load_test_data is None:
@@ -183,7 +184,7 @@ class InlineLearner:
             self._test = load_examples(self._task, self._config.source, test=True)
         return compute_evaluation(self._measure(model, on_test=True), None, scored=self._scored)
 
-    def train(self, model: bytes, *, private_slices: Sequence[int], slices: Sequence[bytes], seed: int) -> tuple[bytes, Evaluation]:
+    def train(self, model: Content, *, private_slices: Sequence[int], slices: Sequence[Content], seed: int) -> tuple[bytes, Evaluation]:
         """Train a copy of `model` on all the slices together, shuffled by `seed`; the evaluation's reference is `model`.
 
         Raises: SliceRejectedError, ModelRejectedError (before anything is trained), TrainingDivergedError, TaskError.
@@ -193,17 +194,17 @@ class InlineLearner:
         content = self._files.write(self._run(state, examples, seed))
         return content, self.evaluate(content, reference=model)
 
-    def average(self, local: bytes, remote: bytes, *, remote_share: float) -> tuple[bytes, Evaluation, Evaluation]:
+    def average(self, local: Content, remote: Content, *, remote_share: float) -> tuple[bytes, Evaluation, Evaluation]:
         """The session's reduce step (4.1), its evaluation, and that of `remote`; `local` is the reference of both."""
         theirs = self._files.read(remote)
         content = self._files.write(REDUCERS[self._config.reducer](self._files.read_own(local), theirs, remote_share=remote_share))
         return content, self.evaluate(content, reference=local), self.evaluate(remote, reference=local)
 
-    def read_validation(self, salt: bytes) -> tuple[bytes, int]:
+    def read_validation(self, salt: Content) -> tuple[bytes, int]:
         """The private validation examples for auditors, and the total of an evaluation on them (docs/audits.md)."""
-        return encode_validation(self._validation, salt), SCORE_TOTAL if self._scored else len(self._validation[0])
+        return encode_validation(self._validation, bytes(salt)), SCORE_TOTAL if self._scored else len(self._validation[0])
 
-    def recount(self, before: bytes, after: bytes, remote: bytes, validation: bytes) -> Recount:
+    def recount(self, before: Content, after: Content, remote: Content, validation: Content) -> Recount:
         """Measure another member's models on its opened validation file, and check how the new model was made.
 
         Raises: ModelRejectedError, SliceRejectedError: what the other one gave is not acceptable.
@@ -237,7 +238,7 @@ class InlineLearner:
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    def _measure(self, model: bytes, *, on_test: bool = False) -> Marks:
+    def _measure(self, model: Content, *, on_test: bool = False) -> Marks:
         key = (hashlib.sha256(model).digest(), on_test)
         if key in self._measured:
             self._measured.move_to_end(key)
@@ -275,7 +276,7 @@ class InlineLearner:
         scaled = torch.nan_to_num(mark.double().cpu(), nan=0.0).clamp(0, 1) * SCORE_TOTAL
         return scaled.round().to(torch.int64).numpy()
 
-    def _gather(self, private_slices: Sequence[int], slices: Sequence[bytes]) -> Examples:
+    def _gather(self, private_slices: Sequence[int], slices: Sequence[Content]) -> Examples:
         """Own examples by slice number (counted after the shared ones), then those of the strangers' slices, checked."""
         parts = [decode_slice(content, self._data, self._config.slice_bytes) for content in slices]
         x, y = self._train

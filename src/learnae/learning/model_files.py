@@ -13,6 +13,7 @@ from collections import OrderedDict
 from typing import Final
 
 from learnae.errors import TaskError
+from learnae.ids import Content
 from learnae.learning.checks import check_model
 from learnae.learning.codec import StateDict, decode_tensors, encode_tensors
 from learnae.learning.compressed import make_layout
@@ -37,7 +38,7 @@ class ModelFiles:
                 f"and the model itself has {manifest.file_bytes}; use the codec raw",
             )
 
-    def set_initial(self, model: bytes) -> None:
+    def set_initial(self, model: Content) -> None:
         """Take the session's initial model, from which all others descend. Raises: ModelRejectedError."""
         self._initial = decode_tensors(model, check_model(model, self._manifest))
         self._ancestor = hashlib.sha256(model).digest()
@@ -53,21 +54,21 @@ class ModelFiles:
             self._exact.popitem(last=False)
         return content
 
-    def read(self, model: bytes) -> StateDict:
+    def read(self, model: Content) -> StateDict:
         """What everybody reads in a file. Raises: ModelRejectedError, ModelMismatchError."""
         if self._layout is None or self._is_initial(model):
             return decode_tensors(model, check_model(model, self._manifest))
         return self._layout.decode(model, self._layout.check(model, self._ancestor), self._initial)
 
-    def read_own(self, model: bytes) -> StateDict:
+    def read_own(self, model: Content) -> StateDict:
         """The same in full precision, if this learner wrote the file lately."""
-        digest = hashlib.sha256(model).digest()
+        digest = hashlib.sha256(model).digest() if self._exact else b""
         if digest not in self._exact:
             return self.read(model)
         self._exact.move_to_end(digest)
         return dict(self._exact[digest])
 
-    def compute_slack(self, model: bytes, state: StateDict) -> StateDict:
+    def compute_slack(self, model: Content, state: StateDict) -> StateDict:
         """How far each value of this file, which was read as `state`, may lie from the one that its author had.
 
         Tensors that travel exactly are left out, without a codec all.
@@ -76,6 +77,6 @@ class ModelFiles:
             return {}
         return self._layout.compute_slack(model, self._layout.check(model, self._ancestor), state, self._initial)
 
-    def _is_initial(self, model: bytes) -> bool:
+    def _is_initial(self, model: Content) -> bool:
         assert self._ancestor, "a codec needs the session's initial model first"
         return len(model) == self._manifest.file_bytes and hashlib.sha256(model).digest() == self._ancestor

@@ -6,12 +6,11 @@ its late answer is thrown away. Imports neither torch nor numpy.
 
 from __future__ import annotations
 
-import fcntl
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -21,15 +20,30 @@ import trio
 import learnae
 from learnae import errors
 from learnae.errors import LearnerDiedError, LearningError
+from learnae.ids import Content
 from learnae.learning.config import LearnerConfig
-from learnae.learning.frames import Frame, FrameError, FrameReader, encode_parts
+from learnae.learning.frames import (
+    FILES_SPACE,
+    PIECE_BYTES,
+    RECEIVE_FLAGS,
+    Frame,
+    FrameError,
+    FrameReader,
+    SharedMemory,
+    encode_frame,
+    pack_files,
+    unpack_files,
+)
 from learnae.protocol.measures import Evaluation, Recount, TaskFacts
 
-PIECE_BYTES: Final = 1 << 20
 LAST_WORDS_BYTES: Final = 2000  # Of the worker's standard error: the end of a traceback.
 CLOSE_S: Final = 0.5  # Given to a worker to end by itself before it is killed.
 BRIDLED: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Environment variables that keep libraries under torch from starting a thread per core."""
+
+KEPT_BYTES: Final = 256 << 20
+MEMORY: Final = f"glibc.malloc.mmap_threshold={KEPT_BYTES}:glibc.malloc.trim_threshold={KEPT_BYTES}"
+"""A worker keeps what it freed, up to `KEPT_BYTES`, for the next model: new memory costs several times more than filling it."""
 
 Progress = Callable[[int, int], None]
 
@@ -54,12 +68,14 @@ class ProcessLearner:
         self._command = tuple(command)
         self._turn = trio.Lock()
         self._process: trio.Process | None = None
+        self._socket: trio.socket.SocketType | None = None
         self._reader = FrameReader()
+        self._memory: SharedMemory | None = None  # of the requests; None while a worker may still read what a cancelled one gave it
         self._said = b""
         self._broken = False
         self._asked = 0
         self._facts: TaskFacts | None = None
-        self._initial: bytes | None = None
+        self._initial: Content | None = None
 
     async def open(self) -> TaskFacts:
         async with self._turn:
@@ -67,10 +83,10 @@ class ProcessLearner:
             assert self._facts is not None
             return self._facts
 
-    async def initial_model(self, seed: int) -> bytes:
+    async def initial_model(self, seed: int) -> Content:
         return (await self._request({"ask": "initial_model", "seed": seed})).attachments[0]
 
-    async def set_initial(self, model: bytes) -> None:
+    async def set_initial(self, model: Content) -> None:
         await self._request({"ask": "set_initial"}, [model])
         self._initial = model
 
@@ -78,7 +94,7 @@ class ProcessLearner:
     def has_initial(self) -> bool:
         return self._initial is not None
 
-    async def read_shared_slice(self, index: int) -> bytes:
+    async def read_shared_slice(self, index: int) -> Content:
         if self._facts is None:
             await self.open()
         assert self._facts is not None
@@ -86,27 +102,27 @@ class ProcessLearner:
             raise IndexError(f"slice {index} is not one of the {self._facts.shared_slices} that are shared")
         return (await self._request({"ask": "read_shared_slice", "index": index})).attachments[0]
 
-    async def evaluate(self, model: bytes, *, reference: bytes | None) -> Evaluation:
+    async def evaluate(self, model: Content, *, reference: Content | None) -> Evaluation:
         answer = await self._request({"ask": "evaluate"}, [model] if reference is None else [model, reference])
         return _read_evaluations(answer)[0]
 
     async def train(
-        self, model: bytes, *, private_slices: Sequence[int], slices: Sequence[bytes], seed: int
-    ) -> tuple[bytes, Evaluation]:
+        self, model: Content, *, private_slices: Sequence[int], slices: Sequence[Content], seed: int
+    ) -> tuple[Content, Evaluation]:
         asked = {"ask": "train", "private_slices": list(private_slices), "seed": seed}
         answer = await self._request(asked, [model, *slices])
         return answer.attachments[0], _read_evaluations(answer)[0]
 
-    async def average(self, local: bytes, remote: bytes, *, remote_share: float) -> tuple[bytes, Evaluation, Evaluation]:
+    async def average(self, local: Content, remote: Content, *, remote_share: float) -> tuple[Content, Evaluation, Evaluation]:
         answer = await self._request({"ask": "average", "remote_share": remote_share}, [local, remote])
         average, theirs = _read_evaluations(answer)
         return answer.attachments[0], average, theirs
 
-    async def read_validation(self, salt: bytes) -> tuple[bytes, int]:
+    async def read_validation(self, salt: bytes) -> tuple[Content, int]:
         answer = await self._request({"ask": "read_validation"}, [salt])
         return answer.attachments[0], int(answer.values["total"])
 
-    async def recount(self, before: bytes, after: bytes, remote: bytes, validation: bytes) -> Recount:
+    async def recount(self, before: Content, after: Content, remote: Content, validation: Content) -> Recount:
         answer = await self._request({"ask": "recount"}, [before, after, remote, validation])
         return Recount(**answer.values["recount"])
 
@@ -115,16 +131,14 @@ class ProcessLearner:
         process = self._forget()
         if process is None:
             return
+        with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_S):
+            await process.wait()
         with trio.CancelScope(shield=True):
-            assert process.stdin is not None
-            await process.stdin.aclose()
-            with trio.move_on_after(CLOSE_S):
-                await process.wait()
             await _end(process)
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    async def _request(self, values: dict[str, Any], attachments: Sequence[bytes] = ()) -> Frame:
+    async def _request(self, values: dict[str, Any], attachments: Sequence[Content] = ()) -> Frame:
         async with self._turn:
             await self._start()
             return await self._exchange(values, attachments)
@@ -138,52 +152,62 @@ class ProcessLearner:
         if self._process is None:
             self._broken, self._said = False, b""
             environment = {**os.environ, **dict.fromkeys(BRIDLED, str(self._config.threads)), "PYTHONPATH": find_import_path()}
-            self._process = await trio.lowlevel.open_process(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-            )
-            _widen(self._process.stdin, self._process.stdout)
+            environment["GLIBC_TUNABLES"] = ":".join(filter(None, (environment.get("GLIBC_TUNABLES"), MEMORY)))
+            ours, theirs = socket.socketpair()
+            with theirs:
+                self._socket = trio.socket.from_stdlib_socket(ours)
+                self._process = await trio.lowlevel.open_process(
+                    self._command, stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+                )
         answer = await self._exchange({"ask": "open", "config": asdict(self._config)})
         if self._initial is not None:
             await self._exchange({"ask": "set_initial"}, [self._initial])
         self._facts = TaskFacts(**answer.values["facts"])
 
-    async def _exchange(self, values: dict[str, Any], attachments: Sequence[bytes] = ()) -> Frame:
+    async def _exchange(self, values: dict[str, Any], attachments: Sequence[Content] = ()) -> Frame:
         """Send a request and wait for its answer. The worker writes only while it works, so only now its output is read."""
-        process = self._process
-        assert process is not None
+        process, line = self._process, self._socket
+        assert process is not None and line is not None
         self._asked += 1
+        memory, self._memory = self._memory or SharedMemory(), None
         answer: Frame | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._listen, process)
-            nursery.start_soon(self._send, process, encode_parts({**values, "id": self._asked}, attachments))
-            answer = await self._receive(process, self._asked)
+        try:
+            content, files = await trio.to_thread.run_sync(encode_frame, {**values, "id": self._asked}, attachments, memory)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen, process)
+                nursery.start_soon(self._send, process, line, content, files)
+                answer = await self._receive(process, line, self._asked)
+                if answer is None:
+                    await process.wait()  # Its last words arrive until then; `_listen` ends with them.
+                else:
+                    nursery.cancel_scope.cancel()
+        finally:
             if answer is None:
-                await process.wait()  # Its last words arrive until then; `_listen` ends with them.
+                memory.close()
             else:
-                nursery.cancel_scope.cancel()
+                self._memory = memory
         if answer is None:
             raise await self._bury(process)
         if "error" in answer.values:
             raise _read_error(answer.values)
         return answer
 
-    async def _send(self, process: trio.Process, parts: Sequence[bytes]) -> None:
-        assert process.stdin is not None
+    async def _send(self, process: trio.Process, line: trio.socket.SocketType, content: bytes, files: Sequence[int]) -> None:
         whole = False
         try:
-            for part in parts:
-                await process.stdin.send_all(part)
+            sent = await line.sendmsg([content], pack_files(files))
+            while sent < len(content):
+                sent += await line.send(content[sent:])
             whole = True
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except (OSError, trio.ClosedResourceError):
             whole = True  # It died; `_receive` sees that too.
         finally:
-            if not whole:  # Cancelled half way: the stream cannot be used any more, so neither can the worker.
+            if not whole:  # Cancelled half way: the line cannot be used any more, so neither can the worker.
                 self._broken = True
                 process.kill()
 
-    async def _receive(self, process: trio.Process, number: int) -> Frame | None:
+    async def _receive(self, process: trio.Process, line: trio.socket.SocketType, number: int) -> Frame | None:
         """The answer to request `number`; None if the worker ended."""
-        assert process.stdout is not None
         while True:
             try:
                 while (frame := self._reader.take()) is not None:
@@ -191,15 +215,15 @@ class ProcessLearner:
                         self._on_progress(*frame.values["progress"])
                     if frame.values.get("id") == number:
                         return frame
-                piece = await process.stdout.receive_some(PIECE_BYTES)
+                piece, ancillary, _, _ = await line.recvmsg(PIECE_BYTES, FILES_SPACE, RECEIVE_FLAGS)
             except FrameError:
                 process.kill()
                 return None
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+            except (OSError, trio.ClosedResourceError):
                 return None
             if not piece:
                 return None
-            self._reader.feed(piece)
+            self._reader.feed(piece, unpack_files(ancillary))
 
     async def _listen(self, process: trio.Process) -> None:
         assert process.stderr is not None
@@ -221,7 +245,12 @@ class ProcessLearner:
 
     def _forget(self) -> trio.Process | None:
         process, self._process, self._facts = self._process, None, None
+        self._reader.close()
         self._reader = FrameReader()
+        for used in (self._socket, self._memory):
+            if used is not None:
+                used.close()
+        self._socket, self._memory = None, None
         return process
 
 
@@ -231,21 +260,13 @@ def find_import_path() -> str:
     return os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
 
 
-def _widen(*pipes: Any) -> None:
-    """Let pipes hold as much as is read and written at once: models pass in a sixteenth of the turns (Linux; elsewhere as they are)."""
-    for pipe in pipes:
-        with suppress(AttributeError, OSError):  # The system has no such call, or the user's share of memory for pipes is used up.
-            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, PIECE_BYTES)
-
-
 async def _end(process: trio.Process) -> None:
-    """Kill if it still runs, collect the exit code, close the pipes."""
+    """Kill if it still runs, collect the exit code, close the pipe."""
     if process.poll() is None:
         process.kill()
     await process.wait()
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        assert pipe is not None
-        await pipe.aclose()
+    assert process.stderr is not None
+    await process.stderr.aclose()
 
 
 def _read_evaluations(answer: Frame) -> list[Evaluation]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from learnae.errors import SliceRejectedError, TaskDataError
+from learnae.ids import Content
 from learnae.learning.checks import is_boolean, is_finite
 from learnae.learning.codec import decode_tensors, encode_tensors
 from learnae.learning.header import HeaderError, TensorSpec, read_header
@@ -65,17 +66,17 @@ def encode_validation(examples: Examples, salt: bytes) -> bytes:
     return encode_tensors({"salt": torch.tensor(list(salt), dtype=torch.uint8), "x": examples[0], "y": examples[1]})
 
 
-def decode_validation(content: bytes, manifest: DataManifest) -> Examples:
+def decode_validation(content: Content, manifest: DataManifest) -> Examples:
     """A stranger's validation file as tensors. Raises: SliceRejectedError, as `decode_slice`."""
     return _decode_examples(content, manifest, VALIDATION_BYTES_MAX, {"salt": TensorSpec("U8", (SALT_BYTES,))})
 
 
-def decode_slice(content: bytes, manifest: DataManifest, slice_bytes: int) -> Examples:
+def decode_slice(content: Content, manifest: DataManifest, slice_bytes: int) -> Examples:
     """A stranger's slice as tensors. Raises: SliceRejectedError: it is not data of this task; nothing was allocated for it."""
     return _decode_examples(content, manifest, slice_bytes, {})
 
 
-def _decode_examples(content: bytes, manifest: DataManifest, bytes_max: int, extra: dict[str, TensorSpec]) -> Examples:
+def _decode_examples(content: Content, manifest: DataManifest, bytes_max: int, extra: dict[str, TensorSpec]) -> Examples:
     """Tensors `x` and `y` of a file that also holds exactly the tensors `extra`."""
     if len(content) > bytes_max:
         raise SliceRejectedError(f"it has {len(content)} bytes, at most {bytes_max} are allowed in this session")

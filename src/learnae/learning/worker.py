@@ -1,7 +1,7 @@
 """The process that trains for a node: `python -m learnae.learning.worker`, started by `process.ProcessLearner`.
 
-Reads requests from its standard input, answers on its standard output, one after another (`frames`). What the user's code prints
-goes to standard error. When standard input ends, the node is gone: the worker ends at once, in the middle of a training too.
+Its standard input is a socket, on which it reads requests and answers them one after another (`frames`). What the user's code prints
+goes to standard error. When the socket ends, the node is gone: the worker ends at once, in the middle of a training too.
 """
 
 from __future__ import annotations
@@ -9,61 +9,81 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from learnae.errors import LearningError
+from learnae.ids import Content
 from learnae.imports import loading_modules
 from learnae.learning.config import LearnerConfig
-from learnae.learning.frames import Frame, FrameReader, encode_parts
+from learnae.learning.frames import (
+    FILES_SPACE,
+    PIECE_BYTES,
+    RECEIVE_FLAGS,
+    Frame,
+    FrameReader,
+    SharedMemory,
+    encode_frame,
+    pack_files,
+    unpack_files,
+)
 from learnae.protocol.measures import Evaluation
 
 if TYPE_CHECKING:
     from learnae.learning.inline import InlineLearner
 
-PIECE_BYTES: Final = 1 << 20
 REQUESTS_MAX: Final = 4  # The node sends one at a time; a cancelled one may still be under way.
 NICENESS: Final = 5  # The node answers the network first.
 
-Answer = tuple[dict[str, Any], Sequence[bytes]]
+Answer = tuple[dict[str, Any], Sequence[Content]]
 
 
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # They reach the whole group; the node decides when to end.
-    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    line = socket.socket(fileno=os.dup(0))
     os.dup2(2, 1)
     requests: queue.Queue[Frame] = queue.Queue(REQUESTS_MAX)
-    threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
+    threading.Thread(target=_read_requests, args=(line, requests), daemon=True).start()
     with loading_modules():
         import learnae.learning.inline  # noqa: F401 - torch, while the node starts the rest of itself
     os.nice(NICENESS)  # Not sooner: on a busy machine a late joiner would wait for torch the longest.
-    service = Service(lambda values: _write(out, encode_parts(values)))
+    service = Service(lambda values: send_frame(line, values))
     while True:
         request = requests.get()
         values, attachments = service.handle(request)
         sys.stdout.flush()
         sys.stderr.flush()
-        _write(out, encode_parts({**values, "id": request.values.get("id")}, attachments))
+        send_frame(line, {**values, "id": request.values.get("id")}, attachments)
+        del request, attachments  # models: they would stay in memory until the next answer
 
 
-def _read_requests(requests: queue.Queue[Frame]) -> None:
+def _read_requests(line: socket.socket, requests: queue.Queue[Frame]) -> None:
     reader = FrameReader()
-    while piece := os.read(0, PIECE_BYTES):
-        reader.feed(piece)
+    while True:
+        try:
+            piece, ancillary, _, _ = line.recvmsg(PIECE_BYTES, FILES_SPACE, RECEIVE_FLAGS)
+        except ConnectionResetError:
+            piece = b""
+        if not piece:
+            os._exit(0)  # From this thread, because the main one may be deep in a training.
+        reader.feed(piece, unpack_files(ancillary))
         while (frame := reader.take()) is not None:
             requests.put(frame)
-    os._exit(0)  # From this thread, because the main one may be deep in a training.
+        frame = None
 
 
-def _write(out: BinaryIO, parts: Sequence[bytes]) -> None:
-    for part in parts:
-        view = memoryview(part)
-        while view:
-            view = view[out.write(view) :]
+def send_frame(line: socket.socket, values: dict[str, Any], attachments: Sequence[Content] = ()) -> None:
+    """Send one frame, however long the other side takes for it."""
+    with closing(SharedMemory()) as memory:
+        content, files = encode_frame(values, attachments, memory)
+        sent = line.sendmsg([content], pack_files(files))
+        line.sendall(content[sent:])
 
 
 class Service:
@@ -79,7 +99,7 @@ class Service:
         except LearningError as error:
             return {"error": type(error).__name__, "text": str(error)}, ()
 
-    def _answer(self, ask: str, values: dict[str, Any], attachments: tuple[bytes, ...]) -> Answer:
+    def _answer(self, ask: str, values: dict[str, Any], attachments: Sequence[Content]) -> Answer:
         if ask == "open":
             from learnae.learning.inline import InlineLearner
 
@@ -91,7 +111,7 @@ class Service:
             case "initial_model":
                 return {}, (learner.initial_model(values["seed"]),)
             case "set_initial":
-                learner.set_initial(*attachments)
+                learner.set_initial(*map(bytes, attachments))  # It keeps them.
                 return {}, ()
             case "read_shared_slice":
                 return {}, (learner.read_shared_slice(values["index"]),)
@@ -116,7 +136,7 @@ class Service:
         self._tell({"progress": [done, total]})
 
 
-def _answer_evaluations(*evaluations: Evaluation, model: bytes | None = None) -> Answer:
+def _answer_evaluations(*evaluations: Evaluation, model: Content | None = None) -> Answer:
     return {"evaluations": [asdict(item) for item in evaluations]}, () if model is None else (model,)
 
 

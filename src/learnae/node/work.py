@@ -24,7 +24,7 @@ from learnae.errors import (
     TransactionError,
     ValidationSizeError,
 )
-from learnae.ids import CID_BYTES, Address, Cid, cid_text
+from learnae.ids import CID_BYTES, Address, Cid, Content, cid_text
 from learnae.ports import BlockStore, Chain, Learner, Network
 from learnae.protocol import events as ev
 from learnae.protocol.audits import VALIDATION_BYTES_MAX
@@ -126,7 +126,7 @@ async def read_hashlist(tools: Tools, effect: ev.ReadHashlist) -> ev.Event:
     """Read a fetched list; one that is not a list of CIDs is an empty list."""
     content = tools.blocks.get_file(effect.hashlist, bytes_max=effect.slices_max * CID_BYTES)
     await trio.lowlevel.checkpoint()
-    return ev.HashlistRead(effect.number, decode_hashlist(content or b"", slices_max=effect.slices_max) or ())
+    return ev.HashlistRead(effect.number, decode_hashlist(bytes(content or b""), slices_max=effect.slices_max) or ())
 
 
 async def sign(tools: Tools, effect: ev.SignCall) -> ev.Event:
@@ -175,10 +175,10 @@ async def _recount(tools: Tools, learner: Learner, effect: ev.RecountReceipt) ->
     return ev.ReceiptRecounted(effect.number, await learner.recount(before, after, remote, validation))
 
 
-async def _load(tools: Tools, cid: Cid, *, bytes_max: int = 0) -> bytes:
+async def _load(tools: Tools, cid: Cid, *, bytes_max: int = 0) -> Content:
     limit = bytes_max or tools.model_bytes_max
 
-    def read() -> bytes | None:
+    def read() -> Content | None:
         return tools.blocks.get_file(cid, bytes_max=limit)
 
     content = await trio.to_thread.run_sync(read)
@@ -187,5 +187,5 @@ async def _load(tools: Tools, cid: Cid, *, bytes_max: int = 0) -> bytes:
     return content
 
 
-async def _store(tools: Tools, content: bytes) -> Cid:
+async def _store(tools: Tools, content: Content) -> Cid:
     return await trio.to_thread.run_sync(tools.blocks.put_file, content)
