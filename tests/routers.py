@@ -12,18 +12,28 @@ Linux only, where users may make namespaces: `find_obstacle` says why not.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import platform
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Final
 
+_TUNSETIFF: Final = 0x400454CA
+_IFF_TUN: Final = 0x0001
+_IFF_NO_PI: Final = 0x1000
+_ETH_P_IP: Final = 0x0800
 _CLONE_NEWNET: Final = 0x40000000
 _PR_SET_PDEATHSIG: Final = 1
 _START_S: Final = 60.0
@@ -38,10 +48,14 @@ class Public:
 
 @dataclass(frozen=True)
 class Router:
-    """`random_ports`: a new port outside for each connection ("symmetric"); otherwise the port inside, as long as it is free."""
+    """`random_ports`: a new port outside for each connection ("symmetric"); otherwise the port inside, as long as it is free.
+
+    `refuses`: answers what comes unasked with a refusal, and remembers it, instead of dropping it.
+    """
 
     name: str
     random_ports: bool = False
+    refuses: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,11 +98,16 @@ def find_obstacle() -> str:
     return "" if tried.returncode == 0 else f"this machine does not allow its users network namespaces: {tried.stderr.strip()}"
 
 
+def can_delay() -> bool:
+    """Whether `open_world` can delay packets: it needs TUN devices, which some containers lack."""
+    return os.access("/dev/net/tun", os.R_OK | os.W_OK)
+
+
 @contextmanager
-def open_world(places: Sequence[Place]) -> Iterator[World]:
-    """Build the places; they and what was started there end with the block."""
+def open_world(places: Sequence[Place], *, delay_s: float = 0.0) -> Iterator[World]:
+    """Build the places; they and what was started there end with the block. `delay_s`: of each packet in the internet."""
     plan = json.dumps([[type(place).__name__, asdict(place)] for place in places])
-    command = ["unshare", "-Urn", sys.executable, str(Path(__file__).resolve()), plan]
+    command = ["unshare", "-Urn", sys.executable, str(Path(__file__).resolve()), plan, str(delay_s)]
     builder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert builder.stdout is not None
@@ -109,7 +128,7 @@ def open_world(places: Sequence[Place]) -> Iterator[World]:
 # --- in the user namespace: one process for the internet, one for each place, which keeps it alive ----------------
 
 
-def _build(plan: list[list[Any]]) -> None:
+def _build(plan: list[list[Any]], delay_s: float) -> None:
     from pyroute2 import IPRoute
 
     places = [globals()[kind](**values) for kind, values in plan]
@@ -120,7 +139,7 @@ def _build(plan: list[list[Any]]) -> None:
         internet.link("set", index=1, state="up")
         for number, place in enumerate(places, 1):
             holder, cable = holders[place.name], f"to{number}"
-            inside = {"ifname": "wan", "net_ns_pid": holder.pid}
+            inside = {"ifname": "wan", "net_ns_pid": holder.pid, "address": _name_hardware(number)}
             if isinstance(place, Behind):
                 addresses[place.name] = f"192.168.1.{9 + number}"
                 internet.link("add", ifname=cable, kind="veth", peer=inside, net_ns_pid=holders[place.router].pid)
@@ -130,13 +149,45 @@ def _build(plan: list[list[Any]]) -> None:
             addresses[place.name] = f"60.{number}.0.2"
             internet.link("add", ifname=cable, kind="veth", peer=inside)
             (index,) = internet.link_lookup(ifname=cable)
-            internet.addr("add", index=index, address=f"60.{number}.0.1", prefixlen=24)
+            internet.addr("add", index=index, address=f"60.{number}.0.1", prefixlen=32 if delay_s else 24)
             internet.link("set", index=index, state="up")
             holder.do("configure", addresses[place.name], f"60.{number}.0.1")
             if isinstance(place, Router):
-                holder.do("masquerade", place.random_ports)
+                holder.do("masquerade", place.random_ports, place.refuses)
+        if delay_s:
+            _delay(internet, delay_s)
     print(json.dumps([{name: holder.pid for name, holder in holders.items()}, addresses]), flush=True)
     sys.stdin.read()
+
+
+def _delay(internet: Any, delay_s: float) -> None:
+    """Lead all that comes over the cables into a device of this program, which gives it to the cable of its address later."""
+    device = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH", b"slow", _IFF_TUN | _IFF_NO_PI))
+    (index,) = internet.link_lookup(ifname="slow")
+    internet.link("set", index=index, state="up")
+    internet.route("add", dst="60.0.0.0/8", oif=index)
+    out = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
+    waiting: SimpleQueue[tuple[float, bytes]] = SimpleQueue()
+
+    def take() -> None:
+        while True:
+            waiting.put((time.monotonic() + delay_s, os.read(device, 65536)))
+
+    def give() -> None:
+        while True:
+            due_s, packet = waiting.get()
+            time.sleep(max(0.0, due_s - time.monotonic()))
+            number = packet[17]  # Of the destination 60.NUMBER.0.2.
+            with suppress(OSError):
+                out.sendto(packet, (f"to{number}", _ETH_P_IP, 0, 0, bytes.fromhex(_name_hardware(number).replace(":", ""))))
+
+    for task in (take, give):
+        threading.Thread(target=task, daemon=True).start()
+
+
+def _name_hardware(number: int) -> str:
+    return f"02:00:00:00:00:{number:02x}"
 
 
 class _Holder:
@@ -196,7 +247,7 @@ def _plug(cable: str) -> None:
         here.link("set", index=index, master=bridge, state="up")
 
 
-def _masquerade(random_ports: bool) -> None:
+def _masquerade(random_ports: bool, refuses: bool) -> None:
     """What a router at home does: one address for all, and no answer to who was not asked."""
     from pyroute2.nftables.expressions import genex, ipv4addr, verdict
     from pyroute2.nftables.main import NFTables
@@ -208,9 +259,9 @@ def _masquerade(random_ports: bool) -> None:
         rules.table("add", name="home")
         rules.chain("add", table="home", name="out", hook="postrouting", type="nat", policy=1, priority=100)
         rules.rule("add", table="home", chain="out", expressions=(from_inside, [genex("masq", flags)]))
-        rules.chain("add", table="home", name="in", hook="input", type="filter", policy=0)
+        rules.chain("add", table="home", name="in", hook="input", type="filter", policy=1 if refuses else 0)
         rules.rule("add", table="home", chain="in", expressions=(from_inside, verdict(1)))
 
 
 if __name__ == "__main__":
-    _build(json.loads(sys.argv[1]))
+    _build(json.loads(sys.argv[1]), float(sys.argv[2]))

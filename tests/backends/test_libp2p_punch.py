@@ -40,7 +40,7 @@ from learnae.ports import Ways
 from tests.backends.hostile import LOOPBACK, open_victim, until
 from tests.backends.test_libp2p_circuit import open_session, read_message_from
 from tests.processes import HANGS_S
-from tests.routers import Behind, Public, Router, World, find_obstacle, open_world
+from tests.routers import Behind, Public, Router, World, can_delay, find_obstacle, open_world
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,13 +60,13 @@ class Node:
 
 
 @contextmanager
-def open_nodes(relays: Sequence[str], north: Router) -> Iterator[tuple[Node, ...]]:
+def open_nodes(relays: Sequence[str], north: Router, *, delay_s: float = 0.0) -> Iterator[tuple[Node, ...]]:
     """Relays in the internet, then anna behind the router `north`, then bert behind another, who can be called through a relay."""
     if obstacle := find_obstacle():
         pytest.skip(obstacle)
     places = [*map(Public, relays), north, Behind("north", "anna"), Router("south"), Behind("south", "bert")]
     with ExitStack() as stack:
-        world = stack.enter_context(open_world(places))
+        world = stack.enter_context(open_world(places, delay_s=delay_s))
 
         def start(place: str, number: int, *arguments: str) -> Node:
             node = Node(world, place, number, *arguments)
@@ -80,8 +80,12 @@ def open_nodes(relays: Sequence[str], north: Router) -> Iterator[tuple[Node, ...
 
 
 def test_punch__two_behind_two_routers_go_on_without_the_relay() -> None:
-    """Issue: hole punching. They meet through a member, and a file comes after that member has gone."""
-    with open_nodes(["relay"], Router("north")) as (relay, anna, bert):
+    """Issue: hole punching. They meet through a member, and a file comes after that member has gone.
+
+    One router refuses what comes too early, so both must dial at the same moment; none could, if packets took no time.
+    """
+    delay_s = 0.03 if can_delay() else 0.0
+    with open_nodes(["relay"], Router("north", refuses=delay_s > 0), delay_s=delay_s) as (relay, anna, bert):
         (way,) = bert.ask("circuits", 1)
         anna.ask("connect", way)
         for node, other in ((anna, 9), (bert, 8)):
@@ -160,6 +164,20 @@ def test_punch__leaves_the_circuit_for_one_connection_that_says_nothing_about_wh
                     assert one.reach._find_judges() == [carrier.peer_id]
                     assert one.circuits.relays == {carrier.peer_id}
                     assert one.count_ways() == Ways(direct=1, punched=1)
+
+    trio.run(run)
+
+
+def test_punch__of_two_that_call_each_other_at_the_same_moment_is_led_by_one() -> None:
+    async def run() -> None:
+        async with open_session([LOOPBACK, [], []]) as (carrier, one, two):
+            one.puncher._choose = two.puncher._choose = choose_any
+            await until(lambda: {one.peer_id, two.peer_id} <= carrier.relay.reserved)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(one.circuits.find, two.peer_id)
+                nursery.start_soon(two.circuits.find, one.peer_id)
+            await until(lambda: carrier.relay.count == 0)
+            assert {network.count_ways() for network in (one, two)} == {Ways(direct=1, punched=1)}
 
     trio.run(run)
 
@@ -264,7 +282,7 @@ def test_punch__nonsense_and_a_sync_at_the_wrong_time_open_no_port(nonsense: byt
     async def run() -> None:
         async with open_pair() as (_, caller, hostile):
             assert await is_refused(hostile, caller.peer_id, nonsense)
-            await until(lambda: not caller.puncher._under_way)
+            await until(lambda: not caller.puncher._answering)
             assert opened == []
 
     trio.run(run)
@@ -312,7 +330,7 @@ def test_punch__rounds_without_end_send_few_packets_to_third_parties() -> None:
                         rounds += 1
                 except STREAM_ERRORS:
                     pass
-                await until(lambda: not caller.puncher._under_way)
+                await until(lambda: not caller.puncher._answering)
             assert rounds == ROUNDS_BURST
             assert got == [ROUNDS_BURST] * TARGETS_MAX + [0] * TARGETS_MAX, "one connection to each address in each round"
             assert caller._host.connections(hostile.peer_id), "the circuit carries on"
@@ -331,8 +349,11 @@ def test_punch__connects_with_nobody_else_who_stands_at_the_address() -> None:
             await read_message(stream, HolePunch)
             await write_message(stream, HolePunch(type=HolePunch.SYNC))
             await until(lambda: bystander._host.swarm.arrivals > 0)
-            assert await is_refused(hostile, caller.peer_id), "one at a time"
-            await write_message(stream, connect_message(place))
+            second = await speak(hostile, caller.peer_id)
+            await write_message(second, connect_message(place))
+            with pytest.raises(STREAM_ERRORS):
+                await read_message(stream, HolePunch)  # One at a time: the newer one goes on.
+            await read_message(second, HolePunch)
             await until(lambda: not bystander.connected() and bystander.peer_id not in caller.connected())
 
     trio.run(run)

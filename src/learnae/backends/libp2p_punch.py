@@ -9,7 +9,8 @@ least before it is tried again, and longer each time.
 Only members are led into this; the other end answers only on a circuit that it asked for itself. What it is told is a stranger's
 claim: `choose_targets` says what is dialled, and rounds are counted by peer and in all, so that nobody's network is flooded by it.
 Source: libp2p specs, relay/DCUtR; roles as go-libp2p and py-libp2p have them (who gets SYNC is the client).
-Deviation: the addresses are those of the fresh port, not of the port listened on; a CONNECT is answered after that port was seen.
+Deviations: the addresses are those of a fresh port, not of the port listened on, and a CONNECT is answered after that port was seen,
+so the round trip is measured before; a stream for each round, as go-libp2p does, where the specification has one for all.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -42,7 +42,7 @@ from learnae.backends.libp2p_punch_port import (
     open_punch_port,
     write_endpoint,
 )
-from learnae.backends.libp2p_relay import RelayMessageError, read_message, write_message
+from learnae.backends.libp2p_relay import RelayMessageError, is_relayed, read_message, write_message
 from learnae.backends.libp2p_tcp import TcpStream
 from learnae.backends.libp2p_yamux import CONNECTION_ERRORS, Yamux
 from learnae.ids import PeerId, peer_text, short_name
@@ -54,7 +54,7 @@ ROUNDS_MAX: Final = 3  # The specification's.
 AT_ONCE_MAX: Final = 4  # Each keeps a port, an identity and two connections for some seconds.
 PUNCH_S: Final = 60.0  # All rounds.
 ANSWER_S: Final = 15.0  # The other end may have to look at its own router first.
-SYNC_S_MAX: Final = 1.0  # Half a round trip; longer ones say more about a busy machine than about the line.
+SYNC_S_MAX: Final = 2.0  # A round trip; longer ones say more about a busy machine than about the line.
 LOOK_S: Final = 5.0
 GRACE_S: Final = 1.0  # Between the direct connection and the end of the circuit: the other end may be a moment behind.
 AGAIN_S: Final = 60.0  # After the first failure; twice as long after each further one.
@@ -87,7 +87,8 @@ class Puncher:
     ) -> None:
         self._host, self._rng, self._is_settling, self._choose = host, rng, is_settling, choose
         self.keeps_port: bool | None = None  # whether the router shows one port to all; None: it is not known
-        self._under_way: set[PeerId] = set()
+        self._leading: dict[PeerId, trio.CancelScope] = {}
+        self._answering: dict[PeerId, trio.CancelScope] = {}
         self._waits: OrderedDict[PeerId, _Wait] = OrderedDict()
         self._rounds: OrderedDict[PeerId, Bucket] = OrderedDict()
         self._all_rounds = Bucket(ALL_ROUNDS_RATE_S, ALL_ROUNDS_BURST, trio.current_time())
@@ -96,47 +97,49 @@ class Puncher:
     async def run(self) -> None:
         """Leave relays where that is possible, until cancelled."""
         while True:
-            for peer in self._find_callers():
-                self._host.nursery.start_soon(self._lead, peer)
+            for peer in self._find_callers()[: max(0, self._count_free())]:
+                self._leading[peer] = trio.CancelScope()
+                self._host.nursery.start_soon(self._lead, peer, self._leading[peer])
             with trio.move_on_after(LOOK_S):
                 await self._host.wait_for_change()
 
     def _find_callers(self) -> list[PeerId]:
-        """Members that called through a relay and are on it still, as many as there is room for."""
+        """Members that called through a relay, are on it still, and are due."""
         now_s = trio.current_time()
         found = []
-        for peer in self._host.connected() & self._host.members - self._under_way:
+        for peer in self._host.connected() & self._host.members - self._leading.keys() - self._answering.keys():
             conns = self._host.connections(peer)
             if not conns or not all(conn.is_relayed for conn in conns) or self._is_settling(peer):
                 continue
             called, calls = any(not conn.is_initiator for conn in conns), any(conn.is_initiator for conn in conns)
             leads = called and (not calls or self._host.peer_id < peer)  # of two that called each other, one
-            if leads and self._waits.setdefault(peer, _Wait()).until_s <= now_s:
+            if leads and (peer not in self._waits or self._waits[peer].until_s <= now_s):
                 found.append(peer)
         self._rng.shuffle(found)
-        found = found[: max(0, AT_ONCE_MAX - len(self._under_way))]
-        self._under_way.update(found)
         return found
+
+    def _count_free(self) -> int:
+        return AT_ONCE_MAX - len(self._leading) - len(self._answering)
 
     # --- the end that was called --------------------------------------------------------------------------------
 
-    async def _lead(self, peer: PeerId) -> None:
-        wait = self._waits.setdefault(peer, _Wait())
+    async def _lead(self, peer: PeerId, scope: trio.CancelScope) -> None:
         reason = f"not within {PUNCH_S:.0f} s"
         try:
-            with trio.move_on_after(PUNCH_S):
-                async with open_punch_port(self._find_observers()) as port:
-                    self._note_router(port)
-                    await self._lead_rounds(peer, port)
+            with scope, trio.move_on_after(PUNCH_S):
+                await self._lead_rounds(peer)
                 reason = ""
         except PunchError as error:
             reason = str(error)
         finally:
-            self._under_way.discard(peer)
+            del self._leading[peer]
+        if scope.cancelled_caught:
+            return  # The other end leads.
+        wait = self._waits.pop(peer, _Wait())
         wait.failures = wait.failures + 1 if reason else 0
         again_s = min(AGAIN_S * 2 ** min(wait.failures - 1, 10), AGAIN_S_MAX) if reason else AGAIN_S
         wait.until_s = trio.current_time() + again_s * self._rng.uniform(1.0, 1.3)
-        self._waits.move_to_end(peer)
+        self._waits[peer] = wait
         while len(self._waits) > PEERS_MAX:
             self._waits.popitem(last=False)
         if reason:
@@ -144,59 +147,69 @@ class Puncher:
         else:
             await self._leave_relay(peer)
 
-    async def _lead_rounds(self, peer: PeerId, port: PunchPort) -> None:
-        """Raises: PunchError."""
-        stream: INetStream | None = None
-        try:
-            for _ in range(ROUNDS_MAX):
-                with suppress(RelayMessageError, *STREAM_ERRORS):
-                    if stream is not None:  # As specified; go-libp2p takes one stream for each round.
-                        if await self._lead_round(peer, port, stream):
-                            return
-                        continue
-                stream = await self._host.open_stream(peer, [PROTOCOL])
-                if await self._lead_round(peer, port, stream):
-                    return
-        except (RelayMessageError, *STREAM_ERRORS) as error:
-            logger.debug("punching with %s: %r", short_name(peer), error)
-            raise PunchError("the other end does not take part, or is busy") from error
-        finally:
-            if stream is not None:
-                drop_stream(stream)
+    async def _lead_rounds(self, peer: PeerId) -> None:
+        """A fresh port each time: what one round left behind in the routers does not harm the next. Raises: PunchError."""
+        for _ in range(ROUNDS_MAX):
+            async with open_punch_port(self._find_observers()) as port:
+                self._note_router(port)
+                try:
+                    if await self._lead_round(peer, port):
+                        return
+                except (RelayMessageError, *STREAM_ERRORS) as error:
+                    logger.debug("punching with %s: %r", short_name(peer), error)
+                    raise PunchError("the other end does not take part, or is busy") from error
         raise PunchError(f"{ROUNDS_MAX} attempts failed; one of the two routers keeps no hole open")
 
-    async def _lead_round(self, peer: PeerId, port: PunchPort, stream: INetStream) -> bool:
+    async def _lead_round(self, peer: PeerId, port: PunchPort) -> bool:
         """Raises: PunchError, RelayMessageError, one of STREAM_ERRORS."""
+        round_trip_s = await self._measure_round_trip(peer)
+        stream = await self._host.open_stream(peer, [PROTOCOL])
+        try:
+            begun_s = trio.current_time()
+            await write_message(stream, _connect(port))
+            claimed = await _read(stream, HolePunch.CONNECT)
+            delay_s = min(trio.current_time() - begun_s, round_trip_s, SYNC_S_MAX) / 2
+            targets = self._choose(claimed, port.outside)
+            if not targets:
+                raise PunchError("the other end names no address that may be dialled")
+            await write_message(stream, HolePunch(type=HolePunch.SYNC))
+            await trio.sleep(delay_s)
+            return await port.meet(targets, partial(self._shake_hands, peer, is_client=False))
+        finally:
+            drop_stream(stream)
+
+    async def _measure_round_trip(self, peer: PeerId) -> float:
+        """Of the circuit alone; the answer to CONNECT takes longer, because the other end looks at its router before."""
         begun_s = trio.current_time()
-        await write_message(stream, _connect(port))
-        claimed = await _read(stream, HolePunch.CONNECT)
-        delay_s = min((trio.current_time() - begun_s) / 2, SYNC_S_MAX)
-        targets = self._choose(claimed, port.outside)
-        if not targets:
-            raise PunchError("the other end names no address that may be dialled")
-        await write_message(stream, HolePunch(type=HolePunch.SYNC))
-        await trio.sleep(delay_s)
-        return await port.meet(targets, partial(self._shake_hands, peer, is_client=False))
+        with trio.move_on_after(SYNC_S_MAX):
+            for conn in self._host.connections(peer)[:1]:
+                await conn.ping().wait()
+        return trio.current_time() - begun_s
 
     # --- the end that called ------------------------------------------------------------------------------------
 
     async def _answer(self, peer: PeerId, stream: INetStream) -> None:
-        conn = stream.muxed_conn
-        assert isinstance(conn, Yamux), "the only muxer on offer"
-        if not conn.is_relayed or not conn.is_initiator:
+        if not is_relayed(stream) or not any(conn.is_relayed and conn.is_initiator for conn in self._host.connections(peer)):
             return drop_stream(stream)  # Only who was called through a relay leads.
-        if peer in self._under_way or len(self._under_way) >= AT_ONCE_MAX or not self._take_round(peer):
+        if peer in self._answering:
+            self._answering.pop(peer).cancel()  # Its next round, before this end has given up the last one.
+        if peer in self._leading and self._host.peer_id > peer:
+            self._leading[peer].cancel()  # Both called at the same moment, and each thinks that it leads: the smaller one does.
+        elif peer in self._leading or self._count_free() <= 0:
             return drop_stream(stream)
-        self._under_way.add(peer)
+        if not self._take_round(peer):
+            return drop_stream(stream)
+        self._answering[peer] = scope = trio.CancelScope(deadline=trio.current_time() + PUNCH_S)
         met = False
         try:
-            with trio.move_on_after(PUNCH_S):
+            with scope:
                 met = await self._answer_rounds(peer, stream)
         except (PunchError, RelayMessageError) as error:
             logger.info("%s stays on a relay: %s", short_name(peer), error)
             drop_stream(stream)
         finally:
-            self._under_way.discard(peer)
+            if self._answering.get(peer) is scope:
+                del self._answering[peer]
         if met:
             self._host.nursery.start_soon(self._leave_relay, peer)
 
