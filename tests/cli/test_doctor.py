@@ -159,6 +159,16 @@ async def open_peer(number: int) -> AsyncIterator[Libp2pNetwork]:
         yield network
 
 
+def test_upnp__is_told_from_what_the_running_node_tells_others() -> None:
+    """Seen with a real router: doctor said that the port must be forwarded by hand, although the router had opened it."""
+    end = "/p2p/12D3KooWJzENDcYyqhw9jGbmNoU42fhZ6y6ctFKNPWnsaLuscK5U"
+    own = ["/ip4/192.168.1.15/tcp/4001", "/ip4/9.9.9.9/tcp/4001"]
+    opened = machine.check_upnp([f"/ip4/8.8.4.4/tcp/4002{end}", *(address + end for address in own)], own)
+    tell(opened, State.GOOD, "the router lets others in at 8.8.4.4, port 4002")
+    tell(machine.check_upnp([address + end for address in own], own), State.NOTE, "opened no port", "members relay")
+    tell(machine.check_upnp([], []), State.NOTE, "node.log says why")
+
+
 def set_addresses(folder: Path, addresses: Sequence[str]) -> None:
     ticket = NodeFolder(folder).read_ticket()
     (folder / "ticket.txt").write_text(replace(ticket, addresses=tuple(addresses)).to_text())
@@ -192,7 +202,7 @@ def test_peers__of_ticket_and_journal_are_dialled(node: Path) -> None:
     async def run() -> None:
         check = partial(towards.check_peers, NodeFolder(node), me=me)
         set_addresses(node, [f"/ip4/127.0.0.1/tcp/1/p2p/{me}"])
-        tell((await check())[0], State.NOTE, "no other member is known yet", "give the ticket to the others")
+        tell((await check())[0], State.NOTE, "no other member's address is known yet", "give the ticket to the others")
         async with open_peer(7) as one, open_libp2p_network(
             seed=bytes(make_key("alice")), listen=["/ip4/127.0.0.1/tcp/0"], blocks=MemoryBlocks()
         ) as alice:

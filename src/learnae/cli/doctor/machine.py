@@ -99,7 +99,7 @@ def check_addresses(listen: Sequence[str], announce: Sequence[str], found: Seque
     for text in found:
         kinds[_classify(text)].append(text)
     seen = "; ".join(f"{kind}: {', '.join(addresses)}" for kind, addresses in kinds.items() if addresses) or "none"
-    told = [_host_of(address) for address in (announce or listen)]
+    told = list(dict.fromkeys(_host_of(address) for address in (announce or listen)))
     if not kinds["public"] and not kinds["private"]:
         return care("addresses", f"this machine has no network ({seen})", "connect it, or run all peers on this machine")
     if told and all(_is_kind(host, "this machine only") for host in told):
@@ -116,6 +116,19 @@ def check_addresses(listen: Sequence[str], announce: Sequence[str], found: Seque
         "addresses",
         f"this machine has {seen}: members in the same network can dial it, others only if a router lets them in",
         "forward the port at your router and name its public address in `announce` of settings.json; or leave it, and dial others",
+    )
+
+
+def check_upnp(told: Sequence[str], announce: Sequence[str]) -> Finding:
+    """Whether the router lets others in, by the addresses that the running node tells (`told`) and those that its user chose."""
+    chosen = {_host_of(address) for address in announce}
+    opened = [address for address in told if _is_kind(_host_of(address), "public") and _host_of(address) not in chosen]
+    if opened:
+        return good("upnp", f"the router lets others in at {_host_of(opened[0])}, port {opened[0].split('/')[4]}")
+    return note(
+        "upnp",
+        "the router opened no port for this node that leads in from outside; node.log says why",
+        "switch UPnP on at the router, or forward the port by hand; or leave it: members relay",
     )
 
 

@@ -58,7 +58,10 @@ async def look_at_node(folder: NodeFolder) -> AsyncIterator[Finding]:
     yield machine.check_disk(folder.path)
     for finding in machine.check_listen(settings.listen, running=running):
         yield finding
-    yield _check_addresses(settings.listen, settings.announce)
+    told = _read_told(folder) if running else ()
+    yield _check_addresses(settings.listen, (*told, *settings.announce))
+    if settings.upnp and running:
+        yield machine.check_upnp(told, settings.announce)
     me = _read_peer_id(folder)
     own = _find_own(settings.listen, me) if running else ""
     if own:
@@ -96,6 +99,15 @@ def _check_ways(folder: NodeFolder) -> Finding | None:
         return check_ways(folder.read_status())
     except FolderError:
         return None  # it has only just started
+
+
+def _read_told(folder: NodeFolder) -> tuple[str, ...]:
+    """Where the running node says that it can be dialled, without the ways through relays."""
+    try:
+        found = folder.read_status().get("addresses", [])
+    except FolderError:
+        return ()  # it has only just started
+    return tuple(str(address) for address in found if "/p2p-circuit/" not in str(address))
 
 
 def _check_addresses(listen: tuple[str, ...], announce: tuple[str, ...]) -> Finding:

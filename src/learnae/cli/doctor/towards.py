@@ -70,7 +70,8 @@ async def check_peers(folder: NodeFolder, *, me: str) -> list[Finding]:
     except JournalDamagedError as error:
         return [care("peers", str(error), "stop the node and restore journal.sqlite; a new peer would need a new deposit")]
     if not members:
-        return [note("peers", "no other member is known yet", "give the ticket to the others, or wait until somebody joins")]
+        remedy = "give the ticket to the others, or wait: members tell theirs when training begins"
+        return [note("peers", "no other member's address is known yet", remedy)]
     try:
         from learnae.backends.libp2p_probe import probe_addresses
     except ModuleNotFoundError as error:
