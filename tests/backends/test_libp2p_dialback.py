@@ -36,8 +36,24 @@ def test_node__learns_that_it_can_be_dialled_and_under_which_address() -> None:
     trio.run(run)
 
 
-def test_node__that_cannot_be_dialled_reserves_at_a_relay_and_carries_for_nobody() -> None:
-    """Behind a router the port is closed: here the router forwards another port than the node's."""
+def test_judge__in_the_same_network_is_not_asked_for_the_routers_port() -> None:
+    """The router forwards another port than the node's, which two nodes at home have: a neighbour dials the machine itself."""
+
+    async def run() -> None:
+        async with (
+            open_victim(MemoryBlocks()) as judge,
+            open_libp2p_network(seed=bytes([2]) * 32, listen=LOOPBACK, blocks=MemoryBlocks()) as node,
+        ):
+            node.reach.mapped_port = 1
+            await node.connect(judge.addresses[0])
+            await until(lambda: node.reach.is_reachable is not None)
+            assert node.reach.is_reachable is True
+
+    trio.run(run)
+
+
+def test_node__that_cannot_be_dialled_reserves_at_a_relay_and_carries_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a router the port is closed: here the judge dials another port than the node's."""
 
     async def run() -> None:
         async with (
@@ -45,12 +61,13 @@ def test_node__that_cannot_be_dialled_reserves_at_a_relay_and_carries_for_nobody
             open_libp2p_network(seed=bytes([2]) * 32, listen=LOOPBACK, blocks=MemoryBlocks()) as node,
         ):
             judge.keep_places(frozenset({node.peer_id}))
-            node.reach.mapped_port = 1
+            find_port = libp2p_dialback._find_port
+            monkeypatch.setattr(libp2p_dialback, "_find_port", lambda addresses: 1)
             await node.connect(judge.addresses[0])
             await until(lambda: node.reach.is_reachable is False)
             await until(lambda: node.peer_id in judge.relay.reserved)
             assert not node.relay._offers()
-            node.reach.mapped_port = 0
+            monkeypatch.setattr(libp2p_dialback, "_find_port", find_port)
             node.reach.ask_again()
             await until(lambda: node.reach.is_reachable is True)
             assert node.relay._offers()

@@ -128,13 +128,12 @@ class Reachability:
 
     async def ask_all(self) -> None:
         """Ask a few peers that this node dialled; one that can dial it is enough, if somebody did meanwhile."""
-        port = self.mapped_port or _find_port(self._host.addresses)
         answers: list[DialbackAnswer] = []
         judges = self._find_judges()
         self._rng.shuffle(judges)
-        for peer in judges[:ASKED_MAX] if port else []:
+        for peer in judges[:ASKED_MAX] if self._host.addresses else []:
             arrivals = self._host.swarm.arrivals
-            answer = await ask_dialback(self._host, peer, port, self._host.peer_id)
+            answer = await ask_dialback(self._host, peer, self._choose_port(peer), self._host.peer_id)
             if answer is not None and answer.reached is Reached.YES and self._host.swarm.arrivals == arrivals:
                 logger.debug("%s says that it dialled this node, and nobody did", short_name(peer))
             elif answer is not None and answer.reached is not Reached.BUSY:
@@ -146,6 +145,12 @@ class Reachability:
         if answers:
             self.is_reachable = answers[-1].reached is Reached.YES
             logger.info("others can%s dial this node", "" if self.is_reachable else "not")
+
+    def _choose_port(self, peer: PeerId) -> int:
+        """The router's port, if it opened one, for a judge outside; one in this network dials this machine itself."""
+        remotes = [conn.get_remote_address() for conn in self._host.connections(peer)]
+        is_outside = any(ipaddress.ip_address(remote[0].partition("%")[0]).is_global for remote in remotes if remote is not None)
+        return self.mapped_port if is_outside and self.mapped_port else _find_port(self._host.addresses)
 
     def _find_judges(self) -> list[PeerId]:
         """Peers that this node dialled at an address: who came by itself may sit behind the same router."""
