@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from random import Random
 
@@ -16,6 +17,7 @@ from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 from nacl.signing import SigningKey
 
+from learnae.backends import libp2p_dht
 from learnae.backends.libp2p_address import libp2p_id
 from learnae.backends.libp2p_dht import PROTOCOL, DhtServer, _read, _write, look_up, provide, read_contacts
 from learnae.backends.libp2p_dht_records import (
@@ -87,6 +89,32 @@ def test_dht__a_session_is_found_by_its_cid_through_servers_that_only_know_one_a
             assert other.providers == {}
 
     trio.run(run)
+
+
+def test_look_up__servers_with_many_dead_addresses_cost_little_and_the_living_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the DHT of the internet many servers are gone, or name addresses that lead nowhere: here something that never answers."""
+    monkeypatch.setattr(libp2p_dht, "DIAL_S", 0.5)
+    monkeypatch.setattr(libp2p_dht, "PEER_S", 2.0)
+
+    async def run(hole: socket.socket) -> None:
+        async with open_servers(1) as ((server, _),):
+            (living,) = read_contacts(server.addresses)
+            silent = f"/ip4/127.0.0.1/tcp/{hole.getsockname()[1]}/p2p/"
+            both = Contact(living.peer, (silent + peer_text(living.peer), *living.addresses))
+            dead = PeerId(bytes(32))
+            gone = Contact(dead, tuple(f"/ip4/127.0.0.{host}/tcp/{hole.getsockname()[1]}/p2p/{peer_text(dead)}" for host in range(1, 9)))
+            found = await look_up(KEY, [gone, both])
+            assert found.servers == {living.peer: living.addresses[0]}
+        hole.setblocking(False)
+        arrived = 0
+        with suppress(BlockingIOError):
+            while True:
+                hole.accept()[0].close()
+                arrived += 1
+        assert 2 <= arrived <= 6, "one for the living server, a few of the eight of the dead one"
+
+    with socket.create_server(("0.0.0.0", 0)) as hole:
+        trio.run(run, hole)
 
 
 def test_dht__record_names_nobody_but_the_peer_that_brought_it() -> None:

@@ -55,6 +55,8 @@ RATE_BYTES_S: Final = 65536  # Per peer: 16 questions a second.
 BURST_BYTES: Final = 262144
 IDLE_S: Final = 30.0
 QUERY_S: Final = 8.0
+DIAL_S: Final = 4.0  # Of one address in a look-up: many servers of the IPFS DHT name several, of which some lead nowhere.
+PEER_S: Final = 10.0  # Of one server in a look-up, whatever it names.
 LOOKUP_S: Final = 60.0
 QUERIES_MAX: Final = 60  # In one look-up.
 AT_ONCE: Final = 3  # alpha of the specification
@@ -189,12 +191,13 @@ class _Search:
             if peer is None:
                 return
             self._asked.add(peer)
-            for address in self._candidates[peer]:
-                answer = await self._ask(peer, address)
-                if answer is not None:
-                    self.found.servers[peer] = address
-                    self._take_in(answer, address)
-                    break
+            with trio.move_on_after(PEER_S):
+                for address in self._candidates[peer]:
+                    answer = await self._ask(peer, address)
+                    if answer is not None:
+                        self.found.servers[peer] = address
+                        self._take_in(answer, address)
+                        break
             self._host.disconnect(peer)
 
     def _choose(self) -> PeerId | None:
@@ -220,12 +223,13 @@ class _Search:
         answer: pb.Message | None = None
         stream: INetStream | None = None
         try:
-            with trio.move_on_after(QUERY_S):
+            with trio.fail_after(DIAL_S):
                 await self._host.dial(address)
+            with trio.move_on_after(QUERY_S):
                 stream = await self._host.open_stream(peer, [PROTOCOL, PUBLIC_PROTOCOL])
                 await _write(stream, pb.Message(type=pb.Message.GET_PROVIDERS, key=self._key))
                 answer = await _read(stream, ANSWER_BYTES_MAX)
-        except (UnreachableError, *STREAM_ERRORS) as error:
+        except (UnreachableError, trio.TooSlowError, *STREAM_ERRORS) as error:
             logger.debug("a DHT server did not answer: %r", error)
         finally:
             if stream is not None:
