@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import sys
 from importlib import import_module
 from pathlib import Path
 
+import learnae
 from benchmarks import Result
 
 
@@ -25,6 +27,12 @@ def format_table(results: list[Result]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
+def compile_modules() -> None:
+    """Compile the package as pip does when it installs it: where Python may write no bytecode, every process would do it again."""
+    for folder in (Path(learnae.__file__).parent, Path(__file__).parent):
+        compileall.compile_dir(folder, quiet=2)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure a part of learnae on this machine.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {', '.join(list_names())}; NAME:CASE picks a case")
@@ -36,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if not chosen.names:
         print("\n".join(list_names()))
+    else:
+        compile_modules()
     for name in chosen.names:
         name, _, case = name.partition(":")
         module = import_module(f"benchmarks.{name}")

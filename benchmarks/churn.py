@@ -3,8 +3,9 @@
 Real processes over libp2p on loopback, with journals and block stores on disk and an embedded chain; only the learner is synthetic.
 First nobody is disturbed, then for ten minutes (`churn:short`: two) a node is killed with SIGKILL or started every two seconds: half
 of the members are never killed, the others are killed in turn and come back from their journals, and some start for the first time.
-At last all come back, the session ends and is paid out. The benchmark fails, with what it saw, if a node ends by itself or goes
-without a work cycle for a while, if ledgers differ, if a model is damaged, or if the fund is not paid out to the last wei.
+At last all who are away come back at once, which is counted by itself, the session ends and is paid out. The benchmark fails, with
+what it saw, if a node ends by itself or goes without a work cycle for a while, if ledgers differ, if a model is damaged, or if the
+fund is not paid out to the last wei.
 
 The reference of the rate is the undisturbed one of the same nodes in the same run, of the times what the project allows itself.
 """
@@ -115,7 +116,7 @@ class Churn:
         case = f"{plan.nodes} nodes, {self._kills} killed, {sum(len(member.starts) for member in swarm.members) - plan.nodes} started"
         return [
             Result(case=f"{case}: cycles of who stays", value=churn, unit="1/s", reference="calm", reference_value=calm),
-            *self._judge_starts(),
+            *self._judge_starts(ended_s),
             Result(case="a node's processor time while calm", value=100 * calm_cpu, unit="% of a core"),
             Result(case="vertices in each journal at the end", value=vertices, unit="vertices"),
             Result(case="load average at the end of the churn", value=load, unit="processes"),
@@ -201,18 +202,21 @@ class Churn:
     def _sum_cpu_s(self) -> float:
         return sum(member.read_cpu_s() or 0.0 for member in self._steady)
 
-    def _judge_starts(self) -> list[Result]:
-        """How soon who came late adopted something, and who came back worked."""
+    def _judge_starts(self, ended_s: float) -> list[Result]:
+        """How soon who came late adopted something, and who came back worked: one by one, and all at once after `ended_s`."""
         first = [member.starts[0] for member in self._came]
-        again = [start for member in self._restless + self._came for start in member.starts[1:] if start.worked_s is not None]
+        every = [start for member in self._restless + self._came for start in member.starts[1:] if start.worked_s is not None]
+        again, at_once = [start for start in every if start.at_s < ended_s], [start for start in every if start.at_s >= ended_s]
         adopted_s = [start.adopted_s - start.at_s for start in first if start.adopted_s is not None]
         back_s = [start.worked_s - start.at_s for start in again if start.worked_s is not None]
         cpu_s = [start.cpu_s for start in [*first, *again] if start.cpu_s is not None]
+        together_s = [start.worked_s - start.at_s for start in at_once if start.worked_s is not None]
         late = f"{len(first)} late joiners, start to first adoption"
         return [
             Result(case=f"{late}: median", value=statistics.median(adopted_s), unit="s", reference="limit", reference_value=ADOPT_MAX_S),
             Result(case=f"{late}: longest", value=max(adopted_s), unit="s", reference="limit", reference_value=ADOPT_MAX_S),
             Result(case="killed nodes, start to first work cycle: median", value=statistics.median(back_s), unit="s"),
             Result(case="killed nodes, start to first work cycle: longest", value=max(back_s), unit="s"),
+            Result(case=f"{len(together_s)} that come back at once, to the first work cycle: longest", value=max(together_s), unit="s"),
             Result(case="processor time of a start, until the first cycle: median", value=statistics.median(cpu_s), unit="s"),
         ]

@@ -310,6 +310,31 @@ def test_fetch_failures__give_up_a_model_and_go_on() -> None:
     assert find_all(player.turn(), ev.TrainModel) != []
 
 
+@pytest.mark.parametrize("policy", ["paper", "paired"])
+def test_issuer_that_is_away__is_left_for_another_at_once_until_it_is_heard_again(policy: str) -> None:
+    """Nobody waits: of many who were killed, each costs one try and no pause."""
+    player = make_player(rules=replace(AVERAGES, policy=policy))
+    authors = {author.me: author for author in map(Author, ("bob", "carol", "dave"))}
+    for author in authors.values():
+        player.hear(author, announce(f"model of {author.name}", correct=90))
+
+    effects, tried = player.turn(), []
+    while fetches := find_all(effects, ev.FetchFile):
+        tried.append(fetches[0].providers[0])
+        effects = player.handle(ev.FetchFailed(fetches[0].number, "nobody had it", is_away=True))
+        if len(tried) > len(authors):
+            break
+    assert set(tried[:3]) == authors.keys(), "each of them once before anybody is tried again"
+    assert len(tried) == 4 and read_pause_s(player, effects) == IDLE_S, "where all are away there is a pause"
+
+    player.handle(ev.PeerConnected(tried[1]))
+    fetch = find(player.turn(), ev.FetchFile)
+    assert fetch.providers[0] == tried[1], "it is connected again"
+    player.handle(ev.FetchFailed(fetch.number, "it is there, and does not have it any more"))
+    player.hear(authors[tried[2]], announce("newer model", correct=91))
+    assert find(player.turn(), ev.FetchFile).cid == make_cid("newer model"), "who says something is not away"
+
+
 def test_bytes_that_are_no_model__are_not_tried_again() -> None:
     player = make_player(rules=AVERAGES)
     player.hear(Author("bob"), announce("bobs", correct=90))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Final
 
 from libp2p.peer.id import ID
@@ -33,6 +34,7 @@ def libp2p_id(peer: PeerId) -> ID:
     return ID(_PREFIX + peer)
 
 
+@lru_cache(maxsize=1024)  # A lost peer is dialled again and again, and a third of what that costs is reading its address.
 def parse_address(address: str) -> tuple[Multiaddr, PeerId]:
     """Split `/ip4/192.0.2.7/tcp/4001/p2p/12D3Koo...` into what is dialled and who answers there.
 

@@ -13,10 +13,8 @@ import trio
 
 from learnae.backends.disk_blocks import DiskBlocks
 from learnae.backends.disk_journal import DiskJournal
-from learnae.backends.sensor_settings import read_sensor_settings
 from learnae.cli.checks import check_contract
 from learnae.cli.folder import NodeFolder, NodeSettings
-from learnae.cli.sensor_config import make_sensor_parts
 from learnae.cli.spending import check_spending, compute_spending
 from learnae.errors import ForeignTaskError, LearnaeError, SessionLostError
 from learnae.ids import Address, PeerId, peer_text
@@ -35,10 +33,12 @@ from learnae.protocol.settlement import TURN_S, keep_poid
 from learnae.protocol.store import ControlStore
 
 if TYPE_CHECKING:
+    from learnae.backends.disk_sensors import SensorJournal
     from learnae.backends.ethereum import ChainOptions, EthereumChain
     from learnae.backends.keystore import Keys
     from learnae.backends.kubo_rpc import KuboRpc
     from learnae.backends.libp2p_wide import WideArea
+    from learnae.node.station import SensorParts
 
 DEV_POLL_S: Final = 0.5  # A node that looks at its chain more often than this also looks for receipts so often.
 PASSES_EVERY_S: Final = 5.0  # A user who sees nothing for longer wonders.
@@ -201,8 +201,7 @@ class NodeStarter:
             lan_digest=ticket.rules.digest if settings.mdns else None,
             wide=_make_wide_area(ticket, settings, keys.identity.peer_id),
         )
-        chosen = read_sensor_settings(self._folder.path)
-        sensors, sensor_journal = (None, None) if chosen is None else make_sensor_parts(ticket.rules, keys, self._folder.path, chosen)
+        sensors, sensor_journal, only_streams = self._open_sensors(ticket.rules, keys)
         async with AsyncExitStack() as stack:
             if sensor_journal is not None:
                 stack.callback(sensor_journal.close)
@@ -228,10 +227,21 @@ class NodeStarter:
                 bootstrap=bootstrap,
                 poll_s=max(settings.poll_s, chain.poll_s),
                 sensors=sensors,
-                only_streams=chosen is not None and chosen.only_streams,
+                only_streams=only_streams,
             )
             self._node = Node(parts, on_tell=self._on_tell)
             return await self._node.run()
+
+    def _open_sensors(self, rules: SessionRules, keys: Keys) -> tuple[SensorParts | None, SensorJournal | None, bool]:
+        """What follows sensors, if the folder says so, its journal, and whether training takes only what they say."""
+        if not self._folder.sensors.is_file():
+            return None, None, False  # Most nodes: nothing is loaded for it.
+        from learnae.backends.sensor_settings import read_sensor_settings
+        from learnae.cli.sensor_config import make_sensor_parts
+
+        chosen = read_sensor_settings(self._folder.path)
+        assert chosen is not None, "the file is there"
+        return *make_sensor_parts(rules, keys, self._folder.path, chosen), chosen.only_streams
 
     def _put_daemon_beside(
         self, inner: Network, blocks: BlockStore, rpc: KuboRpc, rules: SessionRules

@@ -71,6 +71,11 @@ class NodeFolder:
         return self.path / "node.log"
 
     @property
+    def sensors(self) -> Path:
+        """What the node follows, if there is such a file (`backends.sensor_settings`)."""
+        return self.path / "sensors.toml"
+
+    @property
     def is_ready(self) -> bool:
         return (self.path / "ticket.txt").is_file()
 

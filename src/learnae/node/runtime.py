@@ -11,26 +11,29 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from learnae.errors import ChainAnswerError
-from learnae.ids import Address, Cid, PeerId, cid_text, peer_text
+from learnae.ids import Address, PeerId
 from learnae.node import work
 from learnae.node.progress import ProgressLog, write_status
-from learnae.node.station import SensorParts, SensorStation, StationParts
+from learnae.node.status import describe_node
 from learnae.node.writes import collect_writes
-from learnae.ports import BlockStore, Chain, Connected, DirectMessage, Disconnected, Journal, Learner, Network
+from learnae.ports import BlockStore, Chain, Connected, DirectMessage, Disconnected, Journal, Learner, Network, NetworkEvent
 from learnae.protocol import events as ev
 from learnae.protocol.measures import TaskFacts
 from learnae.protocol.peer import Peer
 from learnae.protocol.rules import ADDRESSES_MAX
+from learnae.protocol.sync import is_sensor_sync
 from learnae.protocol.validation import compute_model_bytes_max
-from learnae.sensors.follower import is_lane_sync
 from learnae.tangle.verdict import Verdict
+
+if TYPE_CHECKING:
+    from learnae.node.station import SensorParts, SensorStation
 
 STATUS_EVERY_S: Final = 2.0
 PUBLISH_QUEUE_MAX: Final = 1024  # Own vertices that wait for the network; a peer may issue five a second.
@@ -90,6 +93,7 @@ class Node:
         self._facts: TaskFacts | None = None
         self._finished: ev.Finish | None = None
         self._over = trio.Event()
+        self._knows_members = trio.Event()  # The chain was read.
         self._nursery: trio.Nursery | None = None
         self._started = False
         self._broken: Exception | None = None  # why this node cannot go on; nothing is done after it
@@ -101,7 +105,6 @@ class Node:
         Raises: LearnaeError leaves that no retry helps: the user's task or data, a full disk. They may come in a group.
         """
         parts = self._parts
-        topic = self._peer.rules.compute_topic("control")
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -110,6 +113,7 @@ class Node:
                     if parts.only_streams:
                         self._facts = replace(self._facts, private_slices=0)
                 self._started = True
+                nursery.start_soon(self._read_chain)
                 self._feed(
                     ev.Started(
                         facts=self._facts,
@@ -118,13 +122,7 @@ class Node:
                         records=parts.journal.records(),
                     )
                 )
-                await parts.network.subscribe(topic, self._judge)
-                if self._station is not None:
-                    nursery.start_soon(self._station.run)
-                nursery.start_soon(self._publish_all)
-                nursery.start_soon(self._read_network)
-                nursery.start_soon(self._read_chain)
-                nursery.start_soon(self._keep_time)
+                nursery.start_soon(self._take_part, nursery)
                 nursery.start_soon(self._keep_status)
                 await self._over.wait()
                 if self._broken is None:
@@ -147,6 +145,8 @@ class Node:
             self._nursery.cancel_scope.cancel()  # It is still opening the task; nothing was said yet.
 
     def _make_station(self, sensors: SensorParts) -> SensorStation:
+        from learnae.node.station import SensorStation, StationParts  # Most nodes follow no sensors.
+
         parts = self._parts
         return SensorStation(
             StationParts(
@@ -156,14 +156,11 @@ class Node:
                 topic=self._peer.rules.compute_topic("sensors"),
                 now_s=parts.now_s,
                 on_tell=self._tell,
-                on_slice=self._on_stream_slice,
+                on_slice=lambda dataslice: self._feed(ev.StreamSliceStored(dataslice)),
                 takes_slices=lambda: self._peer.dao.takes_data(parts.now_s()),
                 on_broken=self._break,
             )
         )
-
-    def _on_stream_slice(self, dataslice: Cid) -> None:
-        self._feed(ev.StreamSliceStored(dataslice))
 
     # --- events in ------------------------------------------------------------------------------------------
 
@@ -274,6 +271,19 @@ class Node:
 
     # --- loops ----------------------------------------------------------------------------------------------
 
+    async def _take_part(self, nursery: trio.Nursery) -> None:
+        """Begin to hear, to speak and to work once the members are known: what is heard earlier would be refused, and a turn wasted."""
+        await self._knows_members.wait()
+        await self._parts.network.subscribe(self._peer.rules.compute_topic("control"), self._judge)
+        with suppress(trio.WouldBlock, trio.EndOfChannel):  # First who is connected, then what to do.
+            while True:
+                self._hear(self._parts.network.events.receive_nowait())
+        if self._station is not None:
+            nursery.start_soon(self._station.run)
+        nursery.start_soon(self._publish_all)
+        nursery.start_soon(self._read_network)
+        nursery.start_soon(self._keep_time)
+
     async def _publish_all(self) -> None:
         topic = self._peer.rules.compute_topic("control")
         async for encoded in self._publish_receive:
@@ -281,22 +291,25 @@ class Node:
 
     async def _read_network(self) -> None:
         async for event in self._parts.network.events:
-            match event:
-                case Connected(peer=peer):
-                    self._feed(ev.PeerConnected(peer))
-                    if self._station is not None:
-                        self._station.connect(peer)
-                case Disconnected(peer=peer):
-                    self._feed(ev.PeerDisconnected(peer))
-                    if self._station is not None:
-                        self._station.disconnect(peer)
-                case DirectMessage(sender=sender, content=content) if is_lane_sync(content):
-                    if self._station is not None:
-                        self._station.receive_sync(sender, content)
-                case DirectMessage(sender=sender, content=content):
-                    for effect in self._feed(ev.SyncReceived(sender, content)):
-                        if isinstance(effect, ev.PassVerdict) and effect.ruling.verdict is Verdict.REJECT:
-                            self._parts.network.blame(sender, effect.ruling.why)
+            self._hear(event)
+
+    def _hear(self, event: NetworkEvent) -> None:
+        match event:
+            case Connected(peer=peer):
+                self._feed(ev.PeerConnected(peer))
+                if self._station is not None:
+                    self._station.connect(peer)
+            case Disconnected(peer=peer):
+                self._feed(ev.PeerDisconnected(peer))
+                if self._station is not None:
+                    self._station.disconnect(peer)
+            case DirectMessage(sender=sender, content=content) if is_sensor_sync(content):
+                if self._station is not None:
+                    self._station.receive_sync(sender, content)
+            case DirectMessage(sender=sender, content=content):
+                for effect in self._feed(ev.SyncReceived(sender, content)):
+                    if isinstance(effect, ev.PassVerdict) and effect.ruling.verdict is Verdict.REJECT:
+                        self._parts.network.blame(sender, effect.ruling.why)
 
     async def _read_chain(self) -> None:
         while True:
@@ -310,6 +323,7 @@ class Node:
             if self._confirmed != confirmed:
                 continue  # Read while an own transaction came into its block: the same would be sent again.
             self._feed(ev.ChainRead(view))
+            self._knows_members.set()
             self._parts.network.keep_places(self._peer.lane.members)
             if self._station is not None:
                 self._station.set_members(self._peer.lane.members)
@@ -352,42 +366,4 @@ class Node:
         self._tell(ev.Tell(ev.Topic.TROUBLE, sentence), self._parts.now_s())
 
     def _write_status(self, state: str) -> None:
-        peer, dao = self._peer, self._peer.dao
-        local, ledger = peer.cycle.local, peer.lane.ledger
-        view = dao.view
-        write_status(
-            self._parts.folder,
-            {
-                "time_s": round(self._parts.now_s(), 3),
-                "state": state,
-                "session": peer.rules.name,
-                "rules": cid_text(peer.rules.cid),
-                "peer_id": peer_text(peer.me),
-                "wallet": self._parts.chain.wallet,
-                "contract": self._parts.session,
-                "stage": view.stage.value if view else "unknown",
-                "phase": dao.compute_phase(self._parts.now_s()).value,
-                "member": dao.is_member,
-                "members": len(dao.membership.by_peer),
-                "connected": len(peer.connected),
-                "ways": asdict(self._parts.network.count_ways()),
-                "addresses": [*self._parts.network.extra_addresses, *self._parts.addresses],
-                "accuracy": local.accuracy if local else None,
-                "maturity_cycles": local.maturity_cycles if local else 0,
-                "cycles": peer.cycle.cycles,
-                "vertices": len(peer.lane.dag),
-                "sensors": [] if self._station is None else self._station.describe(),
-                "help_given": ledger.profile(peer.me),
-                "help_received": ledger.received(peer.me),
-                "deposit_wei": str(peer.rules.deposit_wei),
-                "payout_wei": str((view.paid_wei or {}).get(self._parts.chain.wallet, 0) if view else 0),
-                "relayed": {
-                    "claims": dao.relay.claims_sent,
-                    "ballots": dao.relay.ballots_sent,
-                    "gas": dao.relay.gas_spent,
-                    "gas_max": dao.relay.gas_max,
-                },
-                "stored_bytes": self._parts.blocks.used_bytes,
-                "ends_s": {"training": dao.settlement.deadlines.training_ends_s, "voting": dao.settlement.deadlines.voting_ends_s},
-            },
-        )
+        write_status(self._parts.folder, describe_node(self._parts, state, self._station))

@@ -56,7 +56,7 @@ class StationParts:
     topic: Topic
     now_s: Callable[[], float]
     on_tell: Callable[[ev.Tell, float], None]
-    on_slice: Callable[[Cid], None]
+    on_slice: Callable[[Cid], object]
     takes_slices: Callable[[], bool]  # whether a dataslice that comes now can still be trained on
     on_broken: Callable[[Exception], None]
 

@@ -65,11 +65,18 @@ async def fetch(tools: Tools, effect: ev.FetchFile) -> ev.Event:
     with trio.move_on_after(FETCH_S_MIN + effect.bytes_max / FETCH_BYTES_S) as scope:
         try:
             await tools.network.fetch_file(effect.cid, providers=effect.providers, bytes_max=effect.bytes_max, public=effect.public)
-        except (FetchError, DiskFullError) as error:
+        except FetchError as error:
+            return ev.FetchFailed(effect.number, str(error), is_away=_is_away(tools, effect))
+        except DiskFullError as error:
             return ev.FetchFailed(effect.number, str(error))
     if scope.cancelled_caught:
-        return ev.FetchFailed(effect.number, "it took too long")
+        return ev.FetchFailed(effect.number, "it took too long", is_away=_is_away(tools, effect))
     return ev.FileFetched(effect.number)
+
+
+def _is_away(tools: Tools, effect: ev.FetchFile) -> bool:
+    """Whether who announced the file could not be reached: a fetch leaves a connection behind where it could have one."""
+    return bool(effect.providers) and effect.providers[0] not in tools.network.connected()
 
 
 async def learn(tools: Tools, effect: ev.TrainModel | ev.AverageModels | ev.EvaluateModel | ev.RecountReceipt) -> ev.Event:

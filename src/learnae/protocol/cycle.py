@@ -180,8 +180,8 @@ class WorkCycle:
         match event:
             case ev.FileFetched():
                 return self._fetched(task)
-            case ev.FetchFailed(reason=reason):
-                return self._failed(task, reason)
+            case ev.FetchFailed():
+                return self._failed(task, event)
             case ev.LearningFailed(reason=reason, blames_remote=blames_remote):
                 return self._learning_failed(task, reason, blames_remote=blames_remote)
             case ev.FileLost(cid=cid):
@@ -215,13 +215,18 @@ class WorkCycle:
         share = self.policy.compute_remote_share(self.local, task.candidate)
         return [ev.AverageModels(number, self.local.cid, remote, share)]
 
-    def _failed(self, task: _Task, reason: str) -> list[Said]:
+    def _failed(self, task: _Task, event: ev.FetchFailed) -> list[Said]:
         if task.candidate is not None:
+            issuer = task.candidate.issuer
             task.candidate.failures += 1
-            return [ev.Tell(ev.Topic.TROUBLE, f"no model from {short_name(task.candidate.issuer)}: {reason}")]
+            told = ev.Tell(ev.Topic.TROUBLE, f"no model from {short_name(issuer)}: {event.reason}")
+            is_news = event.is_away and not self.market.is_away(issuer)
+            if is_news:
+                self.market.note_away(issuer)
+            return [told, *self._average(self._connected)] if is_news and not task.as_is else [told]
         if task.name == "recover" and self.local is not None and task.model == self.local.cid:
             return self._fall_back()
-        return [ev.Tell(ev.Topic.TROUBLE, f"waiting for the session's initial model: {reason}")]
+        return [ev.Tell(ev.Topic.TROUBLE, f"waiting for the session's initial model: {event.reason}")]
 
     def _lost(self, task: _Task, cid: Cid) -> list[Said]:
         """A file that was here is not any more: bit rot, or a disk that was cleaned. What others have is fetched again."""

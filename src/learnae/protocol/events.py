@@ -27,8 +27,7 @@ class Timer(Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     """The node is up. `vertices` and `records` are what its journal kept, `facts` what its learner found (None: votes only).
-    The vertices are read once, one after the other, so a long journal need not fit into memory.
-    """
+    The vertices are read once, one after the other, so a long journal need not fit into memory."""
 
     facts: TaskFacts | None
     addresses: tuple[str, ...] = ()
@@ -86,6 +85,7 @@ class FileFetched:
 class FetchFailed:
     number: int
     reason: str
+    is_away: bool = False  # whoever was to give it, the first provider, could not be reached
 
 
 @dataclass(frozen=True, slots=True)

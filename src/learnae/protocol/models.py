@@ -91,6 +91,7 @@ class ModelMarket:
         self._sorted: list[PeerId] = []
         self._tried: dict[PeerId, dict[Cid, Candidate]] = {}
         self._exaggeration: dict[PeerId, float] = {}
+        self._away: dict[PeerId, int] = {}  # who could not be reached, and how much of its log was here then
 
     def keep(self, candidate: Candidate) -> None:
         """Remember what becomes of a candidate for as long as its announcement is among the newest of its issuer."""
@@ -141,6 +142,17 @@ class ModelMarket:
             for entry in self._book.newest(log, self._dag.length(issuer), count)
         ]
 
+    def note_away(self, issuer: PeerId) -> None:
+        """`issuer` could not be reached: its models wait until it is heard again."""
+        self._away[issuer] = self._dag.length(issuer)
+
+    def note_back(self, issuer: PeerId) -> None:
+        """`issuer` is connected."""
+        self._away.pop(issuer, None)
+
+    def is_away(self, issuer: PeerId) -> bool:
+        return self._away.get(issuer) == self._dag.length(issuer)
+
     def measured(self, candidate: Candidate, remote: Evaluation) -> None:
         """Remember how far the claim was above what the model showed here; other data differ, so only the mean tells."""
         excess = candidate.message.accuracy_claimed - remote.accuracy
@@ -190,6 +202,7 @@ class PaperPolicy:
             for candidate in market.all()
             if candidate.message.accuracy_claimed > local.accuracy and _is_open(candidate, local)
         ]
+        better = [candidate for candidate in better if not market.is_away(candidate.issuer)] or better
         if not better:
             return None
         return max(better, key=lambda c: (market.discount(c), c.message.maturity_cycles, c.announcement))
@@ -215,9 +228,12 @@ class PairedPolicy:
     def choose(self, local: LocalModel, market: ModelMarket, rng: Random) -> Candidate | None:
         for _ in range(DRAWS_MAX):  # As uniform as a choice among all that will do, without looking at all.
             drawn = market.draw(rng)
-            if drawn is not None and not drawn.tried_with and _is_open(drawn, local) and not market.is_liar(drawn.issuer):
+            if drawn is None or drawn.tried_with or not _is_open(drawn, local):
+                continue
+            if not market.is_liar(drawn.issuer) and not market.is_away(drawn.issuer):
                 return drawn
         untried = [c for c in market.newest() if not c.tried_with and _is_open(c, local)]
+        untried = [c for c in untried if not market.is_away(c.issuer)] or untried
         honest = [c for c in untried if not market.is_liar(c.issuer)]
         choices = honest or untried
         return rng.choice(choices) if choices else None

@@ -135,6 +135,7 @@ class Peer:
                 return self._chain_read(view, now_s)
             case ev.PeerConnected(peer=peer):
                 self.connected.add(peer)
+                self.cycle.market.note_back(peer)
                 return [ev.SendSync(peer, self.lane.ask().encode()), *self._hurry(now_s)]
             case ev.PeerDisconnected(peer=peer):
                 self.connected.discard(peer)

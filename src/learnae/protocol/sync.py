@@ -15,6 +15,7 @@ from learnae.protocol.messages import COUNT_MAX
 from learnae.tangle import cbor
 from learnae.tangle.dag import OrphanPool
 
+SENSORS_LANE: Final = 2  # The first value of a sync message of the sensors lane; the control lane's is 1.
 SYNC_HAVE_MAX: Final = 8192  # Twice the most members that a session can have.
 SYNC_CLOSED: Final = COUNT_MAX  # In a have-vector, instead of a number: send nothing of this issuer, there is no room for it here.
 SYNC_WANT_MAX: Final = 256
@@ -108,6 +109,11 @@ class AnswerBudget:
         if len(self._left) > NEIGHBOURS_MAX:
             del self._left[next(iter(self._left))]
         return left >= 1
+
+
+def is_sensor_sync(content: bytes) -> bool:
+    """Whether a direct message is about the sensors lane."""
+    return content[1:2] == bytes((SENSORS_LANE,))
 
 
 def decode_sync(content: bytes) -> SyncMessage | None:

@@ -15,7 +15,7 @@ from typing import Final
 
 from learnae.ids import Cid, PeerId, cid_text, short_name
 from learnae.protocol import events as ev
-from learnae.protocol.sync import SYNC_VERTICES_MAX, AnswerBudget, SyncMessage, decode_sync
+from learnae.protocol.sync import SENSORS_LANE, SYNC_VERTICES_MAX, AnswerBudget, SyncMessage, decode_sync, is_sensor_sync
 from learnae.sensors.intake import WAITS
 from learnae.sensors.judge import REPLAYED, Heard, LaneRules, SensorCodec, SensorEntry
 from learnae.sensors.lane import SensorLane
@@ -34,7 +34,6 @@ CHECKPOINT_EVERY: Final = 4096  # Vertices; a restart or a newcomer reads a few 
 KEEP_VERTICES: Final = 4096  # Of each issuer, below a checkpoint.
 CLOCK_OFF_MS: Final = 3_600_000  # A reading's time against its vertex's; batteries fail, and clocks start in 1970.
 ANSWERS_BURST: Final = 256.0  # Pages for one neighbour at once: ten minutes at 100 vertices a second; ten a second after that.
-_LANE: Final = 2  # The first value of a sync message of this lane; the control lane's is 1.
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,17 +342,12 @@ class SensorFollower:
 def encode_lane_sync(sync: SyncMessage) -> bytes:
     """A sync message of the sensors lane: as on the control lane, but its first value is 2."""
     encoded = sync.encode()
-    return encoded[:1] + bytes((_LANE,)) + encoded[2:]
+    return encoded[:1] + bytes((SENSORS_LANE,)) + encoded[2:]
 
 
 def decode_lane_sync(content: bytes) -> SyncMessage | None:
     """Read it back; None if it is not one, or is the control lane's."""
-    return decode_sync(content[:1] + b"\x01" + content[2:]) if is_lane_sync(content) else None
-
-
-def is_lane_sync(content: bytes) -> bool:
-    """Whether a direct message is about the sensors lane."""
-    return content[1:2] == bytes((_LANE,))
+    return decode_sync(content[:1] + b"\x01" + content[2:]) if is_sensor_sync(content) else None
 
 
 def _trouble(head: SensorHead, what: str) -> ev.Tell:
