@@ -21,7 +21,7 @@ from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.ids import Cid
 from tests.lossy_link import Line, open_lossy_link
 
-ROUNDS = 7
+ROUNDS = 9
 SIZES_BYTES = (1_000_000, 10_000_000, 100_000_000)
 PROVIDERS = 4
 LINE = Line(delay_s=0.005, bandwidth_bytes_s=2e6)

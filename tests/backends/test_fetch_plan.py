@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from learnae.backends.fetch_plan import BUSY_BYTES, HEDGE_S, WAIT_S, WAIT_SHARE, FetchPlan, Need
+from learnae.backends.fetch_plan import BUSY_BYTES, FORGIVEN_S, HEDGE_S, WAIT_S, WAIT_SHARE, FetchPlan, Need
 from learnae.backends.idle_clock import Spent
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.backends.unixfs import LEAF_BYTES, build_blocks, encode_node
@@ -107,6 +107,17 @@ def test_need__a_fetch_that_waits_asks_more_within_milliseconds_and_again() -> N
     assert 2 * WAIT_S < half_busy[0] < 5 * WAIT_S, "what is not waited for does not count"
 
 
+def test_need__a_provider_that_kept_it_busy_may_stop_for_a_moment_and_not_for_longer() -> None:
+    need = Need()
+    for number in range(1, 101):
+        now_s = number / 100
+        assert need.compute_pause_s(Spent(now_s, 0.0, now_s), int(3e8 * now_s)) > 0
+    silent_s = 0.0
+    while pause_s := need.compute_pause_s(Spent(1.0 + silent_s, silent_s, 1.0), 300_000_000):
+        silent_s += pause_s
+    assert WAIT_S + FORGIVEN_S <= silent_s < 2 * (WAIT_S + FORGIVEN_S)
+
+
 def test_need__where_the_processor_is_short_more_providers_are_no_help() -> None:
     """It waits for half of its time, and would have worked in the other half: who gives and who fetches both wait for the processor."""
     assert _look(seconds=9.0, idle_share=0.5, worked_share=0.1, rate_bytes_s=1e8) == []
@@ -126,7 +137,7 @@ def test_need__who_is_kept_busy_with_other_things_asks_others_too() -> None:
     """A provider that drips costs time for each drop: the fetch never waits, and gets nothing."""
     times = _look(seconds=1.0, idle_share=0.0, rate_bytes_s=0.9 * BUSY_BYTES / HEDGE_S)
     assert len(times) == 3
-    assert times[0] < HEDGE_S + 2 * WAIT_S
+    assert times[0] < HEDGE_S + 2 * (WAIT_S + FORGIVEN_S)
     assert _look(seconds=1.0, idle_share=0.0, rate_bytes_s=1.2 * BUSY_BYTES / HEDGE_S) == []
 
 

@@ -19,6 +19,7 @@ from learnae.ids import CODEC_DAG_PB, CODEC_RAW, Cid, PeerId
 
 HEDGE_S: Final = 0.25  # Before an idle provider is asked for what another already owes.
 WAIT_S: Final = 0.01  # That a fetch waits with nothing to do before more are asked: a provider that is ready answers sooner.
+FORGIVEN_S: Final = 0.03  # To providers that have kept it busy: a process on a machine with others stops for as long now and then.
 WAIT_SHARE: Final = 0.25  # Of its time that it may wait all along: what another provider costs is not worth less.
 BUSY_BYTES: Final = 4 << 20  # In `HEDGE_S`: who is busy and gets less is busy with something else, and asks more as well.
 
@@ -34,9 +35,9 @@ class _Wanted:
 class Need:
     """How many providers a fetch asks at a time: as few as keep it busy, for each costs it time that it has not.
 
-    One at first. As many again whenever it waited for `WAIT_S` with nothing to do, beyond a share of its time and beyond the time that
-    others held the processor: where that is short, more providers bring nothing. And also if little comes for any other reason. So a line,
-    or a provider that is slow, silent or gone, holds it up for milliseconds.
+    One at first. As many again whenever it waited for `WAIT_S` with nothing to do (and `FORGIVEN_S`, if it was busy before), beyond a share
+    of its time and beyond the time that others held the processor: where that is short, more providers bring nothing. And also if little
+    comes for any other reason. So a line, or a provider that is slow, silent or gone, holds it up for milliseconds.
     """
 
     def __init__(self) -> None:
@@ -52,10 +53,10 @@ class Need:
         passed_s, idle_s = spent.passed_s - self._last.passed_s, spent.idle_s - self._last.idle_s
         taken_s = max(0.0, passed_s - idle_s - (spent.worked_s - self._last.worked_s))
         self._last = spent
-        self._waited_s = max(0.0, self._waited_s + idle_s - taken_s - WAIT_SHARE * passed_s)
+        self._waited_s = max(-FORGIVEN_S, self._waited_s + idle_s - taken_s - WAIT_SHARE * passed_s)
         needs_more = self._waited_s >= WAIT_S
-        if spent.passed_s - self._since_s >= HEDGE_S:
-            needs_more |= got_bytes - self._had_bytes < BUSY_BYTES
+        if (since_s := spent.passed_s - self._since_s) >= HEDGE_S:
+            needs_more |= got_bytes - self._had_bytes < BUSY_BYTES * since_s / HEDGE_S
             self._since_s, self._had_bytes = spent.passed_s, got_bytes
         if needs_more:
             self._waited_s = 0.0
