@@ -17,10 +17,10 @@ from libp2p.abc import INetStream
 from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
 from multiaddr import Multiaddr
 
-from learnae.backends import libp2p_punch, libp2p_punch_port
+from learnae.backends import libp2p_dialback, libp2p_punch, libp2p_punch_port
 from learnae.backends.libp2p import Libp2pNetwork
 from learnae.backends.libp2p_direct import read_exactly
-from learnae.backends.libp2p_host import STREAM_ERRORS
+from learnae.backends.libp2p_host import STREAM_ERRORS, drop_stream
 from learnae.backends.libp2p_punch import AGAIN_S, PROTOCOL, ROUNDS_BURST, ROUNDS_MAX
 from learnae.backends.libp2p_punch_port import (
     TARGETS_MAX,
@@ -32,6 +32,8 @@ from learnae.backends.libp2p_punch_port import (
     write_endpoint,
 )
 from learnae.backends.libp2p_relay import MESSAGE_BYTES_MAX, read_message, write_message
+from learnae.backends.libp2p_tcp import TcpStream
+from learnae.backends.libp2p_yamux import Way
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.backends.unixfs import encode_varint
 from learnae.demo.cast import make_environment
@@ -157,13 +159,55 @@ def test_punch__leaves_the_circuit_for_one_connection_that_says_nothing_about_wh
                 for one, other in ((caller, called), (called, caller)):
                     conns = one._host.connections(other.peer_id)
                     assert conns
-                    assert all(conn.is_punched and not conn.was_dialled for conn in conns)
+                    assert all(conn.way is Way.PUNCHED and not conn.was_dialled for conn in conns)
                     assert all(conn.is_initiator == (one is caller) for conn in conns), "who was called leads, and waits for the handshake"
                     assert await one.send(other.peer_id, b"directly")
                     assert await read_message_from(other, one.peer_id) == b"directly"
                     assert one.reach._find_judges() == [carrier.peer_id]
                     assert one.circuits.relays == {carrier.peer_id}
                     assert one.count_ways() == Ways(direct=1, punched=1)
+
+    trio.run(run)
+
+
+def test_punch__begins_the_handshake_where_the_other_end_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As go-libp2p does, up to its version 0.46: who gets SYNC waits there, against the specification."""
+    monkeypatch.setattr(libp2p_punch, "LEADER_LISTENS_S", 0.1)
+
+    async def run() -> None:
+        async with open_session([LOOPBACK, [], []]) as (carrier, caller, called):
+            caller.puncher._choose = called.puncher._choose = choose_any
+            honest = caller.puncher._shake_hands
+
+            async def wait_long(peer: PeerId, listens_s: float, stream: TcpStream) -> bool:
+                return await honest(peer, HANGS_S, stream)
+
+            monkeypatch.setattr(caller.puncher, "_shake_hands", wait_long)
+            await until(lambda: called.peer_id in carrier.relay.reserved)
+            assert await caller._host.reach(called.peer_id)
+            await until(lambda: carrier.relay.count == 0)
+            for one, other in ((caller, called), (called, caller)):
+                assert all(conn.is_initiator == (one is called) for conn in one._host.connections(other.peer_id))
+                assert one.count_ways() == Ways(direct=1, punched=1)
+
+    trio.run(run)
+
+
+def test_punch__takes_new_streams_before_the_circuit_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DCUtR: the direct connection comes first. The circuit has more streams, which is what the library would go by."""
+    monkeypatch.setattr(libp2p_punch, "GRACE_S", HANGS_S)
+
+    async def run() -> None:
+        async with open_session([LOOPBACK, [], []]) as (carrier, caller, called):
+            caller.puncher._choose = called.puncher._choose = choose_any
+            await until(lambda: called.peer_id in carrier.relay.reserved)
+            assert await caller._host.reach(called.peer_id)
+            for one, other in ((caller, called), (called, caller)):
+                await until(lambda one=one: one.count_ways().punched == 1)
+                stream = await one._host.open_stream(other.peer_id, [libp2p_dialback.PROTOCOL])
+                assert stream.muxed_conn.way is Way.PUNCHED
+                drop_stream(stream)
+            assert carrier.relay.count == 1, "the circuit is still there"
 
     trio.run(run)
 
@@ -290,8 +334,8 @@ def test_punch__nonsense_and_a_sync_at_the_wrong_time_open_no_port(nonsense: byt
 
 @pytest.fixture
 def quick_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ROUND_S", "HANDSHAKE_S", "REFUSED_S"):
-        monkeypatch.setattr(libp2p_punch_port, name, 0.05)
+    for module, name in ((libp2p_punch_port, "ROUND_S"), (libp2p_punch_port, "REFUSED_S"), (libp2p_punch, "LISTENS_S")):
+        monkeypatch.setattr(module, name, 0.05)
 
 
 @asynccontextmanager

@@ -2,13 +2,14 @@
 
 The end that was called through a relay leads: it sends the address under which the world sees a fresh port of its own, gets the
 other's, says SYNC and dials after half a round trip, when SYNC arrives there and makes the other end dial too. Each router takes what
-comes from outside for the answer to what just left. The two dials become one TCP connection (or two, of which one is kept); on it
-the end that leads waits for the handshake and the other begins it. Three rounds; then the relay carries on, for a minute at
-least before it is tried again, and longer each time.
+comes from outside for the answer to what just left. The two dials become one TCP connection (or two, of which one is kept). On it
+the end that leads should wait for the handshake and the other begin it; go-libp2p had it the other way round for years (its issue
+3171), so both greet, and then listen for a moment whether the other begins, the end that leads for longer. Three rounds; then the
+relay carries on, for a minute at least before it is tried again, and longer each time.
 
 Only members are led into this; the other end answers only on a circuit that it asked for itself. What it is told is a stranger's
 claim: `choose_targets` says what is dialled, and rounds are counted by peer and in all, so that nobody's network is flooded by it.
-Source: libp2p specs, relay/DCUtR; roles as go-libp2p and py-libp2p have them (who gets SYNC is the client).
+Source: libp2p specs, relay/DCUtR.
 Deviations: the addresses are those of a fresh port, not of the port listened on, and a CONNECT is answered after that port was seen,
 so the round trip is measured before; a stream for each round, as go-libp2p does, where the specification has one for all.
 """
@@ -24,7 +25,7 @@ from random import Random
 from typing import Final
 
 import trio
-from libp2p.abc import INetStream
+from libp2p.abc import IMuxedConn, INetStream
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.exceptions import SwarmException
 from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
@@ -44,7 +45,7 @@ from learnae.backends.libp2p_punch_port import (
 )
 from learnae.backends.libp2p_relay import RelayMessageError, is_relayed, read_message, write_message
 from learnae.backends.libp2p_tcp import TcpStream
-from learnae.backends.libp2p_yamux import CONNECTION_ERRORS, Yamux
+from learnae.backends.libp2p_yamux import CONNECTION_ERRORS, PUNCHED, Yamux
 from learnae.ids import PeerId, peer_text, short_name
 
 logger = logging.getLogger(__name__)
@@ -55,10 +56,13 @@ AT_ONCE_MAX: Final = 4  # Each keeps a port, an identity and two connections for
 PUNCH_S: Final = 60.0  # All rounds.
 ANSWER_S: Final = 15.0  # The other end may have to look at its own router first.
 SYNC_S_MAX: Final = 2.0  # A round trip; longer ones say more about a busy machine than about the line.
+LISTENS_S: Final = 0.5  # Whether the other end begins the handshake, after which this one does.
+LEADER_LISTENS_S: Final = 1.5  # Longer than that and the way of the first bytes.
 LOOK_S: Final = 5.0
 GRACE_S: Final = 1.0  # Between the direct connection and the end of the circuit: the other end may be a moment behind.
 AGAIN_S: Final = 60.0  # After the first failure; twice as long after each further one.
 AGAIN_S_MAX: Final = 3600.0
+_GREETING: Final = b"\x13/multistream/1.0.0\n"  # With which both ends of a connection begin.
 PEERS_MAX: Final = 1024  # Remembered; the bucket of all bounds those that are forgotten.
 ROUNDS_BURST: Final = 2.0 * ROUNDS_MAX  # Answered for one peer: its first punch, and one more at once.
 ROUNDS_RATE_S: Final = 0.01
@@ -174,7 +178,7 @@ class Puncher:
                 raise PunchError("the other end names no address that may be dialled")
             await write_message(stream, HolePunch(type=HolePunch.SYNC))
             await trio.sleep(delay_s)
-            return await port.meet(targets, partial(self._shake_hands, peer, is_client=False))
+            return await port.meet(targets, partial(self._shake_hands, peer, LEADER_LISTENS_S))
         finally:
             drop_stream(stream)
 
@@ -226,7 +230,7 @@ class Puncher:
                     raise PunchError("it names no address that may be dialled")
                 await write_message(stream, _connect(port))
                 await _read(stream, HolePunch.SYNC)
-                if await port.meet(targets, partial(self._shake_hands, peer, is_client=True)):
+                if await port.meet(targets, partial(self._shake_hands, peer, LISTENS_S)):
                     return True
         return False
 
@@ -269,25 +273,31 @@ class Puncher:
             logger.warning("this node's router shows another port to each peer, so no holes can be punched; relays carry on; %s", remedy)
         raise PunchError("this node's router shows another port to each peer")
 
-    async def _shake_hands(self, peer: PeerId, stream: TcpStream, *, is_client: bool) -> bool:
-        """Make a connection with `peer` of a TCP connection that may lead to anybody."""
+    async def _shake_hands(self, peer: PeerId, listens_s: float, stream: TcpStream) -> bool:
+        """Make a connection with `peer` of a TCP connection that may lead to anybody; begins if nothing comes for `listens_s`."""
         swarm, remote = self._host.swarm, stream.get_remote_address()
         if remote is None:
             return False  # It broke already.
+        muxed: IMuxedConn | None = None
         try:
-            if is_client:
-                muxed = (await swarm.upgrade_outbound_raw_conn(RawConnection(stream, True), libp2p_id(peer))).muxed_conn
+            await stream.say_early(_GREETING)
+            with trio.move_on_after(listens_s) as listening:
+                await stream.wait_for_bytes(len(_GREETING) + 1)  # Who waits for the handshake says no more than that.
+            if listening.cancelled_caught:
+                muxed = (await swarm.upgrade_outbound_raw_conn(RawConnection(stream, True, PUNCHED), libp2p_id(peer))).muxed_conn
             else:
-                muxed = await swarm.upgrade_inbound_raw_conn(RawConnection(stream, False), Multiaddr(write_endpoint(remote)))
+                muxed = await swarm.upgrade_inbound_raw_conn(RawConnection(stream, False, PUNCHED), Multiaddr(write_endpoint(remote)))
         except (SwarmException, *CONNECTION_ERRORS) as error:
             logger.debug("a handshake with %s at %s failed: %r", short_name(peer), remote, error)
             return False
+        finally:
+            if muxed is None:
+                await stream.close()
         assert isinstance(muxed, Yamux), "the only muxer on offer"
         if peer_of(muxed.peer_id) != peer:
             logger.debug("another peer than %s answers at %s", short_name(peer), remote)
             muxed.abort()
             return False
-        muxed.is_punched = True
         swarm.make_room()
         return True
 

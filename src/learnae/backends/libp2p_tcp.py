@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
-from libp2p.abc import IListener, IRawConnection
+from libp2p.abc import IListener, INetConn, IRawConnection
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.network.auto_connector import AutoConnector
@@ -42,11 +42,19 @@ class TcpStream(ReadWriteCloser):
         self._buffer = bytearray()
         self._remote = _remote_of(stream.socket)
         self._write_lock = trio.Lock()
+        self._said = b""  # what the next write begins with, and was sent already
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     async def read(self, n: int | None = None) -> bytes:
         """Exactly `n` bytes; fewer only at the end of the connection. None: what there is."""
-        wanted = 1 if n is None else n
+        await self.wait_for_bytes(1 if n is None else n)
+        size = len(self._buffer) if n is None else n
+        content = bytes(memoryview(self._buffer)[:size])
+        del self._buffer[:size]
+        return content
+
+    async def wait_for_bytes(self, wanted: int) -> None:
+        """Until so many can be read, or none come any more."""
         while len(self._buffer) < wanted:
             try:
                 more = await self._stream.receive_some(_READ_BYTES)
@@ -55,12 +63,16 @@ class TcpStream(ReadWriteCloser):
             if not more:
                 break
             self._buffer += more
-        size = len(self._buffer) if n is None else n
-        content = bytes(memoryview(self._buffer)[:size])
-        del self._buffer[:size]
-        return content
+
+    async def say_early(self, greeting: bytes) -> None:
+        """Send now what the next write will begin with."""
+        await self.write(greeting)
+        self._said = greeting
 
     async def write(self, data: bytes) -> None:
+        if self._said:
+            assert data.startswith(self._said), "said what does not come"
+            data, self._said = data[len(self._said) :], b""
         async with self._write_lock:
             try:
                 await self._stream.send_all(data)
@@ -193,6 +205,11 @@ class BoundedSwarm(Swarm):
     def _init_connection_management(self) -> None:
         super()._init_connection_management()
         self.auto_connector = _NoAutoConnector(swarm=self)
+
+    def _best_connection(self, connections: list[INetConn]) -> INetConn:
+        """Where a stream is opened: on a direct connection while a circuit with the same peer is still there."""
+        ways = [conn.muxed_conn.way for conn in connections]  # type: ignore[attr-defined]
+        return super()._best_connection([conn for conn, way in zip(connections, ways, strict=True) if way == min(ways)])
 
     async def _handle_inbound_connection(self, read_write_closer: ReadWriteCloser, maddr: Multiaddr) -> None:
         source = name_source(read_write_closer.get_remote_address())

@@ -64,6 +64,10 @@ class _LineDied(Exception):
     """Nothing goes through any more: nobody's fault, so the peer is not blamed."""
 
 
+PUNCHED: Final = ConnectionType.UNKNOWN
+"""Marks the TCP connections that came about by hole punching; the library has no name for them."""
+
+
 class Way(IntEnum):
     """How a connection leads to its peer, the best first."""
 
@@ -82,7 +86,6 @@ class Yamux(IMuxedConn):
         self.event_started, self.event_closed = trio.Event(), trio.Event()
         self.since_s = trio.current_time()
         self.broken_rule = ""  # why the peer was cut off, if it was
-        self.is_punched = False  # set by the puncher
         self._scope = trio.CancelScope()
         self._streams: dict[int, YamuxStream] = {}
         self._next_id = 1 if conn.is_initiator else 2
@@ -104,7 +107,9 @@ class Yamux(IMuxedConn):
 
     @property
     def way(self) -> Way:
-        return Way.RELAYED if self.is_relayed else Way.PUNCHED if self.is_punched else Way.DIRECT
+        if self.is_relayed:
+            return Way.RELAYED
+        return Way.PUNCHED if self.secured_conn.get_connection_type() is PUNCHED else Way.DIRECT
 
     @property
     def was_dialled(self) -> bool:
@@ -178,7 +183,7 @@ class Yamux(IMuxedConn):
         return self.secured_conn.get_transport_addresses()
 
     def get_connection_type(self) -> ConnectionType:
-        return self.secured_conn.get_connection_type()
+        return ConnectionType.RELAYED if self.is_relayed else ConnectionType.DIRECT
 
     def get_remote_address(self) -> tuple[str, int] | None:
         return self.secured_conn.get_remote_address()
