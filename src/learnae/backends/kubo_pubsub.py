@@ -19,6 +19,7 @@ from typing import Any, Final
 import httpx
 import trio
 
+from learnae.backends.bare_errors import find_first
 from learnae.backends.errors import KuboError
 from learnae.backends.kubo_rpc import API_PATH
 from learnae.backends.libp2p_direct import ByteBudget
@@ -108,7 +109,7 @@ class KuboPubSub:
             try:
                 await self._follow_once(topic)
             except* (httpx.TransportError, httpx.DecodingError, KuboError) as group:
-                error = _first(group)
+                error = find_first(group)
             self._tell_away(error or KuboError(self._url, "it ended a subscription"))
             if trio.current_time() - began_s > RETRY_S_MAX:
                 delay_s = RETRY_S
@@ -168,11 +169,6 @@ async def _pump(answer: httpx.Response, send: trio.MemorySendChannel[bytes]) -> 
         async for chunk in answer.aiter_bytes():
             with trio.CancelScope(shield=True), suppress(trio.BrokenResourceError):
                 await send.send(chunk)
-
-
-def _first(group: BaseExceptionGroup[Exception]) -> Exception:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def encode_text(raw: bytes) -> str:

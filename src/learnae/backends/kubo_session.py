@@ -14,6 +14,7 @@ from typing import Final
 
 import trio
 
+from learnae.backends.bare_errors import BareError
 from learnae.backends.errors import KuboError
 from learnae.backends.kubo_fetch import KuboNetwork
 from learnae.backends.kubo_pubsub import KuboPubSub
@@ -44,19 +45,15 @@ async def open_kubo_network(
         why = "so gossip goes by the node alone; `ipfs daemon --enable-pubsub-experiment` has it"
         tell(f"the IPFS daemon at {rpc.name} runs without PubSub, {why}")
     pubsub = KuboPubSub(rpc.url, tell) if has_pubsub else None
-    fault: Exception | None = None  # raised after the nursery is closed, so that it does not arrive in a group
+    kept = BareError()
     async with trio.open_nursery() as nursery:
         if pubsub is not None:
             nursery.start_soon(pubsub.run)
             nursery.start_soon(partial(keep_meeting, rpc, meeting))
-        try:
+        with kept:
             yield KuboNetwork(inner, blocks, rpc, pubsub=pubsub)
-        except Exception as error:  # noqa: BLE001 - raised again below
-            fault = error
-        finally:
-            nursery.cancel_scope.cancel()
-    if fault is not None:
-        raise fault
+        nursery.cancel_scope.cancel()
+    kept.raise_it()
 
 
 async def keep_meeting(rpc: KuboRpc, meeting: tuple[Cid, bytes], *, every_s: float = MEET_S) -> None:

@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 import trio
 from libp2p.abc import INetStream
 
+from learnae.backends.bare_errors import find_first
 from learnae.backends.bitswap_messages import PROTOCOLS as BITSWAP
 from learnae.backends.fetch_plan import HEDGE_S, FetchPlan, Need
 from learnae.backends.idle_clock import IdleClock
@@ -108,7 +109,7 @@ class _Job:
                 with self._clock.run():
                     await self._ask_as_needed(peers)
         except* LearnaeError as group:
-            fault = _first(group)
+            fault = find_first(group)
         if fault is not None:
             raise fault
 
@@ -278,8 +279,3 @@ class _Job:
         finally:
             self._is_storing = False
             self._stored.unpark_all()
-
-
-def _first(group: BaseExceptionGroup[LearnaeError]) -> LearnaeError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

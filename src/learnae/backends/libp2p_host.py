@@ -39,6 +39,7 @@ from libp2p.utils.address_validation import expand_wildcard_address
 from multiaddr import Multiaddr
 from multiaddr.exceptions import BinaryParseError, StringParseError
 
+from learnae.backends.bare_errors import BareError
 from learnae.backends.libp2p_address import ADDRESSES_MAX, libp2p_id, parse_address, peer_of, read_target, split_circuit
 from learnae.backends.libp2p_places import CONNECTIONS_MAX, HANDSHAKES_MAX, Places, Seat, name_source
 from learnae.backends.libp2p_tcp import BoundedSwarm, TcpTransport
@@ -368,20 +369,18 @@ async def open_host(*, seed: bytes, listen: Sequence[str], rng: Random) -> Async
     Raises: BadAddressError, ListenError: nothing is left open.
     """
     host = Host(seed, rng)
-    fault: Exception | None = None  # raised after the nurseries are closed, so that it does not arrive in a group
+    kept = BareError()
     async with background_trio_service(host.swarm), trio.open_nursery() as nursery:
         host.nursery = nursery
         try:
-            for address in listen:
-                await host.listen(address)
-            yield host
-        except Exception as error:  # noqa: BLE001 - raised again below
-            fault = error
+            with kept:
+                for address in listen:
+                    await host.listen(address)
+                yield host
         finally:
             host.abort()
             nursery.cancel_scope.cancel()
-    if fault is not None:
-        raise fault
+    kept.raise_it()
 
 
 def _reason(error: BaseException) -> str:
