@@ -21,7 +21,7 @@ from learnae.backends.private_files import read_password
 from learnae.cli.compose import NodeStarter, OnPasses, open_log
 from learnae.cli.folder import NodeFolder, NodeSettings
 from learnae.cli.signals import run_interruptible
-from learnae.ids import Content, Topic, cid_text
+from learnae.ids import Content, Pieces, Topic, cid_text
 from learnae.learning.config import LearnerConfig
 from learnae.learning.immediate import ImmediateLearner
 from learnae.learning.process import ProcessLearner
@@ -110,11 +110,13 @@ class Merger(ProcessLearner):
             shared_slices=0,
         )
 
-    async def evaluate(self, model: Content, *, reference: Content | None) -> Evaluation:
+    async def evaluate(self, model: Content | Pieces, *, reference: Content | Pieces | None) -> Evaluation:
         await trio.lowlevel.checkpoint()
         return Evaluation(correct=self._correct, total=TOTAL, gained=0, lost=0)
 
-    async def average(self, local: Content, remote: Content, *, remote_share: float) -> tuple[Content, Evaluation, Evaluation]:
+    async def average(
+        self, local: Content | Pieces, remote: Content | Pieces, *, remote_share: float
+    ) -> tuple[Content, Evaluation, Evaluation]:
         content, _, _ = await super().average(local, remote, remote_share=remote_share)
         theirs = await self.evaluate(remote, reference=None)
         self._correct += 10

@@ -7,8 +7,9 @@ Source: libp2p peer-ids spec (identity multihash of an Ed25519 key), multiformat
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Final, NewType
+from typing import Final, NewType, Protocol
 
 PeerId = NewType("PeerId", bytes)
 """The 32 bytes of a peer's Ed25519 public key; `peer_text` gives the libp2p form `12D3Koo...`."""
@@ -21,6 +22,15 @@ Address = NewType("Address", str)
 
 Content = bytes | memoryview
 """The bytes of a file, wherever they lie in memory."""
+
+
+class Pieces(Protocol):
+    """A file that is read piece by piece as it is used; its length is in bytes. Raises (while it is read): FileLostError."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
 
 Topic = NewType("Topic", str)
 Credits = NewType("Credits", int)

@@ -13,10 +13,19 @@ from typing import Protocol
 
 import trio
 
-from learnae.ids import Address, Cid, Content, PeerId, Topic, Wei
+from learnae.errors import LearnaeError
+from learnae.ids import Address, Cid, Content, PeerId, Pieces, Topic, Wei, cid_text
 from learnae.protocol.calls import Call, ChainView, SessionTerms, Signable
 from learnae.protocol.measures import Evaluation, Recount, TaskFacts
 from learnae.tangle.verdict import Verdict
+
+
+class FileLostError(LearnaeError):
+    """A file that was in the block store is not any more, or was damaged."""
+
+    def __init__(self, cid: Cid) -> None:
+        super().__init__(f"{cid_text(cid)} is no longer in the block store; it has to be fetched again")
+        self.cid = cid
 
 
 class BlockStore(Protocol):
@@ -32,8 +41,11 @@ class BlockStore(Protocol):
         Raises: DiskFullError (the quota or the disk is full; nothing was kept).
         """
 
-    def get_file(self, cid: Cid, *, bytes_max: int) -> Content | None:
+    def get_file(self, cid: Cid, *, bytes_max: int) -> bytes | None:
         """The whole file, each block verified; None if it is larger, or a block is absent or was corrupt (and so dropped)."""
+
+    def view_file(self, cid: Cid, *, bytes_max: int) -> Pieces | None:
+        """The same, read as it is used: no more than a block is in memory at a time."""
 
     def put_block(self, cid: Cid, block: bytes) -> None:
         """Store one verified block durably. Raises: BlockMismatchError, DiskFullError."""
@@ -230,7 +242,7 @@ class Learner(Protocol):
 
     async def initial_model(self, seed: int) -> Content: ...
 
-    async def set_initial(self, model: Content) -> None:
+    async def set_initial(self, model: Content | Pieces) -> None:
         """Give it the session's initial model, without which compressed models cannot be read; before any of them."""
 
     @property
@@ -239,14 +251,16 @@ class Learner(Protocol):
 
     async def read_shared_slice(self, index: int) -> Content: ...
 
-    async def evaluate(self, model: Content, *, reference: Content | None) -> Evaluation: ...
+    async def evaluate(self, model: Content | Pieces, *, reference: Content | Pieces | None) -> Evaluation: ...
 
     async def train(
-        self, model: Content, *, private_slices: Sequence[int], slices: Sequence[Content], seed: int
+        self, model: Content | Pieces, *, private_slices: Sequence[int], slices: Sequence[Content | Pieces], seed: int
     ) -> tuple[Content, Evaluation]:
         """Train a copy of `model` on all the slices together, shuffled by `seed`; the evaluation's reference is `model`."""
 
-    async def average(self, local: Content, remote: Content, *, remote_share: float) -> tuple[Content, Evaluation, Evaluation]:
+    async def average(
+        self, local: Content | Pieces, remote: Content | Pieces, *, remote_share: float
+    ) -> tuple[Content, Evaluation, Evaluation]:
         """The session's reduce step on two models (4.1), its evaluation, and that of `remote`; `local` is the reference of both."""
 
     async def read_validation(self, salt: bytes) -> tuple[Content, int]:
@@ -255,7 +269,9 @@ class Learner(Protocol):
         `salt` (16 bytes) is written into it, so that who only sees its CID cannot confirm a guess. The same salt gives the same bytes.
         """
 
-    async def recount(self, before: Content, after: Content, remote: Content, validation: Content) -> Recount:
+    async def recount(
+        self, before: Content | Pieces, after: Content | Pieces, remote: Content | Pieces, validation: Content | Pieces
+    ) -> Recount:
         """Repeat another member's measurement on the validation file that it opened (docs/audits.md)."""
 
     async def close(self) -> None: ...

@@ -21,8 +21,11 @@ from learnae.backends.unixfs import (
     compute_root,
     encode_node,
     parse_node,
+    read_file,
+    view_file,
 )
 from learnae.ids import CODEC_DAG_CBOR, CODEC_DAG_PB, CODEC_RAW, Cid, cid_text, compute_cid
+from learnae.ports import FileLostError
 
 
 @pytest.mark.parametrize(
@@ -124,6 +127,25 @@ def test_node__links_of_the_wrong_codec_are_refused() -> None:
     cids = [compute_cid(b"%d" % number, CODEC_DAG_CBOR) for number in range(2)]
     with pytest.raises(NodeError, match="of the wrong number or kind"):
         parse_node(encode_node(cids, 2 * LEAF_BYTES, 1))
+
+
+def test_view__file_that_goes_while_it_is_read_is_told_and_never_cut_short() -> None:
+    content = Random(1).randbytes(2 * LEAF_BYTES + 3)
+    blocks = dict(build_blocks(content))
+    root = compute_root(content)
+    view = view_file(root, blocks.get, bytes_max=len(content))
+    assert view is not None and len(view) == len(content)
+    first = compute_cid(content[:LEAF_BYTES])
+    for instead in (b"", content[: LEAF_BYTES - 1]):
+        blocks[first] = instead
+        with pytest.raises(FileLostError) as error:
+            list(view)
+        assert error.value.cid == root
+    del blocks[first]
+    with pytest.raises(FileLostError, match="has to be fetched again"):
+        list(view)
+    assert read_file(root, blocks.get, bytes_max=len(content)) is None
+    assert view_file(root, {}.get, bytes_max=len(content)) is None
 
 
 def test_collect__gives_leaves_in_order_and_none_if_a_node_is_absent_or_the_file_too_large() -> None:

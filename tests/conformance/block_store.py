@@ -32,6 +32,8 @@ def _check_files(store: BlockStore) -> None:
         assert cid == compute_root(content)
         assert store.has_file(cid)
         assert store.get_file(cid, bytes_max=size) == content
+        view = store.view_file(cid, bytes_max=size)
+        assert view is not None and len(view) == size and b"".join(view) == content
         assert store.get_file(cid, bytes_max=max(size, 1)) == content
         if size:
             assert store.get_file(cid, bytes_max=size - 1) is None, "a file larger than the caller takes is not given"

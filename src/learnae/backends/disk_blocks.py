@@ -26,8 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from learnae.backends.held_blocks import HeldBlocks
-from learnae.backends.unixfs import check_block, collect_all, collect_blocks, count_tree, view_blocks
-from learnae.buffers import make_buffer
+from learnae.backends.unixfs import FileView, check_block, collect_all, count_tree, read_file, view_blocks, view_file
 from learnae.errors import DiskFullError
 from learnae.ids import CID_BYTES, Cid, Content, cid_text, compute_cid, is_cid, parse_cid
 
@@ -123,28 +122,32 @@ class DiskBlocks:
                 new[cid] = block
         self._write(iter(new.items()), sum(_HEAD_BYTES + len(block) for block in new.values()), public, synced=synced)
 
-    def get_file(self, cid: Cid, *, bytes_max: int) -> Content | None:
-        leaves = collect_blocks(cid, self.get_block, bytes_max=bytes_max)
-        if leaves is None:
-            return None
-        if leaves[0].cid == cid:
-            block = self.get_block(cid)
-            return None if block is None or len(block) > bytes_max else block
-        content = make_buffer(sum(leaf.file_bytes for leaf in leaves))
-        begin = 0
-        for leaf in leaves:
-            end = begin + leaf.file_bytes
-            if not self._read(leaf.cid, content[begin:end]):
-                return None
-            begin = end
-        return content.toreadonly()
+    def get_file(self, cid: Cid, *, bytes_max: int) -> bytes | None:
+        return read_file(cid, self.get_block, bytes_max=bytes_max)
+
+    def view_file(self, cid: Cid, *, bytes_max: int) -> FileView | None:
+        return view_file(cid, self.get_block, bytes_max=bytes_max)
 
     def get_block(self, cid: Cid) -> bytes | None:
-        place = self._index.get(cid)
-        if place is None:
-            return None
-        block = bytearray(place.size_bytes)
-        return bytes(block) if self._read(cid, memoryview(block)) else None
+        with self._lock:
+            place = self._index.get(cid)
+            if place is None:
+                return None
+            pack = self._packs.pop(place.pack)
+            self._packs[place.pack] = pack
+            trusted = time.monotonic() < pack.trusted_until_s
+        try:
+            with open(pack.path, "rb", buffering=0) as file:
+                trusted = trusted and os.fstat(file.fileno()).st_mtime_ns == pack.written_ns
+                block = os.pread(file.fileno(), place.size_bytes, place.offset)
+        except OSError:
+            block = b""
+        if len(block) == place.size_bytes and (trusted or compute_cid(block, cid[1]) == cid):
+            return block
+        with self._lock:
+            if self._index.get(cid) == place:
+                del self._index[cid]
+        return None
 
     def get_public_block(self, cid: Cid) -> bytes | None:
         """A block for the network: None also for a block that was put as not public."""
@@ -203,28 +206,6 @@ class DiskBlocks:
         return self._used_bytes
 
     # --- inside -------------------------------------------------------------------------------------------------
-
-    def _read(self, cid: Cid, target: memoryview) -> bool:
-        """Fill `target` with a block; False if it is not here, was damaged, or has another size."""
-        with self._lock:
-            place = self._index.get(cid)
-            if place is None or place.size_bytes != len(target):
-                return False
-            pack = self._packs.pop(place.pack)
-            self._packs[place.pack] = pack
-            trusted = time.monotonic() < pack.trusted_until_s
-        try:
-            with open(pack.path, "rb", buffering=0) as file:
-                trusted = trusted and os.fstat(file.fileno()).st_mtime_ns == pack.written_ns
-                read_bytes = os.preadv(file.fileno(), [target], place.offset) if target else 0
-        except OSError:
-            read_bytes = -1
-        if read_bytes == len(target) and (trusted or compute_cid(target, cid[1]) == cid):
-            return True
-        with self._lock:
-            if self._index.get(cid) == place:
-                del self._index[cid]
-        return False
 
     def _is_here(self, cid: Cid, public: bool) -> bool:
         with self._lock:

@@ -19,7 +19,7 @@ from typing import Final
 from learnae.backends.errors import KuboError
 from learnae.backends.held_blocks import HeldBlocks
 from learnae.backends.kubo_rpc import KuboRpc
-from learnae.backends.unixfs import build_blocks, check_block, collect_all, read_file
+from learnae.backends.unixfs import FileView, build_blocks, check_block, collect_all, read_file, view_file
 from learnae.errors import DiskFullError, JournalDamagedError
 from learnae.ids import Cid, Content, compute_cid
 from learnae.ports import BlockStore
@@ -91,6 +91,9 @@ class KuboBlocks:
 
     def get_file(self, cid: Cid, *, bytes_max: int) -> bytes | None:
         return read_file(cid, self.get_block, bytes_max=bytes_max)
+
+    def view_file(self, cid: Cid, *, bytes_max: int) -> FileView | None:
+        return view_file(cid, self.get_block, bytes_max=bytes_max)
 
     def get_block(self, cid: Cid) -> bytes | None:
         found = self._get_from_daemon(cid)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 
 from learnae.backends.held_blocks import HeldBlocks
-from learnae.backends.unixfs import build_blocks, check_block, collect_all, read_file
+from learnae.backends.unixfs import FileView, build_blocks, check_block, collect_all, read_file, view_file
 from learnae.errors import DiskFullError
 from learnae.ids import Cid, Content
 
@@ -58,6 +58,9 @@ class MemoryBlocks:
 
     def get_file(self, cid: Cid, *, bytes_max: int) -> bytes | None:
         return read_file(cid, self.get_block, bytes_max=bytes_max)
+
+    def view_file(self, cid: Cid, *, bytes_max: int) -> FileView | None:
+        return view_file(cid, self.get_block, bytes_max=bytes_max)
 
     def get_block(self, cid: Cid) -> bytes | None:
         with self._lock:

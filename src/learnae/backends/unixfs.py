@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 from learnae.errors import BlockMismatchError
 from learnae.ids import CODEC_DAG_PB, CODEC_RAW, Cid, Content, cid_text, compute_cid
+from learnae.ports import FileLostError
 
 LEAF_BYTES: Final = 262144
 LINKS_MAX: Final = 174  # Kubo's default: a node of 174 links stays near 8 KiB.
@@ -157,20 +158,49 @@ def collect_blocks(root: Cid, read: Callable[[Cid], bytes | None], *, bytes_max:
     return _collect(root, read, bytes_max, nodes)
 
 
-def read_file(root: Cid, read: Callable[[Cid], bytes | None], *, bytes_max: int) -> bytes | None:
-    """The whole file below `root`; None if a block is absent or damaged, or the file is larger than `bytes_max`."""
+@dataclass(frozen=True, slots=True)
+class FileView:
+    """A file of several blocks, read as it is used. Its length is in bytes."""
+
+    root: Cid
+    leaves: list[Child]
+    read: Callable[[Cid], bytes | None]
+
+    def __len__(self) -> int:
+        return sum(leaf.file_bytes for leaf in self.leaves)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The leaves in order. Raises: FileLostError: one is absent or damaged."""
+        for leaf in self.leaves:
+            block = self.read(leaf.cid)
+            if block is None or len(block) != leaf.file_bytes:
+                raise FileLostError(self.root)
+            yield block
+
+
+def view_file(root: Cid, read: Callable[[Cid], bytes | None], *, bytes_max: int) -> FileView | None:
+    """The file below `root`; None if a node of it is absent or damaged, or the file is larger than `bytes_max`.
+
+    A file of one raw block is read at once.
+    """
     leaves = collect_blocks(root, read, bytes_max=bytes_max)
     if leaves is None:
         return None
-    parts: list[bytes] = []
-    size_bytes = 0
-    for leaf in leaves:
-        part = read(leaf.cid)
-        size_bytes += 0 if part is None else len(part)
-        if part is None or size_bytes > bytes_max:
+    if leaves[0].cid == root:
+        block = read(root)
+        if block is None or len(block) > bytes_max:
             return None
-        parts.append(part)
-    return b"".join(parts)
+        leaves = [Child(root, len(block), 0)]
+    return FileView(root, leaves, read)
+
+
+def read_file(root: Cid, read: Callable[[Cid], bytes | None], *, bytes_max: int) -> bytes | None:
+    """The whole file below `root`; None if a block is absent or damaged, or the file is larger than `bytes_max`."""
+    view = view_file(root, read, bytes_max=bytes_max)
+    try:
+        return None if view is None else b"".join(view)
+    except FileLostError:
+        return None
 
 
 def check_block(cid: Cid, block: Content, *, hashed: bool = False) -> None:

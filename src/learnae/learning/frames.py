@@ -25,7 +25,7 @@ from itertools import accumulate
 from typing import Any, Final
 
 from learnae.bounded_json import parse_json
-from learnae.ids import Content
+from learnae.ids import Content, Pieces
 
 HEADER_BYTES_MAX: Final = 64 * 1024  # A list of 1,024 slice numbers, or an error with its text.
 ATTACHMENTS_MAX: Final = 1100  # A training cycle takes up to 1,024 slices, and a model.
@@ -55,23 +55,24 @@ class SharedMemory:
     def __init__(self) -> None:
         self.file = os.memfd_create("learnae", os.MFD_CLOEXEC) if hasattr(os, "memfd_create") else _make_temporary()
 
-    def write(self, parts: Sequence[Content]) -> None:
-        """Put these bytes at its begin, one part after another."""
+    def write(self, parts: Sequence[Content | Pieces]) -> None:
+        """Put these bytes at its begin, one part after another. Raises: FileLostError."""
         place = 0
         for part in parts:
-            view = memoryview(part)
-            while view:
-                written = os.pwrite(self.file, view, place)
-                view, place = view[written:], place + written
+            for piece in [part] if isinstance(part, bytes | memoryview) else part:
+                view = memoryview(piece)
+                while view:
+                    written = os.pwrite(self.file, view, place)
+                    view, place = view[written:], place + written
 
     def close(self) -> None:
         os.close(self.file)
 
 
-def encode_frame(values: dict[str, Any], attachments: Sequence[Content], memory: SharedMemory) -> tuple[bytes, list[int]]:
+def encode_frame(values: dict[str, Any], attachments: Sequence[Content | Pieces], memory: SharedMemory) -> tuple[bytes, list[int]]:
     """Write the attachments into `memory`; the bytes to send, and the descriptors that go with the first of them.
 
-    Raises: FrameError: it is larger than the limits.
+    Raises: FrameError: it is larger than the limits. FileLostError.
     """
     sizes = [len(item) for item in attachments]
     header = json.dumps({**values, "sizes": sizes}).encode()

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import trio
 
-from learnae.ids import Content
+from learnae.ids import Content, Pieces
 from learnae.protocol.measures import Evaluation, Recount, TaskFacts
 
 
@@ -47,9 +47,9 @@ class ImmediateLearner:
         await self.open()
         return self._learner.initial_model(seed)
 
-    async def set_initial(self, model: Content) -> None:
+    async def set_initial(self, model: Content | Pieces) -> None:
         await self.open()
-        self._learner.set_initial(bytes(model))
+        self._learner.set_initial(_join(model))
         self._has_initial = True
 
     @property
@@ -60,29 +60,37 @@ class ImmediateLearner:
         await self.open()
         return self._learner.read_shared_slice(index)
 
-    async def evaluate(self, model: Content, *, reference: Content | None) -> Evaluation:
+    async def evaluate(self, model: Content | Pieces, *, reference: Content | Pieces | None) -> Evaluation:
         await self.open()
-        return self._learner.evaluate(bytes(model), reference=None if reference is None else bytes(reference))
+        return self._learner.evaluate(_join(model), reference=None if reference is None else _join(reference))
 
     async def train(
-        self, model: Content, *, private_slices: Sequence[int], slices: Sequence[Content], seed: int
+        self, model: Content | Pieces, *, private_slices: Sequence[int], slices: Sequence[Content | Pieces], seed: int
     ) -> tuple[bytes, Evaluation]:
         await self.open()
-        return self._learner.train(bytes(model), private_slices=private_slices, slices=[bytes(item) for item in slices], seed=seed)
+        return self._learner.train(_join(model), private_slices=private_slices, slices=list(map(_join, slices)), seed=seed)
 
-    async def average(self, local: Content, remote: Content, *, remote_share: float) -> tuple[bytes, Evaluation, Evaluation]:
+    async def average(
+        self, local: Content | Pieces, remote: Content | Pieces, *, remote_share: float
+    ) -> tuple[bytes, Evaluation, Evaluation]:
         await self.open()
-        return self._learner.average(bytes(local), bytes(remote), remote_share=remote_share)
+        return self._learner.average(_join(local), _join(remote), remote_share=remote_share)
 
     async def read_validation(self, salt: bytes) -> tuple[bytes, int]:
         await self.open()
         return self._learner.read_validation(salt)
 
-    async def recount(self, before: Content, after: Content, remote: Content, validation: Content) -> Recount:
+    async def recount(
+        self, before: Content | Pieces, after: Content | Pieces, remote: Content | Pieces, validation: Content | Pieces
+    ) -> Recount:
         await self.open()
-        return self._learner.recount(bytes(before), bytes(after), bytes(remote), bytes(validation))
+        return self._learner.recount(_join(before), _join(after), _join(remote), _join(validation))
 
     async def close(self) -> None:
         await trio.lowlevel.checkpoint()
         self._learner.close()
         self._facts = None
+
+
+def _join(content: Content | Pieces) -> bytes:
+    return bytes(content) if isinstance(content, bytes | memoryview) else b"".join(content)

@@ -20,7 +20,7 @@ import trio
 import learnae
 from learnae import errors
 from learnae.errors import LearnerDiedError, LearningError
-from learnae.ids import Content
+from learnae.ids import Content, Pieces
 from learnae.learning.config import LearnerConfig
 from learnae.learning.frames import (
     FILES_SPACE,
@@ -75,7 +75,7 @@ class ProcessLearner:
         self._broken = False
         self._asked = 0
         self._facts: TaskFacts | None = None
-        self._initial: Content | None = None
+        self._initial: Content | Pieces | None = None
 
     async def open(self) -> TaskFacts:
         async with self._turn:
@@ -86,7 +86,7 @@ class ProcessLearner:
     async def initial_model(self, seed: int) -> Content:
         return (await self._request({"ask": "initial_model", "seed": seed})).attachments[0]
 
-    async def set_initial(self, model: Content) -> None:
+    async def set_initial(self, model: Content | Pieces) -> None:
         await self._request({"ask": "set_initial"}, [model])
         self._initial = model
 
@@ -102,18 +102,20 @@ class ProcessLearner:
             raise IndexError(f"slice {index} is not one of the {self._facts.shared_slices} that are shared")
         return (await self._request({"ask": "read_shared_slice", "index": index})).attachments[0]
 
-    async def evaluate(self, model: Content, *, reference: Content | None) -> Evaluation:
+    async def evaluate(self, model: Content | Pieces, *, reference: Content | Pieces | None) -> Evaluation:
         answer = await self._request({"ask": "evaluate"}, [model] if reference is None else [model, reference])
         return _read_evaluations(answer)[0]
 
     async def train(
-        self, model: Content, *, private_slices: Sequence[int], slices: Sequence[Content], seed: int
+        self, model: Content | Pieces, *, private_slices: Sequence[int], slices: Sequence[Content | Pieces], seed: int
     ) -> tuple[Content, Evaluation]:
         asked = {"ask": "train", "private_slices": list(private_slices), "seed": seed}
         answer = await self._request(asked, [model, *slices])
         return answer.attachments[0], _read_evaluations(answer)[0]
 
-    async def average(self, local: Content, remote: Content, *, remote_share: float) -> tuple[Content, Evaluation, Evaluation]:
+    async def average(
+        self, local: Content | Pieces, remote: Content | Pieces, *, remote_share: float
+    ) -> tuple[Content, Evaluation, Evaluation]:
         answer = await self._request({"ask": "average", "remote_share": remote_share}, [local, remote])
         average, theirs = _read_evaluations(answer)
         return answer.attachments[0], average, theirs
@@ -122,7 +124,9 @@ class ProcessLearner:
         answer = await self._request({"ask": "read_validation"}, [salt])
         return answer.attachments[0], int(answer.values["total"])
 
-    async def recount(self, before: Content, after: Content, remote: Content, validation: Content) -> Recount:
+    async def recount(
+        self, before: Content | Pieces, after: Content | Pieces, remote: Content | Pieces, validation: Content | Pieces
+    ) -> Recount:
         answer = await self._request({"ask": "recount"}, [before, after, remote, validation])
         return Recount(**answer.values["recount"])
 
@@ -138,7 +142,7 @@ class ProcessLearner:
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    async def _request(self, values: dict[str, Any], attachments: Sequence[Content] = ()) -> Frame:
+    async def _request(self, values: dict[str, Any], attachments: Sequence[Content | Pieces] = ()) -> Frame:
         async with self._turn:
             await self._start()
             return await self._exchange(values, attachments)
@@ -164,7 +168,7 @@ class ProcessLearner:
             await self._exchange({"ask": "set_initial"}, [self._initial])
         self._facts = TaskFacts(**answer.values["facts"])
 
-    async def _exchange(self, values: dict[str, Any], attachments: Sequence[Content] = ()) -> Frame:
+    async def _exchange(self, values: dict[str, Any], attachments: Sequence[Content | Pieces] = ()) -> Frame:
         """Send a request and wait for its answer. The worker writes only while it works, so only now its output is read."""
         process, line = self._process, self._socket
         assert process is not None and line is not None

@@ -24,8 +24,8 @@ from learnae.errors import (
     TransactionError,
     ValidationSizeError,
 )
-from learnae.ids import CID_BYTES, Address, Cid, Content, cid_text
-from learnae.ports import BlockStore, Chain, Learner, Network
+from learnae.ids import CID_BYTES, Address, Cid, Content, Pieces
+from learnae.ports import BlockStore, Chain, FileLostError, Learner, Network
 from learnae.protocol import events as ev
 from learnae.protocol.audits import VALIDATION_BYTES_MAX
 from learnae.protocol.sharing import SLICE_HEADER_BYTES, decode_hashlist, encode_hashlist
@@ -48,14 +48,6 @@ class Tools:
     slice_bytes: int
     initial_model: Cid | None = None  # what compressed models descend from; None: models travel raw
     on_trouble: Callable[[str], None] = lambda sentence: None
-
-
-class _MissingFileError(Exception):
-    """A file that should be in the block store is not, or was corrupt."""
-
-    def __init__(self, cid: Cid) -> None:
-        super().__init__(f"{cid_text(cid)} is no longer in the block store")
-        self.cid = cid
 
 
 async def fetch(tools: Tools, effect: ev.FetchFile) -> ev.Event:
@@ -98,7 +90,7 @@ async def learn(tools: Tools, effect: ev.TrainModel | ev.AverageModels | ev.Eval
         return ev.LearningFailed(effect.number, str(error), blames_remote=True)
     except (TrainingDivergedError, LearnerDiedError, DiskFullError) as error:
         return ev.LearningFailed(effect.number, str(error), blames_remote=False)
-    except _MissingFileError as error:
+    except FileLostError as error:
         return ev.FileLost(effect.number, error.cid)
 
 
@@ -133,7 +125,7 @@ async def read_hashlist(tools: Tools, effect: ev.ReadHashlist) -> ev.Event:
     """Read a fetched list; one that is not a list of CIDs is an empty list."""
     content = tools.blocks.get_file(effect.hashlist, bytes_max=effect.slices_max * CID_BYTES)
     await trio.lowlevel.checkpoint()
-    return ev.HashlistRead(effect.number, decode_hashlist(bytes(content or b""), slices_max=effect.slices_max) or ())
+    return ev.HashlistRead(effect.number, decode_hashlist(content or b"", slices_max=effect.slices_max) or ())
 
 
 async def sign(tools: Tools, effect: ev.SignCall) -> ev.Event:
@@ -182,15 +174,16 @@ async def _recount(tools: Tools, learner: Learner, effect: ev.RecountReceipt) ->
     return ev.ReceiptRecounted(effect.number, await learner.recount(before, after, remote, validation))
 
 
-async def _load(tools: Tools, cid: Cid, *, bytes_max: int = 0) -> Content:
+async def _load(tools: Tools, cid: Cid, *, bytes_max: int = 0) -> Pieces:
+    """A file, to be read when it is used. Raises: FileLostError: its begin is not here; while it is read: some of it is not."""
     limit = bytes_max or tools.model_bytes_max
 
-    def read() -> Content | None:
-        return tools.blocks.get_file(cid, bytes_max=limit)
+    def view() -> Pieces | None:
+        return tools.blocks.view_file(cid, bytes_max=limit)
 
-    content = await trio.to_thread.run_sync(read)
+    content = await trio.to_thread.run_sync(view)
     if content is None:
-        raise _MissingFileError(cid)
+        raise FileLostError(cid)
     return content
 
 
