@@ -79,10 +79,11 @@ class BlockStore(Protocol):
 
     def unpin(self, cid: Cid) -> None: ...
 
-    def hold(self) -> AbstractContextManager[Callable[[Cid], bool]]:
-        """While the `with` runs: a function to call with CIDs. It tells whether that block is here, which from then on makes room for none.
+    def hold(self) -> AbstractContextManager[Callable[[Cid], int | None]]:
+        """While the `with` runs: a function to call with CIDs. It tells how many bytes that block has, None if it is not here.
 
-        A block that comes later is held too. A fetch calls it for every block of its file: what it found here is here when it ends.
+        From then on it is not removed to make room, also if it comes later. A fetch calls it for every block of its file: what it found
+        here is here when it ends.
         """
 
     @property

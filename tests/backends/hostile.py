@@ -28,8 +28,8 @@ async def open_victim(store: MemoryBlocks, number: int = 1) -> AsyncIterator[Lib
 
 
 @asynccontextmanager
-async def open_attacker(victim: Libp2pNetwork, blocks: Handler | None = None) -> AsyncIterator[Host]:
-    async with open_host(seed=bytes([66]) * 32, listen=LOOPBACK, rng=Random(2)) as attacker:
+async def open_attacker(victim: Libp2pNetwork, blocks: Handler | None = None, *, number: int = 66) -> AsyncIterator[Host]:
+    async with open_host(seed=bytes([number]) * 32, listen=LOOPBACK, rng=Random(2)) as attacker:
         if blocks is not None:
             attacker.handle_streams(BLOCKS, blocks)
         await attacker.connect(victim.addresses[0])

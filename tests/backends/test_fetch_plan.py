@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 
 from learnae.backends.fetch_plan import BUSY_BYTES, FORGIVEN_S, HEDGE_S, WAIT_S, WAIT_SHARE, FetchPlan, Need
@@ -14,12 +14,16 @@ from learnae.ids import CODEC_DAG_PB, CODEC_RAW, Cid, PeerId, compute_cid
 ALICE, BOB, CAROL = (PeerId(bytes([number]) * 32) for number in range(3))
 
 
+def _have_nothing(cid: Cid) -> None:
+    """An empty store."""
+
+
 def _make_plan(leaves: int) -> tuple[FetchPlan, dict[Cid, bytes]]:
     """A plan whose root has arrived; the leaves are left."""
     blocks = dict(build_blocks(Random(leaves).randbytes(leaves * LEAF_BYTES)))
     root = list(blocks)[-1]
     store = MemoryBlocks()
-    plan = FetchPlan(root, leaves * LEAF_BYTES, store.has_block, store.get_block)
+    plan = FetchPlan(root, leaves * LEAF_BYTES, _have_nothing, store.get_block)
     assert plan.take(ALICE, 9, 0.0) == [root]
     assert plan.handle_block(root, blocks[root])
     return plan, blocks
@@ -78,6 +82,20 @@ def test_plan__what_one_lacks_is_asked_of_the_others() -> None:
         assert plan.handle_block(cid, blocks[cid])
     assert plan.is_done
     assert not plan.fault
+
+
+def test_plan__who_lacks_a_block_may_still_bring_what_others_owe() -> None:
+    plan, blocks = _make_plan(3)
+    (lacked,) = plan.take(ALICE, 1, 0.0)
+    plan.handle_absent(ALICE, lacked)
+    first, *rest = plan.take(BOB, 3, 0.0)
+    assert first == lacked
+    assert len(rest) == 2
+    assert plan.may_bring(ALICE), "if Bob stalls"
+    for cid in rest:
+        assert plan.handle_block(cid, blocks[cid])
+    assert not plan.may_bring(ALICE)
+    assert plan.may_bring(BOB)
 
 
 def _look(*, seconds: float, idle_share: float, rate_bytes_s: float, worked_share: float | None = None) -> list[float]:
@@ -143,17 +161,30 @@ def test_need__who_is_kept_busy_with_other_things_asks_others_too() -> None:
 
 def test_plan__a_file_that_names_one_block_with_two_sizes_is_none() -> None:
     """Whichever size it has, the file could never be read."""
-    leaf = Random(1).randbytes(LEAF_BYTES)
-    cid = compute_cid(leaf, CODEC_RAW)
-    node = encode_node([cid, cid], LEAF_BYTES + 9, 1)
-    root = compute_cid(node, CODEC_DAG_PB)
+    leaf = compute_cid(Random(1).randbytes(LEAF_BYTES), CODEC_RAW)
+    assert _take_in_root([leaf, leaf], LEAF_BYTES + 9, _have_nothing).fault == "it names one block with two sizes"
+    twice = _take_in_root([leaf, leaf], 2 * LEAF_BYTES, _have_nothing)
+    assert not twice.fault
+    assert twice.take(ALICE, 9, 0.0) == [leaf]
+
+
+def test_plan__a_leaf_that_is_here_is_judged_as_one_that_comes() -> None:
+    """A hostile root names a block of another model: without this the fetch would end well, with a file that cannot be read."""
     store = MemoryBlocks()
-    plan = FetchPlan(root, 2 * LEAF_BYTES, store.has_block, store.get_block)
+    here = store.put_file(Random(1).randbytes(LEAF_BYTES))
+    other = compute_cid(Random(2).randbytes(LEAF_BYTES), CODEC_RAW)
+    with store.hold() as keep:
+        assert _take_in_root([other, here], LEAF_BYTES + 9, keep).fault == "a leaf has not the size that the node above it says"
+        assert FetchPlan(here, LEAF_BYTES - 1, keep, store.get_block).fault == "it has 262144 bytes, at most 262143 were expected"
+        honest = _take_in_root([other, here], 2 * LEAF_BYTES, keep)
+        assert not honest.fault
+        assert honest.take(ALICE, 9, 0.0) == [other]
+
+
+def _take_in_root(leaves: list[Cid], file_bytes: int, keep: Callable[[Cid], int | None]) -> FetchPlan:
+    node = encode_node(leaves, file_bytes, 1)
+    root = compute_cid(node, CODEC_DAG_PB)
+    plan = FetchPlan(root, 2 * LEAF_BYTES, keep, lambda cid: None)
     assert plan.take(ALICE, 9, 0.0) == [root]
-    assert not plan.handle_block(root, node)
-    assert plan.fault == "it names one block with two sizes"
-    twice = encode_node([cid, cid], 2 * LEAF_BYTES, 1)
-    root = compute_cid(twice, CODEC_DAG_PB)
-    plan = FetchPlan(root, 2 * LEAF_BYTES, store.has_block, store.get_block)
-    plan.take(ALICE, 9, 0.0)
-    assert plan.handle_block(root, twice) and plan.take(ALICE, 9, 0.0) == [cid]
+    assert plan.handle_block(root, node) == (not plan.fault)
+    return plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from random import Random
 
 import pytest
@@ -11,15 +12,15 @@ from libp2p.abc import INetStream
 
 from learnae.backends import libp2p_direct, libp2p_fetch, libp2p_places
 from learnae.backends.libp2p import open_libp2p_network
+from learnae.backends.libp2p_blocks import ABSENT, STREAMS_PER_PEER_MAX, encode_request
 from learnae.backends.libp2p_blocks import PROTOCOL as BLOCKS
-from learnae.backends.libp2p_blocks import STREAMS_PER_PEER_MAX, encode_request
 from learnae.backends.libp2p_direct import PROTOCOL as SYNC
 from learnae.backends.libp2p_direct import ByteBudget, read_exactly
 from learnae.backends.libp2p_host import STREAM_ERRORS
 from learnae.backends.libp2p_yamux import Yamux
 from learnae.backends.libp2p_yamux_stream import DATA, SYN, WINDOW_BYTES_MAX
 from learnae.backends.memory_blocks import MemoryBlocks
-from learnae.backends.unixfs import LEAF_BYTES, encode_node
+from learnae.backends.unixfs import LEAF_BYTES, build_blocks, compute_root, encode_node
 from learnae.errors import FetchError, UnreachableError
 from learnae.ids import CODEC_DAG_PB, CODEC_RAW, Cid, PeerId, compute_cid
 from learnae.ports import Connected, DirectMessage
@@ -31,6 +32,11 @@ async def read_request(stream: INetStream) -> list[Cid]:
     count = (await read_exactly(stream, 1))[0]
     raw = await read_exactly(stream, 36 * count)
     return [Cid(raw[at : at + 36]) for at in range(0, len(raw), 36)]
+
+
+def encode_answer(block: bytes | None) -> bytes:
+    """A block as `/learnae/blocks/1` gives it, or that there is none."""
+    return ABSENT.to_bytes(4, "big") if block is None else len(block).to_bytes(4, "big") + block
 
 
 async def send_wrong_bytes(peer: PeerId, stream: INetStream) -> None:
@@ -192,6 +198,73 @@ def test_fetch__goes_on_with_a_provider_whose_line_stalls_now_and_then() -> None
             with trio.fail_after(HANGS_S):
                 await victim.fetch_file(cid, providers=[flaky.peer_id], bytes_max=len(content))
         assert store.get_file(cid, bytes_max=len(content)) == content
+
+    trio.run(run)
+
+
+def test_fetch__who_lacks_a_block_stays_for_what_others_owe() -> None:
+    """The first lacks one block, the second stalls with what it owes, the third has only that block: together they have all."""
+    content = Random(3).randbytes(12 * LEAF_BYTES)
+    blocks = dict(build_blocks(content))
+    rare = next(iter(blocks))
+    stalled = trio.Event()
+
+    async def lack_one(peer: PeerId, stream: INetStream) -> None:
+        while True:
+            for cid in await read_request(stream):
+                if cid[1] == CODEC_RAW:
+                    await stalled.wait()
+                await stream.write(encode_answer(None if cid == rare else blocks[cid]))
+
+    async def have_one(peer: PeerId, stream: INetStream) -> None:
+        while True:
+            for cid in await read_request(stream):
+                await stream.write(encode_answer(blocks[cid] if cid == rare else None))
+
+    async def stall(peer: PeerId, stream: INetStream) -> None:
+        await read_request(stream)
+        stalled.set()
+        await trio.sleep_forever()
+
+    async def run() -> None:
+        store = MemoryBlocks()
+        async with AsyncExitStack() as stack:
+            victim = await stack.enter_async_context(open_victim(store))
+            peers = []
+            for number, handler in enumerate((lack_one, stall, have_one), 66):
+                attacker = await stack.enter_async_context(open_attacker(victim, handler, number=number))
+                peers.append(attacker.peer_id)
+            cid = compute_root(content)
+            with trio.fail_after(HANGS_S):
+                await victim.fetch_file(cid, providers=peers, bytes_max=len(content))
+            assert store.get_file(cid, bytes_max=len(content)) == content
+
+    trio.run(run)
+
+
+def test_fetch__asks_as_many_as_it_takes_one_after_the_other() -> None:
+    """More have nothing than are asked at a time: who has it comes last, and is still asked."""
+
+    async def have_nothing(peer: PeerId, stream: INetStream) -> None:
+        while True:
+            for _ in await read_request(stream):
+                await stream.write(encode_answer(None))
+
+    async def run() -> None:
+        store, honest_store = MemoryBlocks(), MemoryBlocks()
+        cid = honest_store.put_file(b"rare")
+        async with AsyncExitStack() as stack:
+            victim = await stack.enter_async_context(open_victim(store))
+            peers = []
+            for number in range(66, 66 + libp2p_fetch.PROVIDERS_MAX + 1):
+                attacker = await stack.enter_async_context(open_attacker(victim, have_nothing, number=number))
+                peers.append(attacker.peer_id)
+            opening = open_libp2p_network(seed=bytes([2]) * 32, listen=LOOPBACK, blocks=honest_store)
+            honest = await stack.enter_async_context(opening)
+            peers.append(await victim.connect(honest.addresses[0]))
+            with trio.fail_after(HANGS_S):
+                await victim.fetch_file(cid, providers=peers, bytes_max=4)
+            assert store.has_file(cid)
 
     trio.run(run)
 

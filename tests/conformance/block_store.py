@@ -116,12 +116,13 @@ def _check_held(make_store: Callable[[int], BlockStore]) -> None:
     other = _put(store, 2, 250_000)
     late = compute_root(Random(3).randbytes(250_000))
     with store.hold() as keep, store.hold() as keep_too:
-        assert keep(here) and keep(here) and keep_too(here)
-        assert not keep(late), "what is not here yet is held from when it comes"
+        assert keep(here) == keep(here) == keep_too(here) == 250_000
+        assert keep(late) is None, "what is not here yet is held from when it comes"
         assert _put(store, 3, 250_000) == late
         assert store.get_file(other, bytes_max=250_000) is not None, "used last"
         assert store.has_file(_put(store, 4, 400_000))
         assert store.has_block(here) and store.has_block(late) and not store.has_block(other)
+        assert keep(late) == 250_000 and keep(other) is None
         with pytest.raises(DiskFullError, match="no room in the block store"):
             _put(store, 5, 700_000)
         assert store.has_block(here) and store.has_block(late)

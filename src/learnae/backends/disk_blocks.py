@@ -111,9 +111,7 @@ class DiskBlocks:
     def put_block(self, cid: Cid, block: bytes) -> None:
         self.put_blocks([(cid, block)])
 
-    def put_blocks(
-        self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True, hashed: bool = False, synced: bool = True
-    ) -> None:
+    def put_blocks(self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True, hashed: bool = False, synced: bool = True) -> None:
         """Store several blocks with one sync. Raises: BlockMismatchError, DiskFullError; then none was kept."""
         new: dict[Cid, bytes] = {}
         for cid, block in blocks:
@@ -183,7 +181,7 @@ class DiskBlocks:
                 self._pins.discard(cid)
                 (self._pins_folder / cid_text(cid)).unlink(missing_ok=True)
 
-    def hold(self) -> AbstractContextManager[Callable[[Cid], bool]]:
+    def hold(self) -> AbstractContextManager[Callable[[Cid], int | None]]:
         return self._held.hold()
 
     @property
@@ -212,12 +210,13 @@ class DiskBlocks:
             place = self._index.get(cid)
             return place is not None and (self._packs[place.pack].public or not public)
 
-    def _use(self, cid: Cid) -> bool:
-        """Whether the block is here; its pack is the last to go."""
+    def _use(self, cid: Cid) -> int | None:
+        """How many bytes the block has, if it is here; its pack is the last to go."""
         place = self._index.get(cid)
-        if place is not None:
-            self._packs[place.pack] = self._packs.pop(place.pack)
-        return place is not None
+        if place is None:
+            return None
+        self._packs[place.pack] = self._packs.pop(place.pack)
+        return place.size_bytes
 
     def _load(self) -> None:
         found: list[tuple[int, Path, bool]] = []

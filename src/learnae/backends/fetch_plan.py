@@ -67,10 +67,10 @@ class Need:
 class FetchPlan:
     """What is still wanted of one file, and of whom. `fault` says why it can never be complete, if it cannot.
 
-    `keep` is called for each block of the file (`BlockStore.hold`): whether it is here, and stays.
+    `keep` is called for each block of the file (`BlockStore.hold`): how many bytes it has, if it is here, and that it stays.
     """
 
-    def __init__(self, root: Cid, bytes_max: int, keep: Callable[[Cid], bool], get_block: Callable[[Cid], bytes | None]) -> None:
+    def __init__(self, root: Cid, bytes_max: int, keep: Callable[[Cid], int | None], get_block: Callable[[Cid], bytes | None]) -> None:
         self.root, self.bytes_max = root, bytes_max
         self._keep, self._get = keep, get_block
         self._wanted: dict[Cid, _Wanted] = {}
@@ -118,10 +118,7 @@ class FetchPlan:
         if len(block) > wanted.size_max:
             self.fault = f"a block of it has {len(block)} bytes, at most {wanted.size_max} were expected"
         elif wanted.depth == 0:
-            if wanted.file_bytes is not None and len(block) != wanted.file_bytes:
-                self.fault = "a leaf has not the size that the node above it says"
-            elif len(block) > self.bytes_max:
-                self.fault = f"it has {len(block)} bytes, at most {self.bytes_max} were expected"
+            self._check_leaf(len(block), wanted.file_bytes)
         else:
             self._handle_node(wanted, block)
         if self.fault:
@@ -129,6 +126,12 @@ class FetchPlan:
         del self._wanted[cid]
         self._order.pop(cid, None)
         return True
+
+    def _check_leaf(self, size_bytes: int, file_bytes: int | None) -> None:
+        if file_bytes is not None and size_bytes != file_bytes:
+            self.fault = "a leaf has not the size that the node above it says"
+        elif size_bytes > self.bytes_max:
+            self.fault = f"it has {size_bytes} bytes, at most {self.bytes_max} were expected"
 
     def _handle_node(self, wanted: _Wanted, block: bytes) -> None:
         try:
@@ -142,6 +145,11 @@ class FetchPlan:
             return
         for child in children:
             self._want(child.cid, child.file_bytes, child.depth, child.file_bytes if child.depth == 0 else NODE_BYTES_MAX)
+
+    def may_bring(self, peer: PeerId) -> bool:
+        """Whether `peer` may have anything of what is wanted, from whomever it was asked."""
+        lacking = self.lacking.get(peer, set())
+        return any(cid not in lacking for cid in self._wanted)
 
     def handle_absent(self, peer: PeerId, cid: Cid) -> None:
         self.lacking.setdefault(peer, set()).add(cid)
@@ -171,10 +179,13 @@ class FetchPlan:
             if (wanted.file_bytes, wanted.depth) != (file_bytes, depth):
                 self.fault = "it names one block with two sizes"
             return
-        if not self._keep(cid):
+        size_bytes = self._keep(cid)
+        if size_bytes is None:
             self._wanted[cid] = _Wanted(file_bytes, depth, size_max)
             self._order[cid] = None
-        elif depth != 0:
+        elif depth == 0:
+            self._check_leaf(size_bytes, file_bytes)
+        else:
             block = self._get(cid)  # a node that an earlier try left here: go on below it
             self._wanted[cid] = _Wanted(file_bytes, depth, size_max)
             if block is None:

@@ -18,10 +18,10 @@ class HeldBlocks:
 
     Args:
         lock: the store's own, held while it makes room: so a block is held before or after it, never in between.
-        use: tells whether the store has a block, and notes that it is used now.
+        use: tells how many bytes a block has, if it is here, and notes that it is used now.
     """
 
-    def __init__(self, lock: threading.RLock, use: Callable[[Cid], bool]) -> None:
+    def __init__(self, lock: threading.RLock, use: Callable[[Cid], int | None]) -> None:
         self._lock, self._use = lock, use
         self._counts: Counter[Cid] = Counter()
 
@@ -30,11 +30,11 @@ class HeldBlocks:
         return set(self._counts)
 
     @contextmanager
-    def hold(self) -> Iterator[Callable[[Cid], bool]]:
+    def hold(self) -> Iterator[Callable[[Cid], int | None]]:
         """See `BlockStore.hold`."""
         mine: set[Cid] = set()
 
-        def keep(cid: Cid) -> bool:
+        def keep(cid: Cid) -> int | None:
             with self._lock:
                 if cid not in mine:
                     mine.add(cid)

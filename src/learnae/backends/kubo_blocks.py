@@ -66,9 +66,7 @@ class KuboBlocks:
     def put_block(self, cid: Cid, block: bytes) -> None:
         self.put_blocks([(cid, block)])
 
-    def put_blocks(
-        self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True, hashed: bool = False, synced: bool = True
-    ) -> None:
+    def put_blocks(self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True, hashed: bool = False, synced: bool = True) -> None:
         """Raises: BlockMismatchError, DiskFullError, KuboError; then none was kept."""
         given: dict[Cid, bytes] = {}
         for cid, block in blocks:
@@ -113,7 +111,7 @@ class KuboBlocks:
 
     def _get_from_daemon(self, cid: Cid) -> bytes | None:
         with self._lock:
-            if not self._use(cid):
+            if self._use(cid) is None:
                 return None
         block = self._rpc.get_block(cid)
         if block is not None and compute_cid(block, cid[1]) == cid:
@@ -142,9 +140,14 @@ class KuboBlocks:
             self._private.unpin(cid)
 
     @contextmanager
-    def hold(self) -> Iterator[Callable[[Cid], bool]]:
-        with self._held.hold() as keep, self._private.hold() as keep_private:
-            yield lambda cid: any([keep(cid), keep_private(cid)])  # both are told
+    def hold(self) -> Iterator[Callable[[Cid], int | None]]:
+        with self._held.hold() as keep_public, self._private.hold() as keep_private:
+
+            def keep(cid: Cid) -> int | None:
+                sizes = keep_public(cid), keep_private(cid)
+                return sizes[1] if sizes[0] is None else sizes[0]
+
+            yield keep
 
     @property
     def used_bytes(self) -> int:
@@ -152,12 +155,12 @@ class KuboBlocks:
 
     # --- inside; the caller holds the lock ------------------------------------------------------------------------
 
-    def _use(self, cid: Cid) -> bool:
-        """Whether the daemon has the block for this node; it is the last to go."""
-        if cid not in self._sizes:
-            return False
-        self._sizes[cid] = self._sizes.pop(cid)
-        return True
+    def _use(self, cid: Cid) -> int | None:
+        """How many bytes the block has, if the daemon has it for this node; it is the last to go."""
+        size_bytes = self._sizes.pop(cid, None)
+        if size_bytes is not None:
+            self._sizes[cid] = size_bytes
+        return size_bytes
 
     def _make_room(self, more_bytes: int, wanted: set[Cid]) -> None:
         """Remove what is least recently used, never a block that is pinned or held, until `more_bytes` fit into the quota."""

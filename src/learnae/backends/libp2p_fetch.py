@@ -64,9 +64,7 @@ class Fetcher:
 
     async def fetch_file(self, cid: Cid, *, providers: Sequence[PeerId], bytes_max: int, public: bool = True) -> None:
         """See `Network.fetch_file`. Raises: FetchError; DiskFullError from the store."""
-        connected = self.host.connected()
-        peers = sorted(dict.fromkeys(providers), key=lambda peer: peer not in connected)
-        peers = [peer for peer in peers if peer != self.host.peer_id][:PROVIDERS_MAX]
+        peers = [peer for peer in dict.fromkeys(providers) if peer != self.host.peer_id]
         for peer in [peer for peer, stream in self.streams.items() if not muxed_stream_of(stream).is_open]:
             drop_stream(self.streams.pop(peer))
         with self._blocks.hold() as keep:
@@ -117,7 +115,7 @@ class _Job:
         need = Need()
         held = deque(peers)
         while held:
-            for _ in range(min(max(1, self._asked), len(held))):
+            for _ in range(min(max(1, self._asked), PROVIDERS_MAX - self._asked, len(held))):
                 self._asked += 1
                 self._nursery.start_soon(self._work, held.popleft())
             while held and self._asked and (pause_s := need.compute_pause_s(self._clock.read(), self._received_bytes)):
@@ -206,7 +204,7 @@ class _Job:
                 if more:
                     await line.ask(more)
             if not line.pending:
-                if self._plan.lacking.get(peer):
+                if not self._plan.may_bring(peer):
                     return "it does not have all blocks"
                 with trio.move_on_after(HEDGE_S):
                     await self._moved.park()

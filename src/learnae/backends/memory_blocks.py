@@ -38,9 +38,7 @@ class MemoryBlocks:
     def put_block(self, cid: Cid, block: bytes) -> None:
         self.put_blocks([(cid, block)])
 
-    def put_blocks(
-        self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True, hashed: bool = False, synced: bool = True
-    ) -> None:
+    def put_blocks(self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True, hashed: bool = False, synced: bool = True) -> None:
         given: dict[Cid, bytes] = {}
         for cid, block in blocks:
             check_block(cid, block, hashed=hashed)
@@ -64,7 +62,7 @@ class MemoryBlocks:
 
     def get_block(self, cid: Cid) -> bytes | None:
         with self._lock:
-            return self._blocks[cid] if self._use(cid) else None
+            return None if self._use(cid) is None else self._blocks[cid]
 
     def get_public_block(self, cid: Cid) -> bytes | None:
         return None if cid in self._private else self.get_block(cid)
@@ -85,7 +83,7 @@ class MemoryBlocks:
     def unpin(self, cid: Cid) -> None:
         self._pins.discard(cid)
 
-    def hold(self) -> AbstractContextManager[Callable[[Cid], bool]]:
+    def hold(self) -> AbstractContextManager[Callable[[Cid], int | None]]:
         return self._held.hold()
 
     @property
@@ -94,12 +92,12 @@ class MemoryBlocks:
 
     # --- inside; the caller holds the lock ------------------------------------------------------------------------
 
-    def _use(self, cid: Cid) -> bool:
-        """Whether the block is here; it is the last to go."""
+    def _use(self, cid: Cid) -> int | None:
+        """How many bytes the block has, if it is here; it is the last to go."""
         if cid not in self._blocks:
-            return False
+            return None
         self._blocks.move_to_end(cid)
-        return True
+        return len(self._blocks[cid])
 
     def _make_room(self, more_bytes: int, wanted: set[Cid]) -> None:
         if self._used_bytes + more_bytes <= self._quota_bytes:
