@@ -18,6 +18,7 @@ from libp2p.tools.anyio_service import background_trio_service
 from nacl.signing import SigningKey
 
 from learnae.backends import libp2p_gossip as gossip
+from learnae.backends import libp2p_pubsub
 from learnae.backends.libp2p import open_libp2p_network
 from learnae.backends.libp2p_envelope import ID_BYTES, Author
 from learnae.backends.libp2p_gossip import DEGREE, DEGREE_HIGH, DEGREE_LOW, GossipRouter, compute_message_id
@@ -304,3 +305,40 @@ def test_gossip__interoperates_with_py_libp2ps_router_both_ways() -> None:
         assert heard[0].startswith(b"from theirs")
 
     trio.run(run)
+
+
+class Line:
+    """Takes what a peer is told, and notes when."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[float, bytes]] = []
+
+    async def write(self, content: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self.batches.append((trio.current_time(), content[1:]))
+
+
+def test_batches__leave_at_once_and_gather_only_what_comes_soon_after() -> None:
+    """A message waits for nothing on a quiet line; a busy one gets a hundred batches a second, whatever arrives."""
+
+    async def main() -> None:
+        line, outgoing = Line(), libp2p_pubsub._Outgoing()
+
+        async def put(part: bytes, *, after_s: float) -> None:
+            await trio.sleep(after_s)
+            outgoing.parts.append(part)
+            outgoing.size_bytes += len(part)
+            outgoing.more.set()
+
+        async with open_host(seed=bytes(32), listen=[], rng=Random(1)) as host, trio.open_nursery() as nursery:
+            pubsub = libp2p_pubsub.PubSub(host, Scores(), Random(1))
+            since_s = trio.current_time()
+            nursery.start_soon(pubsub._write_all, line, outgoing)
+            for part, after_s in ((b"one", 0.0), (b"two", 0.004), (b"three", 0.004), (b"four", 1.0)):
+                await put(part, after_s=after_s)
+            await trio.sleep(1.0)
+            nursery.cancel_scope.cancel()
+        came = [(pytest.approx(at_s - since_s, abs=1e-6), content) for at_s, content in line.batches]
+        assert came == [(0.0, b"one"), (libp2p_pubsub.GATHER_S, b"twothree"), (1.008, b"four")]
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

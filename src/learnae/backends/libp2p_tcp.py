@@ -41,7 +41,6 @@ class TcpStream(ReadWriteCloser):
         self._stream = stream
         self._buffer = bytearray()
         self._remote = _remote_of(stream.socket)
-        self._write_lock = trio.Lock()
         self._said = b""  # what the next write begins with, and was sent already
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -70,14 +69,14 @@ class TcpStream(ReadWriteCloser):
         self._said = greeting
 
     async def write(self, data: bytes) -> None:
+        """Not for two tasks at once: the handshakes write in turn, then one task of the muxer does."""
         if self._said:
             assert data.startswith(self._said), "said what does not come"
             data, self._said = data[len(self._said) :], b""
-        async with self._write_lock:
-            try:
-                await self._stream.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise ConnectionClosedError(f"TCP connection to {self._remote} broke: {error}", transport="tcp") from error
+        try:
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ConnectionClosedError(f"TCP connection to {self._remote} broke: {error}", transport="tcp") from error
 
     async def close(self) -> None:
         await self._stream.aclose()
