@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,7 +21,8 @@ from multiaddr import Multiaddr
 from learnae.backends import libp2p_dialback, libp2p_punch, libp2p_punch_port
 from learnae.backends.libp2p import Libp2pNetwork
 from learnae.backends.libp2p_direct import read_exactly
-from learnae.backends.libp2p_host import STREAM_ERRORS, drop_stream
+from learnae.backends.libp2p_host import STREAM_ERRORS, drop_stream, open_host
+from learnae.backends.libp2p_places import Bucket
 from learnae.backends.libp2p_punch import AGAIN_S, PROTOCOL, ROUNDS_BURST, ROUNDS_MAX
 from learnae.backends.libp2p_punch_port import (
     TARGETS_MAX,
@@ -37,7 +39,7 @@ from learnae.backends.libp2p_yamux import Way
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.backends.unixfs import encode_varint
 from learnae.demo.cast import make_environment
-from learnae.ids import PeerId
+from learnae.ids import PeerId, peer_text
 from learnae.ports import Ways
 from tests.backends.hostile import LOOPBACK, open_victim, until
 from tests.backends.test_libp2p_circuit import open_session, read_message_from
@@ -148,6 +150,9 @@ def connect_message(*places: Endpoint) -> HolePunch:
     return HolePunch(type=HolePunch.CONNECT, ObsAddrs=[write_endpoint(place) for place in places])
 
 
+CONNECT = bytes([len(framed := connect_message(("127.0.0.1", 9)).SerializeToString())]) + framed
+
+
 def test_punch__leaves_the_circuit_for_one_connection_that_says_nothing_about_who_can_be_dialled() -> None:
     async def run() -> None:
         async with open_session([LOOPBACK, [], []]) as (carrier, caller, called):
@@ -226,6 +231,25 @@ def test_punch__of_two_that_call_each_other_at_the_same_moment_is_led_by_one() -
     trio.run(run)
 
 
+def test_punch__of_two_that_both_lead_the_larger_gives_way() -> None:
+    async def run() -> None:
+        async with open_session([LOOPBACK, [], []]) as (carrier, one, two):
+            small, large = sorted((one, two), key=lambda network: network.peer_id)
+            for network in (small, large):
+                network.keep_places(frozenset())  # Nobody leads by itself.
+                network.puncher._choose = choose_any
+            await until(lambda: {one.peer_id, two.peer_id} <= carrier.relay.reserved)
+            assert await small.circuits.find(large.peer_id)
+            assert await large.circuits.find(small.peer_id)
+            leads = [trio.CancelScope(), trio.CancelScope()]
+            small.puncher._leading[large.peer_id], large.puncher._leading[small.peer_id] = leads
+            assert await is_refused(large, small.peer_id, CONNECT)
+            assert not await is_refused(small, large.peer_id, CONNECT)
+            assert [lead.cancel_called for lead in leads] == [False, True]
+
+    trio.run(run)
+
+
 def test_punch__is_for_members_and_for_circuits_only() -> None:
     async def run() -> None:
         async with open_session([LOOPBACK, [], []], members=2) as (carrier, called, stranger):
@@ -237,8 +261,10 @@ def test_punch__is_for_members_and_for_circuits_only() -> None:
             assert called.count_ways() == Ways(direct=1, relayed=1)
             called.keep_places(carrier._host.members | {stranger.peer_id})
             assert called.puncher._find_callers() == [stranger.peer_id]
-            assert await is_refused(stranger, called.peer_id), "who called does not lead"
-            assert await is_refused(called, carrier.peer_id), "there is nothing to punch between these"
+            carrier.puncher._choose = choose_any
+            assert await is_refused(stranger, called.peer_id, CONNECT), "who called does not lead"
+            assert await is_refused(called, carrier.peer_id, CONNECT), "there is nothing to punch between these"
+            assert not await is_refused(called, stranger.peer_id, CONNECT)
 
     trio.run(run)
 
@@ -437,5 +463,52 @@ def test_punch__that_fails_is_not_tried_again_for_a_while(answer: str, monkeypat
             await until(lambda: called.puncher._waits[hostile.peer_id].failures == 2)
             assert called.puncher._waits[hostile.peer_id].until_s >= trio.current_time() + 2 * AGAIN_S - 1, "longer each time"
             assert called._host.connections(hostile.peer_id), "the circuit carries on"
+
+    trio.run(run)
+
+
+@pytest.mark.usefixtures("quick_rounds")
+def test_punch__hangs_up_on_somebody_else_who_comes_to_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other end tells a third where the port is: whoever comes must be the peer that was called."""
+    monkeypatch.setattr(libp2p_punch_port, "ROUND_S", HANGS_S)
+
+    async def run() -> None:
+        opened = open_host(seed=bytes([7]) * 32, listen=(), rng=Random(7))
+        async with open_session([LOOPBACK, [], []]) as (carrier, hostile, called), opened as third:
+            called.puncher._choose = choose_any
+            await until(lambda: called.peer_id in carrier.relay.reserved)
+            ended = trio.Event()
+
+            async def mislead(peer: PeerId, stream: INetStream) -> None:
+                (raw,) = (await read_message(stream, HolePunch)).ObsAddrs
+                await write_message(stream, connect_message(("127.0.0.1", 9)))
+                await read_message(stream, HolePunch)
+                host, port = read_endpoint(raw)
+                await third.dial(f"/ip4/{host}/tcp/{port}/p2p/{peer_text(called.peer_id)}")
+                await until(lambda: called.peer_id not in third.connected())
+                ended.set()
+
+            hostile._host.handle_streams(PROTOCOL, mislead)
+            assert await hostile._host.reach(called.peer_id)
+            with trio.fail_after(HANGS_S):
+                await ended.wait()
+            assert third.peer_id not in called.connected()
+            assert called.count_ways() == Ways(direct=1, relayed=1)
+
+    trio.run(run)
+
+
+def test_punch__answers_a_few_at_once_and_a_bounded_number_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with open_pair() as (_, caller, hostile):
+            caller.puncher._all_rounds = Bucket(0.0, 0.0, trio.current_time())
+            assert await is_refused(hostile, caller.peer_id), "no rounds are left for anybody"
+            caller.puncher._all_rounds = Bucket(0.0, 1.0, trio.current_time())
+            monkeypatch.setattr(libp2p_punch, "AT_ONCE_MAX", 0)
+            assert await is_refused(hostile, caller.peer_id), "too many others"
+            monkeypatch.setattr(libp2p_punch, "AT_ONCE_MAX", 1)
+            stream = await speak(hostile, caller.peer_id)
+            await until(lambda: bool(caller.puncher._answering))
+            drop_stream(stream)
 
     trio.run(run)
