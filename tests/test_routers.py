@@ -28,6 +28,8 @@ try:
     print(asker.recv(100).decode())
 except TimeoutError:
     print("no answer")
+except ConnectionRefusedError:
+    print("refused")
 """
 
 
@@ -39,7 +41,13 @@ def ask(world: World, place: str, address: str, limit_s: float = 20.0) -> str:
 def test_router__shows_one_address_and_drops_what_was_not_asked_for() -> None:
     if obstacle := find_obstacle():
         pytest.skip(obstacle)
-    places = [Public("relay"), Router("north"), Behind("north", "anna"), Router("south", random_ports=True), Behind("south", "bert")]
+    places = [
+        Public("relay"),
+        Router("north"),
+        Behind("north", "anna"),
+        Router("south", random_ports=True, refuses=True),
+        Behind("south", "bert"),
+    ]
     with open_world(places) as world:
         servers = [world.start(place, [sys.executable, "-c", LISTEN], stdout=subprocess.PIPE, text=True) for place in ("relay", "anna")]
         for server in servers:
@@ -52,5 +60,6 @@ def test_router__shows_one_address_and_drops_what_was_not_asked_for() -> None:
         assert seen[0] == world.addresses["south"]
         assert seen[1] != "5555"
         assert ask(world, "relay", world.addresses["north"], 0.5) == "no answer"
+        assert ask(world, "relay", world.addresses["south"]) == "refused"
         assert ask(world, "north", world.addresses["anna"]) == "192.168.1.1 5555", "she does listen"
     assert all(server.poll() is not None for server in servers)
