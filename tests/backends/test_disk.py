@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -28,6 +29,24 @@ QUOTA = 8 << 20
 
 def open_blocks(folder: Path, quota_bytes: int = QUOTA) -> DiskBlocks:
     return DiskBlocks(folder, quota_bytes=quota_bytes, reserve_bytes=0)
+
+
+def note_syncs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """From now on the names of what is synced are added to the answer."""
+    synced: list[str] = []
+
+    def note(file: int) -> None:
+        synced.append(Path(f"/dev/fd/{file}").resolve().name)
+
+    monkeypatch.setattr("learnae.backends.disk_blocks.os.fsync", note)
+    return synced
+
+
+def damage_packs(folder: Path) -> None:
+    for pack in (folder / "packs").iterdir():
+        raw = bytearray(pack.read_bytes())
+        raw[100] ^= 1  # in its first block
+        pack.write_bytes(raw)
 
 
 def test_disk_blocks__keep_the_promises_of_the_port(tmp_path: Path) -> None:
@@ -96,14 +115,9 @@ def test_disk_blocks__rot_that_leaves_no_trace_is_found_a_minute_after_the_writi
 
 
 def test_disk_blocks__what_was_fetched_is_synced_when_it_is_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[str] = []
-
-    def note(file: int) -> None:
-        synced.append(Path(f"/dev/fd/{file}").resolve().name)
-
     store = open_blocks(tmp_path)
     *leaves, root = build_blocks(Random(1).randbytes(3 * LEAF_BYTES))
-    monkeypatch.setattr("learnae.backends.disk_blocks.os.fsync", note)
+    synced = note_syncs(monkeypatch)
     store.put_blocks(leaves, synced=False)
     store.put_blocks([root], synced=False)
     other = store.put_file(b"other")
@@ -114,6 +128,97 @@ def test_disk_blocks__what_was_fetched_is_synced_when_it_is_pinned(tmp_path: Pat
     synced.clear()
     store.pin(other)
     assert synced == ["pins"], "each is synced once"
+
+
+def test_disk_blocks__what_was_fetched_before_a_kill_is_synced_when_it_is_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node that starts again cannot know what the disk had."""
+    *leaves, root = build_blocks(Random(1).randbytes(2 * LEAF_BYTES))
+    open_blocks(tmp_path).put_blocks([*leaves, root], synced=False)
+    again = open_blocks(tmp_path)
+    synced = note_syncs(monkeypatch)
+    again.pin(root[0])
+    assert synced == ["0.public", "packs", "pins"]
+
+
+def test_disk_blocks__what_was_fetched_anew_is_synced_though_its_file_was_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_blocks(tmp_path)
+    content = Random(1).randbytes(2 * LEAF_BYTES)
+    root = store.put_file(content)
+    store.pin(root)
+    damage_packs(tmp_path)
+    assert store.get_file(root, bytes_max=len(content)) is None
+    store.put_blocks(build_blocks(content), synced=False)
+    synced = note_syncs(monkeypatch)
+    store.pin(root)
+    assert synced == ["1.public", "packs"]
+
+
+def test_disk_blocks__a_file_of_blocks_that_were_fetched_is_durable_when_it_is_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_blocks(tmp_path)
+    *leaves, root = build_blocks(Random(1).randbytes(2 * LEAF_BYTES))
+    store.put_blocks(leaves, synced=False)
+    store.put_blocks([root], synced=False)
+    synced = note_syncs(monkeypatch)
+    store.put_blocks(leaves)
+    assert synced == ["0.public", "packs"]
+    synced.clear()
+    assert store.put_file(Random(1).randbytes(2 * LEAF_BYTES)) == root[0]
+    assert synced == ["1.public", "packs"]
+
+
+def test_disk_blocks__making_room_takes_no_block_that_the_new_file_shares_with_an_old_one(tmp_path: Path) -> None:
+    """Models whose first layers are frozen have their first blocks in common."""
+    store = open_blocks(tmp_path, 1_200_000)
+    common = Random(1).randbytes(2 * LEAF_BYTES)
+    old = store.put_file(common)
+    spare = store.put_file(Random(2).randbytes(LEAF_BYTES))
+    assert store.get_block(spare), "so the common blocks would be the first to go"
+    new = store.put_file(common + Random(3).randbytes(LEAF_BYTES // 4))
+    assert store.has_file(new) and store.has_file(old) and not store.has_block(spare)
+    blocks = list(build_blocks(common + Random(4).randbytes(3 * LEAF_BYTES)))
+    with pytest.raises(DiskFullError):
+        store.put_blocks(blocks)
+    assert store.has_file(new), "what is in the way is in use"
+
+
+def test_disk_blocks__a_copy_that_came_for_a_damaged_block_outlives_it(tmp_path: Path) -> None:
+    store = open_blocks(tmp_path, 1 << 20)
+    content = Random(1).randbytes(LEAF_BYTES)
+    cid = store.put_file(content)
+    damage_packs(tmp_path)
+    assert store.get_block(cid) is None
+    store.put_block(cid, content)
+    store.put_file(Random(2).randbytes(LEAF_BYTES))
+    assert store.get_block(cid) == content
+    store.put_file(Random(3).randbytes(LEAF_BYTES))
+    assert not (tmp_path / "packs" / "0.public").exists(), "the damaged pack made room"
+    assert store.get_block(cid) == content
+
+
+def test_disk_blocks__a_block_is_not_given_up_because_too_many_files_are_open(tmp_path: Path) -> None:
+    store = open_blocks(tmp_path)
+    cid = store.put_file(b"here")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        assert store.get_block(cid) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert store.get_block(cid) == b"here"
+
+
+def test_disk_blocks__a_pack_whose_name_is_not_on_the_disk_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_blocks(tmp_path)
+
+    def fail(file: int) -> None:
+        if Path(f"/dev/fd/{file}").resolve().name == "packs":
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("learnae.backends.disk_blocks.os.fsync", fail)
+    with pytest.raises(DiskFullError, match="Input/output error"):
+        store.put_file(b"lost")
+    assert not list((tmp_path / "packs").iterdir())
+    assert store.used_bytes == 0
 
 
 def test_disk_blocks__unfinished_and_damaged_packs_do_not_stop_a_start(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ Does not lock the folder: the journal beside it does (`disk_journal`). Safe to c
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -43,7 +44,7 @@ class _Pack:
     path: Path
     public: bool
     size_bytes: int
-    synced: bool = True
+    synced: bool
     trusted_until_s: float = 0.0  # what is read until then is not hashed: it comes from the system's memory; monotonic clock
     written_ns: int = 0  # when the file was last changed by this store
     cids: set[Cid] = field(default_factory=set)  # blocks whose only copy is here
@@ -96,16 +97,20 @@ class DiskBlocks:
     def put_file(self, content: Content, *, public: bool = True) -> Cid:
         """Store a file. It is hashed in another thread while what was hashed is written."""
         root = Cid(b"")
+        here: list[Cid] = []
 
         def find_new() -> Iterator[tuple[Cid, Content]]:
             nonlocal root
             for root, block in view_blocks(content, each=hasher.map):
-                if not self._is_here(root, public):
+                if self._is_here(root, public) and keep(root):
+                    here.append(root)
+                else:
                     yield root, block
 
-        with ThreadPoolExecutor(1) as hasher:
+        with self.hold() as keep, ThreadPoolExecutor(1) as hasher:
             count, tree_bytes = count_tree(len(content))
             self._write(find_new(), tree_bytes + count * _HEAD_BYTES, public)
+            self._sync_blocks(here)
         return root
 
     def put_block(self, cid: Cid, block: bytes) -> None:
@@ -114,11 +119,17 @@ class DiskBlocks:
     def put_blocks(self, blocks: Iterable[tuple[Cid, bytes]], *, public: bool = True, hashed: bool = False, synced: bool = True) -> None:
         """Store several blocks with one sync. Raises: BlockMismatchError, DiskFullError; then none was kept."""
         new: dict[Cid, bytes] = {}
-        for cid, block in blocks:
-            check_block(cid, block, hashed=hashed)
-            if not self._is_here(cid, public):
-                new[cid] = block
-        self._write(iter(new.items()), sum(_HEAD_BYTES + len(block) for block in new.values()), public, synced=synced)
+        here: list[Cid] = []
+        with self.hold() as keep:
+            for cid, block in blocks:
+                check_block(cid, block, hashed=hashed)
+                if self._is_here(cid, public) and keep(cid):
+                    here.append(cid)
+                else:
+                    new[cid] = block
+            self._write(iter(new.items()), sum(_HEAD_BYTES + len(block) for block in new.values()), public, synced=synced)
+            if synced:
+                self._sync_blocks(here)
 
     def get_file(self, cid: Cid, *, bytes_max: int) -> bytes | None:
         return read_file(cid, self.get_block, bytes_max=bytes_max)
@@ -138,13 +149,16 @@ class DiskBlocks:
             with open(pack.path, "rb", buffering=0) as file:
                 trusted = trusted and os.fstat(file.fileno()).st_mtime_ns == pack.written_ns
                 block = os.pread(file.fileno(), place.size_bytes, place.offset)
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                return None  # too many files are open; this one is as it was
             block = b""
         if len(block) == place.size_bytes and (trusted or compute_cid(block, cid[1]) == cid):
             return block
         with self._lock:
             if self._index.get(cid) == place:
                 del self._index[cid]
+                pack.cids.discard(cid)  # another copy may come, and outlive this pack
         return None
 
     def get_public_block(self, cid: Cid) -> bytes | None:
@@ -166,9 +180,9 @@ class DiskBlocks:
     def pin(self, cid: Cid) -> None:
         """Keep a file; what of it is not safe from a power cut yet is now. Raises: DiskFullError."""
         with self._lock:
+            self._sync_blocks(collect_all(cid, self.get_block) or ())  # also if it is pinned: what was damaged may have come anew
             if cid not in self._pins:
                 try:
-                    self._sync_file(cid)
                     (self._pins_folder / cid_text(cid)).touch(mode=0o600)
                     _sync(self._pins_folder, os.O_RDONLY)
                 except OSError as error:
@@ -228,22 +242,28 @@ class DiskBlocks:
                 path.unlink()  # a write that a kill cut short
         for number, path, public in sorted(found):
             try:
-                self._add(number, path, public, _read_index(path))
+                self._add(number, path, public, _read_index(path), synced=False)  # A kill may have come before the disk had it.
             except FileNotFoundError:  # The running node made room; without `read_only` nobody else is here.
                 if not self._read_only:
                     raise
             self._next = number + 1
 
-    def _sync_file(self, root: Cid) -> None:
-        places = [self._index.get(block) for block in collect_all(root, self.get_block) or ()]
-        late = {place.pack for place in places if place is not None and not self._packs[place.pack].synced}
-        for number in late:
-            _sync(self._packs[number].path, os.O_RDWR)
-            self._packs[number].synced = True
-        if late:
-            _sync(self._packs_folder, os.O_RDONLY)
+    def _sync_blocks(self, cids: Iterable[Cid]) -> None:
+        """Those of these blocks that are here survive a power cut from now on. Raises: DiskFullError."""
+        with self._lock:
+            places = [self._index.get(cid) for cid in cids]
+            late = {place.pack for place in places if place is not None and not self._packs[place.pack].synced}
+            try:
+                for number in late:
+                    _sync(self._packs[number].path, os.O_RDWR)
+                if late:
+                    _sync(self._packs_folder, os.O_RDONLY)
+            except OSError as error:
+                raise DiskFullError("the block store", 0, error.strerror or str(error)) from error
+            for number in late:
+                self._packs[number].synced = True
 
-    def _add(self, number: int, path: Path, public: bool, entries: list[tuple[Cid, int, int]], *, synced: bool = True) -> None:
+    def _add(self, number: int, path: Path, public: bool, entries: list[tuple[Cid, int, int]], *, synced: bool) -> None:
         pack = _Pack(path, public, path.stat().st_size + _PACK_COST_BYTES, synced)
         self._packs[number] = pack
         self._used_bytes += pack.size_bytes
@@ -274,6 +294,7 @@ class DiskBlocks:
                 _sync(self._packs_folder, os.O_RDONLY)
         except OSError as error:
             unfinished.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             raise DiskFullError("the block store", size_bytes, error.strerror or str(error)) from error
         finally:
             with self._lock:
