@@ -37,7 +37,9 @@ def _check_files(store: BlockStore) -> None:
         assert store.get_file(cid, bytes_max=max(size, 1)) == content
         if size:
             assert store.get_file(cid, bytes_max=size - 1) is None, "a file larger than the caller takes is not given"
-        assert store.put_file(content) == cid, "putting it again changes nothing"
+        once_bytes = store.used_bytes
+        assert store.put_file(content) == cid
+        assert store.used_bytes == once_bytes, "putting it again changes nothing"
     assert store.used_bytes > used_bytes
 
 

@@ -102,7 +102,7 @@ class DiskBlocks:
         def find_new() -> Iterator[tuple[Cid, Content]]:
             nonlocal root
             for root, block in view_blocks(content, each=hasher.map):
-                if self._is_here(root, public) and keep(root):
+                if self._is_here(root, public) and keep(root) is not None:
                     here.append(root)
                 else:
                     yield root, block
@@ -123,7 +123,7 @@ class DiskBlocks:
         with self.hold() as keep:
             for cid, block in blocks:
                 check_block(cid, block, hashed=hashed)
-                if self._is_here(cid, public) and keep(cid):
+                if self._is_here(cid, public) and keep(cid) is not None:
                     here.append(cid)
                 else:
                     new[cid] = block
