@@ -10,7 +10,7 @@ import re
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
@@ -44,6 +44,8 @@ class Router:
 
     address: str = "203.0.113.9"  # outside
     only_permanent: bool = False  # it refuses leases that end, as some old ones do
+    is_endless: bool = False  # its description hardly ever ends
+    flood_mib: int = 0  # how much of one was read
     is_free: Event = field(default_factory=_make_set)
     asked: Event = field(default_factory=Event)
     taken: set[int] = field(default_factory=set)
@@ -116,7 +118,18 @@ def _answer_searches(sock: socket.socket, port: int, over: Event) -> None:
 def _make_handler(router: Router) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if router.is_endless:
+                self._flood()
+                return
             self._send(200, _DESCRIPTION if self.path == "/description.xml" else "<scpd/>")
+
+        def _flood(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):  # whoever asked has gone
+                for sent in range(1, 1025):
+                    self.wfile.write(bytes(1 << 20))
+                    router.flood_mib = max(sent, router.flood_mib)
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()

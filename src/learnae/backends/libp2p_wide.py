@@ -19,7 +19,7 @@ from learnae.backends.libp2p_dht import look_up, provide, read_contacts
 from learnae.backends.libp2p_dht_records import Contact, RecordStore, may_follow
 from learnae.backends.libp2p_dialback import Reachability
 from learnae.backends.libp2p_host import Host
-from learnae.backends.upnp import keep_port_open
+from learnae.backends.upnp_keeper import keep_port_open
 from learnae.errors import UnreachableError
 from learnae.ids import Cid, PeerId, peer_text
 

@@ -1,30 +1,32 @@
 """A router that speaks UPnP is asked to let others in: one TCP port, for an hour at a time, taken back at the end.
 
-Where a router knows no end of a lease, the port is open until the node ends.
-Only when the user asked for it (`--upnp`), because it opens a port of the router for everybody. Routers are found by
-multicast in the local network and are believed only as far as it takes: whether others really get in shows `libp2p_dialback`.
-The library's calls wait for the network, so they run in a thread; its own wrapper in py-libp2p asks for a port for ever.
+Where a router knows no end of a lease, the port is open until the node ends. Routers are found by multicast in the local network and
+are believed only as far as it takes: whether others really get in shows `libp2p_dialback`. Anybody there can say that it is a router,
+and the library (miniupnpc, in C) reads whatever that one sends, without a bound on bytes or time. So all of it happens in a process
+of its own, `python -m learnae.backends.upnp`, with little memory and little time; `upnp_keeper` starts it.
 Source: UPnP Forum, WANIPConnection:1 (AddPortMapping, DeletePortMapping, GetExternalIPAddress).
 """
 
 from __future__ import annotations
 
 import ipaddress
+import json
 import logging
+import resource
+import signal
 import socket
-from collections.abc import Callable
+import sys
 from typing import Final, Protocol
 
 import miniupnpc
-import trio
 
 logger = logging.getLogger(__name__)
 
 DISCOVER_MS: Final = 2000
 LEASE_S: Final = 3600.0
-AGAIN_S: Final = 300.0  # Between questions: a router that started anew has forgotten the port, or has another address outside.
 PORTS_TRIED: Final = 4  # The same port outside first, then the next ones: another machine at home may have it.
-CLOSE_S: Final = 2.0
+ANSWER_S: Final = 40  # No router: 8 s. One that is slow: 5 s a call, a few calls.
+MEMORY_BYTES: Final = 64 << 20  # Of data in that process; it needs a fifth.
 _ABOUT: Final = "learnae"
 _UNANSWERED: Final = "Miniupnpc"  # Faults of the library begin so, those that a router tells do not.
 _ONLY_PERMANENT: Final = "OnlyPermanentLeasesSupported"  # Error 725: some old routers open a port for good or not at all.
@@ -49,10 +51,9 @@ class Router(Protocol):
 class PortMapping:
     """One port of a router that leads to this machine."""
 
-    def __init__(self, port: int, *, interface: str = "") -> None:
-        self._port, self._interface = port, interface
+    def __init__(self, port: int, *, interface: str = "", discover_ms: int = DISCOVER_MS) -> None:
+        self._port, self._interface, self._discover_ms = port, interface, discover_ms
         self._router: Router | None = None
-        self._is_over = False
         self.outside = 0  # the port at the router; 0: none
         self.address = ""  # the router's address outside, if it has a public one
 
@@ -81,8 +82,6 @@ class PortMapping:
             try:
                 if _add(router, outside, self._port):
                     self._router, self.outside, self.address = router, outside, _read_public(router)
-                    if self._is_over:  # Nobody waited for the answer.
-                        self.close()
                     return
             except Exception as error:  # noqa: BLE001 - the library raises plain `Exception` for what a router answers
                 fault = str(error)
@@ -92,7 +91,6 @@ class PortMapping:
 
     def close(self) -> None:
         """Take the port back. Waits for the network; a router that is gone forgets it within the hour."""
-        self._is_over = True
         if self._router is not None and self.outside:
             try:
                 self._router.deleteportmapping(self.outside, "TCP")
@@ -101,41 +99,13 @@ class PortMapping:
             self.outside, self.address = 0, ""
 
     def _find(self) -> Router:
-        router: Router = miniupnpc.UPnP(discoverdelay=DISCOVER_MS, **({"multicastif": self._interface} if self._interface else {}))
+        router: Router = miniupnpc.UPnP(discoverdelay=self._discover_ms, **({"multicastif": self._interface} if self._interface else {}))
         try:
             router.discover()
             router.selectigd()
         except Exception as error:  # "Success" is what it raises when nobody answered
             raise OSError(f"no router in this network speaks UPnP ({error})") from error
         return router
-
-
-async def keep_port_open(port: int, told: Callable[[int, str], None], *, interface: str = "") -> None:
-    """Keep `port` of this machine open at the router, until cancelled; `told` hears the port and the address outside, or (0, "")."""
-    mapping = PortMapping(port, interface=interface)
-    said = ""
-    try:
-        while True:
-            fault = ""
-            try:
-                await trio.to_thread.run_sync(mapping.open, abandon_on_cancel=True)  # type: ignore[call-arg]
-            except OSError as error:
-                fault = str(error)
-            told(mapping.outside, mapping.address)
-            now = f"UPnP: {fault or _describe(mapping)}"
-            if now != said:
-                logger.log(logging.WARNING if fault or not mapping.address else logging.INFO, "%s", now)
-                said = now
-            await trio.sleep(AGAIN_S)
-    finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
-            await trio.to_thread.run_sync(mapping.close, abandon_on_cancel=True)  # type: ignore[call-arg]
-
-
-def _describe(mapping: PortMapping) -> str:
-    if mapping.address:
-        return f"the router lets others in at {mapping.address}, port {mapping.outside}"
-    return f"the router opened its port {mapping.outside}, but names no public address of its own: another router may stand before it"
 
 
 def _add(router: Router, outside: int, inside: int) -> bool:
@@ -176,3 +146,31 @@ def _read_outside(router: Router) -> ipaddress.IPv4Address | ipaddress.IPv6Addre
 def _explain(router: Router) -> str:
     found = _read_outside(router)
     return f"; its own address outside is {found}, so another router stands before it" if found is not None and not found.is_global else ""
+
+
+# --- the process ------------------------------------------------------------------------------------------------
+
+
+def serve(port: int, interface: str, discover_ms: int) -> None:
+    """Ask the router at each line of standard input, and answer with a JSON object a line; when the input ends, take the port back.
+
+    The input also ends when the node is killed. Whatever takes longer than ANSWER_S ends this process.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is for the node, which then ends the input.
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    mapping = PortMapping(port, interface=interface, discover_ms=discover_ms)
+    for _ in sys.stdin:
+        fault = ""
+        signal.alarm(ANSWER_S)
+        try:
+            mapping.open()
+        except OSError as error:
+            fault = str(error)
+        signal.alarm(0)
+        print(json.dumps({"outside": mapping.outside, "address": mapping.address, "fault": fault}), flush=True)
+    signal.alarm(ANSWER_S)
+    mapping.close()
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
