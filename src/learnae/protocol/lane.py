@@ -290,8 +290,7 @@ class ControlLane:
     def restore(self, vertices: Iterable[bytes]) -> Iterator[Entry]:
         """Take back what the journal kept, in its order, as it is read. These bytes were judged before they were written."""
         for encoded in vertices:
-            vertex = self._codec.decode(encoded)
-            assert isinstance(vertex, Vertex), "the journal holds only vertices"
+            vertex = self._codec.decode_judged(encoded)
             message = self._codec.parse(vertex)
             assert message is not None, "the journal holds only parsed vertices"
             entries: list[Entry] = []

@@ -66,8 +66,7 @@ class SensorLane(LaneIntake):
         """Take back what was kept on disk, in its order. These bytes were judged before they were written."""
         entries: list[SensorEntry] = []
         for encoded in vertices:
-            vertex = self.codec.decode(encoded)
-            assert isinstance(vertex, Vertex), "the journal holds only vertices"
+            vertex = self.codec.decode_judged(encoded)
             message = self._read(vertex)
             if vertex.sequence > self.tangle.length(vertex.issuer) + 1:
                 self._forget(self.tangle.adopt(vertex.issuer, vertex.sequence - 1, vertex.parents[0]))

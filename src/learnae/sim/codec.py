@@ -28,6 +28,11 @@ class SharedCodec(ControlCodec):
             known = self._decoded[encoded] = super().decode(encoded)
         return known
 
+    def decode_judged(self, encoded: bytes) -> Vertex:
+        vertex = self.decode(encoded)
+        assert isinstance(vertex, Vertex), "only vertices were kept"
+        return vertex
+
     def verify(self, vertex: Vertex) -> bool:
         known = self._verified.get(vertex.cid)
         if known is None:

@@ -44,6 +44,11 @@ def decode(encoded: bytes, *, depth_max: int = DEPTH_MAX, items_max: int | None 
     return libipld.decode_dag_cbor(encoded)
 
 
+def decode_judged(encoded: bytes) -> Any:
+    """As `decode`, for what passed its limits before it was kept."""
+    return libipld.decode_dag_cbor(encoded)
+
+
 def _is_small(encoded: bytes, depth_max: int, items_max: int) -> bool:
     """Whether the items of a document nest at most `depth_max` levels and are at most `items_max`; walks headers, builds nothing.
 

@@ -158,8 +158,7 @@ class VertexStore:
         return branch
 
     def _decode(self, number: int, encoded: bytes) -> Entry:
-        vertex = self.codec.decode(encoded)
-        assert isinstance(vertex, Vertex), "the journal holds only vertices"
+        vertex = self.codec.decode_judged(encoded)
         return Entry(vertex, self.codec.parse(vertex), number, self.place(vertex.issuer))
 
     def _forget_old(self) -> None:

@@ -134,19 +134,11 @@ class VertexCodec:
             return reject(str(error))
         if canonical != encoded:
             return reject("not the canonical encoding")
-        _, net, parents, issuer, sequence, time_ms, kind, tag, body = unsigned
-        return Vertex(
-            net=net,
-            parents=tuple(parents),
-            issuer=PeerId(issuer),
-            sequence=sequence,
-            time_ms=time_ms,
-            kind=kind,
-            tag=tag,
-            body=body,
-            cid=compute_cid(encoded, CODEC_DAG_CBOR),
-            encoded=encoded,
-        )
+        return _make_vertex(unsigned, encoded)
+
+    def decode_judged(self, encoded: bytes) -> Vertex:
+        """Decode bytes that this peer judged before it kept them: nothing is checked again."""
+        return _make_vertex(cbor.decode_judged(encoded)[:-1], encoded)
 
     def parse(self, vertex: Vertex) -> object:
         """What the body says. Plain values here; the codec of a lane knows its kinds."""
@@ -179,6 +171,22 @@ def _encode_unsigned(fields: list[Any]) -> bytes:
     """Fields 0 to 8 of a vertex behind the head of a list of ten: what is signed."""
     version, net, parents, *rest = fields
     return b"\x8a" + cbor.encode([version, net])[1:] + cbor.encode_links(parents) + cbor.encode(rest)[1:]
+
+
+def _make_vertex(unsigned: list[Any], encoded: bytes) -> Vertex:
+    _, net, parents, issuer, sequence, time_ms, kind, tag, body = unsigned
+    return Vertex(
+        net=net,
+        parents=tuple(parents),
+        issuer=PeerId(issuer),
+        sequence=sequence,
+        time_ms=time_ms,
+        kind=kind,
+        tag=tag,
+        body=body,
+        cid=compute_cid(encoded, CODEC_DAG_CBOR),
+        encoded=encoded,
+    )
 
 
 def _find_fault(fields: object) -> str:
