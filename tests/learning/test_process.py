@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from learnae.errors import LearnerDiedError, ModelMismatchError, TaskDataError, TaskError
+from learnae.errors import DiskFullError, LearnerDiedError, ModelMismatchError, TaskDataError, TaskError
 from learnae.learning.codec import encode_tensors
 from learnae.learning.config import LearnerConfig
 from learnae.learning.frames import FILES_SPACE, PIECE_BYTES, FrameReader, unpack_files
@@ -151,6 +153,49 @@ def test_process__babbling_program_is_ended() -> None:
     async def body() -> None:
         with pytest.raises(LearnerDiedError, match="was ended by signal 9"):
             await learner.open()
+
+    run(learner, body)
+
+
+def test_process__too_many_open_files_fail_a_request_and_hang_none(tmp_path: Path) -> None:
+    """The memory of a question or an answer takes a descriptor, and a piece of it a second one."""
+    learner = ProcessLearner(make_config(tmp_path))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+
+    def leave_free(count: int) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 16, limits[1]))
+        with suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        while count:
+            os.close(taken.pop())
+            count -= 1
+
+    async def body() -> None:
+        model = bytes(await learner.initial_model(1))
+        try:
+            leave_free(1)
+            with pytest.raises(LearnerDiedError, match="was ended by signal 9"):
+                await learner.average(model, model, remote_share=0.5)
+        finally:
+            give_back()
+        await learner.open()
+        assert learner._memory is not None
+        learner._memory.close()
+        learner._memory = None  # as after a request that was cancelled
+        try:
+            leave_free(0)
+            with pytest.raises(DiskFullError, match=r"no room in the memory that the learning worker shares .*: Too many open files"):
+                await learner.average(model, model, remote_share=0.5)
+        finally:
+            give_back()
+        assert await learner.initial_model(1) == model
+
+    def give_back() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        while taken:
+            os.close(taken.pop())
 
     run(learner, body)
 

@@ -922,10 +922,22 @@ def test_bit_rot__the_local_model_is_fetched_back_from_another_peer() -> None:
 
     fetch = find(player.handle(ev.FileLost(train.number, INITIAL)), ev.FetchFile)
     assert fetch.cid == INITIAL and fetch.providers == (Author("bob").me,)
-    player.handle(ev.FileFetched(fetch.number))
+    effects = player.handle(ev.FileFetched(fetch.number))
 
+    assert find(effects, ev.PinFile).cid == INITIAL, "what came back is made safe from a power cut again"
     assert player.peer.cycle.local is not None and player.peer.cycle.local.cid == INITIAL
     assert find(player.turn(), ev.TrainModel).model == INITIAL
+
+
+def test_restart__the_announced_models_are_pinned_again() -> None:
+    """A kill may have come after the record was on disk, and before the pin was."""
+    player = make_player(rules=TRAINS)
+    train = find(player.turn(), ev.TrainModel)
+    player.handle(ev.ModelTrained(train.number, make_cid("new"), MODEL_BYTES, measure(60)))
+
+    effects = Player().start(journal=player)
+
+    assert [effect.cid for effect in find_all(effects, ev.PinFile)] == [INITIAL, make_cid("new")]
 
 
 def test_bit_rot__a_local_model_that_nobody_has_gives_way_to_an_earlier_one() -> None:

@@ -19,7 +19,7 @@ import trio
 
 import learnae
 from learnae import errors
-from learnae.errors import LearnerDiedError, LearningError
+from learnae.errors import DiskFullError, LearnerDiedError, LearningError
 from learnae.ids import Content, Pieces
 from learnae.learning.config import LearnerConfig
 from learnae.learning.frames import (
@@ -173,10 +173,16 @@ class ProcessLearner:
         process, line = self._process, self._socket
         assert process is not None and line is not None
         self._asked += 1
-        memory, self._memory = self._memory or SharedMemory(), None
+        values = {**values, "id": self._asked}
+        memory: SharedMemory | None = None
         answer: Frame | None = None
         try:
-            content, files = await trio.to_thread.run_sync(encode_frame, {**values, "id": self._asked}, attachments, memory)
+            try:
+                memory, self._memory = self._memory or SharedMemory(), None
+                content, files = await trio.to_thread.run_sync(encode_frame, values, attachments, memory)
+            except OSError as error:
+                size_bytes = sum(map(len, attachments))
+                raise DiskFullError("the memory that the learning worker shares", size_bytes, error.strerror or str(error)) from error
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, process)
                 nursery.start_soon(self._send, process, line, content, files)
@@ -186,10 +192,10 @@ class ProcessLearner:
                 else:
                     nursery.cancel_scope.cancel()
         finally:
-            if answer is None:
-                memory.close()
-            else:
+            if answer is not None:
                 self._memory = memory
+            elif memory is not None:
+                memory.close()
         if answer is None:
             raise await self._bury(process)
         if "error" in answer.values:
@@ -224,6 +230,7 @@ class ProcessLearner:
                 process.kill()
                 return None
             except (OSError, trio.ClosedResourceError):
+                process.kill()  # It may live: what it answered finds no room here.
                 return None
             if not piece:
                 return None

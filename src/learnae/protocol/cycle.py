@@ -95,14 +95,18 @@ class WorkCycle:
 
     # --- starting -------------------------------------------------------------------------------------------
 
-    def start(self, facts: TaskFacts | None, record: bytes | None) -> None:
-        """Take what the learner found and, after a restart, the local model as it was recorded."""
+    def start(self, facts: TaskFacts | None, record: bytes | None) -> list[Said]:
+        """Take what the learner found and, after a restart, the local model as it was recorded.
+
+        It and the announced ones before it are pinned again: a kill may have come between the record and the pin.
+        """
         self._facts = facts
         self.shelf.private_count = facts.private_slices if facts else 0
         if record is not None:
             self.local = read_local(record)
             self.cycles, self._best_correct, *pinned = cbor.decode(record)[5:]
             self._pinned.extend(pinned)
+        return [ev.PinFile(model) for model in dict.fromkeys(self._pinned)]
 
     @property
     def is_busy(self) -> bool:
@@ -202,7 +206,8 @@ class WorkCycle:
         number = self._next_number()
         if task.name == "recover":
             what = "local" if self.local is not None and task.model == self.local.cid else "session's initial"
-            return [ev.Tell(ev.Topic.TROUBLE, f"the {what} model was damaged on disk; it came back from another peer")]
+            told = ev.Tell(ev.Topic.TROUBLE, f"the {what} model was damaged on disk; it came back from another peer")
+            return [told] if task.model is None else [ev.PinFile(task.model), told]
         if task.model is not None:
             self._task = _Task(number, "open", model=task.model)
             return [ev.PinFile(task.model), ev.EvaluateModel(number, task.model, None)]

@@ -163,7 +163,7 @@ class Peer:
         said: list[Said] = [*self.sharing.start(event.facts)]  # Before the log is read: lists in it are fetched again.
         for entry in self.lane.restore(event.vertices):
             said += self._on_entry(entry, now_s)
-        self.cycle.start(event.facts, event.records.get(RECORD_LOCAL))
+        said += self.cycle.start(event.facts, event.records.get(RECORD_LOCAL))
         effects = self._say([*said, *self.auditor.start(event.facts)], now_s)
         return [*effects, ev.SetTimer(ev.Timer.CYCLE, now_s), ev.SetTimer(ev.Timer.SYNC, self._sync.start(now_s))]
 
