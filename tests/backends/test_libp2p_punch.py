@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -493,6 +493,50 @@ def test_punch__hangs_up_on_somebody_else_who_comes_to_its_port(monkeypatch: pyt
                 await ended.wait()
             assert third.peer_id not in called.connected()
             assert called.count_ways() == Ways(direct=1, relayed=1)
+
+    trio.run(run)
+
+
+@pytest.mark.usefixtures("quick_rounds")
+@pytest.mark.parametrize("number", range(3))
+def test_punch__bytes_that_are_no_handshake_end_nothing_but_their_connection(number: int) -> None:
+    """The other end names a place that answers with them; the library raises errors of all kinds about these."""
+    greeting = libp2p_punch._GREETING
+    nonsense = [
+        b"\x04\xff\xfe\xfd\n" + bytes(40),  # not UTF-8
+        greeting + b"\x07/noise\n" + b"\x00\x01a",  # a key that is too short
+        b"GET / HTTP/1.1\r\n\r\n" + bytes(100),
+    ]
+
+    async def run() -> None:
+        async with open_session([LOOPBACK, [], []]) as (carrier, hostile, called), trio.open_nursery() as nursery:
+            called.puncher._choose = choose_any
+            met = trio.Event()
+
+            async def babble(stream: trio.SocketStream) -> None:
+                await stream.send_all(nonsense[number])
+                with suppress(trio.BrokenResourceError):
+                    while await stream.receive_some():
+                        pass
+                met.set()
+
+            (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            nursery.start_soon(trio.serve_listeners, babble, [listener])
+
+            async def mislead(peer: PeerId, stream: INetStream) -> None:
+                await read_message(stream, HolePunch)
+                await write_message(stream, connect_message(listener.socket.getsockname()))
+                await read_message(stream, HolePunch)
+
+            await until(lambda: called.peer_id in carrier.relay.reserved)
+            hostile._host.handle_streams(PROTOCOL, mislead)
+            assert await hostile._host.reach(called.peer_id)
+            with trio.fail_after(HANGS_S):
+                await met.wait()
+                await until(lambda: bool(called.puncher._waits))
+            assert await hostile.send(called.peer_id, b"still there")
+            assert await read_message_from(called, hostile.peer_id) == b"still there"
+            nursery.cancel_scope.cancel()
 
     trio.run(run)
 

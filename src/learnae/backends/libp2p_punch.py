@@ -27,7 +27,6 @@ from typing import Final
 import trio
 from libp2p.abc import IMuxedConn, INetStream
 from libp2p.network.connection.raw_connection import RawConnection
-from libp2p.network.exceptions import SwarmException
 from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
 from multiaddr import Multiaddr
 
@@ -45,7 +44,7 @@ from learnae.backends.libp2p_punch_port import (
 )
 from learnae.backends.libp2p_relay import RelayMessageError, is_relayed, read_message, write_message
 from learnae.backends.libp2p_tcp import TcpStream
-from learnae.backends.libp2p_yamux import CONNECTION_ERRORS, PUNCHED, Yamux
+from learnae.backends.libp2p_yamux import PUNCHED, Yamux
 from learnae.ids import PeerId, peer_text, short_name
 
 logger = logging.getLogger(__name__)
@@ -287,7 +286,7 @@ class Puncher:
                 muxed = (await swarm.upgrade_outbound_raw_conn(RawConnection(stream, True, PUNCHED), libp2p_id(peer))).muxed_conn
             else:
                 muxed = await swarm.upgrade_inbound_raw_conn(RawConnection(stream, False, PUNCHED), Multiaddr(write_endpoint(remote)))
-        except (SwarmException, *CONNECTION_ERRORS) as error:
+        except Exception as error:  # noqa: BLE001 - a stranger's bytes, about which the library raises errors of all kinds
             logger.debug("a handshake with %s at %s failed: %r", short_name(peer), remote, error)
             return False
         finally:
