@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 from libp2p.abc import INetStream
+from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 
 from learnae.backends import libp2p_direct, libp2p_fetch, libp2p_places
 from learnae.backends.libp2p import open_libp2p_network
@@ -451,6 +452,34 @@ def test_handshakes__beyond_the_budget_are_refused_before_they_cost_anything(mon
                 assert victim.connected() == {attacker.peer_id}
 
     monkeypatch.setattr(libp2p_places, "HANDSHAKES_RATE_S", 0.0)
+    trio.run(run)
+
+
+@pytest.mark.parametrize("answer", [b"\x04\xff\xfe\xfd\n", b"\x13/multistream/1.0.0\n\x04\xff\xfe\xfd\n"])
+def test_streams__answered_with_a_protocol_that_is_no_text_end_no_node(answer: bytes) -> None:
+    """A node opens a stream with everybody who connects, for gossip."""
+
+    async def run() -> None:
+        async with open_victim(MemoryBlocks()) as victim, open_attacker(victim) as attacker, open_attacker(victim, number=67) as witness:
+            asked = 0
+
+            async def babble(communicator: MultiselectCommunicator, timeout_s: float) -> None:
+                nonlocal asked
+                asked += 1
+                await communicator.read_writer.write(answer)
+                await trio.sleep_forever()
+
+            attacker.libp2p.multiselect.negotiate = babble  # type: ignore[assignment]
+            attacker.disconnect(victim.peer_id)
+            await until(lambda: attacker.peer_id not in victim.connected())
+            await attacker.connect(victim.addresses[0])
+            await until(lambda: asked > 0)
+            with pytest.raises(STREAM_ERRORS):
+                await victim._host.open_stream(attacker.peer_id, [BLOCKS])
+            with pytest.raises(FetchError):
+                await victim.fetch_file(compute_root(b"a file"), providers=[attacker.peer_id], bytes_max=100)
+            assert witness.peer_id in victim.connected()
+
     trio.run(run)
 
 

@@ -22,6 +22,7 @@ from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.exceptions import BaseLibp2pError
 from libp2p.host.basic_host import BasicHost
+from libp2p.host.exceptions import StreamFailure
 from libp2p.host.ping import ID as PING_PROTOCOL
 from libp2p.host.ping import PingService
 from libp2p.identity.identify.identify import ID as IDENTIFY_PROTOCOL
@@ -173,7 +174,10 @@ class Host:
 
     async def open_stream(self, peer: PeerId, protocols: Sequence[str]) -> INetStream:
         """Raises: one of STREAM_ERRORS: not connected, or the peer does not speak any of the protocols."""
-        return await self.libp2p.new_stream(libp2p_id(peer), [TProtocol(protocol) for protocol in protocols])
+        try:
+            return await self.libp2p.new_stream(libp2p_id(peer), [TProtocol(protocol) for protocol in protocols])
+        except UnicodeDecodeError as error:
+            raise StreamFailure("the peer names a protocol in bytes that are no text") from error
 
     def learn_addresses(self, peer: PeerId, addresses: Iterable[str], *, keep: bool = False) -> None:
         """Remember addresses of a peer; with `keep`, dial it again whenever it is lost."""
