@@ -292,6 +292,15 @@ def test_disk_journal__a_file_that_is_no_journal_is_one_sentence(tmp_path: Path)
             DiskJournal(tmp_path)
 
 
+def test_disk_journal__vertex_that_rotted_is_told_and_not_taken_for_what_was_written(tmp_path: Path) -> None:
+    journal = DiskJournal(tmp_path)
+    journal.append([(compute_cid(block, CODEC_DAG_CBOR), block) for block in (b"one", b"two")])
+    journal._database.execute("UPDATE vertices SET block = ? WHERE position = 2", (b"twi",))
+    with pytest.raises(JournalDamagedError, match="the bytes of its vertex 2 changed since they were written"):
+        list(journal.vertices())
+    journal.close()
+
+
 def test_disk_journal__a_full_disk_is_one_sentence_and_nothing_is_half_written(tmp_path: Path) -> None:
     """SQLite's own page limit stands for the full disk."""
     journal = DiskJournal(tmp_path)

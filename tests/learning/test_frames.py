@@ -139,6 +139,30 @@ def test_frames__one_memory_serves_frames_of_any_size() -> None:
     memory.close()
 
 
+def test_frames__answer_lies_in_the_room_of_its_request() -> None:
+    room, memory = SharedMemory(), SharedMemory()
+    content, files = encode_frame({}, [b"asked"], memory, room=room)
+    reader = FrameReader()
+    reader.feed(content, map(os.dup, files))
+    request = reader.take()
+    assert request is not None and request.room is not None and [bytes(item) for item in request.attachments] == [b"asked"]
+    content, files = encode_frame({"in_room": True}, [b"one", b"two!"], request.room)
+    assert files == []
+    request.room.close()
+    reader.feed(content)
+    answer = reader.take()
+    assert answer is not None and answer.sizes == (3, 4) and answer.attachments == ()
+    views = room.view(answer.sizes)
+    assert [bytes(item) for item in views] == [b"one", b"two!"]
+    assert not room.is_free(), "somebody refers to the answer still"
+    del views
+    assert room.is_free()
+    with pytest.raises(FrameError, match="have 7 bytes, its header says 8"):
+        room.view([8])
+    room.close()
+    memory.close()
+
+
 def test_frames__too_large_ones_are_not_sent() -> None:
     memory = SharedMemory()
     encode_frame({}, [b""] * ATTACHMENTS_MAX, memory)

@@ -173,9 +173,9 @@ def test_process__too_many_open_files_fail_a_request_and_hang_none(tmp_path: Pat
             count -= 1
 
     async def body() -> None:
-        model = bytes(await learner.initial_model(1))
+        model = await learner.initial_model(1)  # It is in use, so the next answer needs other room.
         try:
-            leave_free(1)
+            leave_free(0)
             with pytest.raises(LearnerDiedError, match="was ended by signal 9"):
                 await learner.average(model, model, remote_share=0.5)
         finally:
@@ -235,6 +235,23 @@ def test_process__request_cancelled_half_way_through_sending_costs_the_worker_on
             with trio.move_on_after(0.01):
                 await learner.train(model, private_slices=range(10_000), slices=(), seed=1)
         assert await learner.initial_model(1) == model
+
+    run(learner, body)
+
+
+def test_process__answer_that_is_in_use_is_not_written_over(tmp_path: Path) -> None:
+    """The room of an answer serves the next one only when nobody refers to it."""
+    learner = ProcessLearner(make_config(tmp_path))
+
+    async def body() -> None:
+        model = await learner.initial_model(1)
+        kept, _ = await learner.train(model, private_slices=(0,), slices=(), seed=1)
+        copy = bytes(kept)
+        for seed in range(2, 5):
+            other, _ = await learner.train(model, private_slices=(0,), slices=(), seed=seed)
+            assert bytes(other) != copy
+            del other
+        assert bytes(kept) == copy
 
     run(learner, body)
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from learnae.backends.folder_lock import lock_folder
 from learnae.errors import DiskFullError, JournalDamagedError
-from learnae.ids import Cid
+from learnae.ids import Cid, compute_cid
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS vertices (position INTEGER PRIMARY KEY, cid BLOB NOT NULL UNIQUE, block BLOB NOT NULL) STRICT;
@@ -84,13 +84,15 @@ class DiskJournal:
     def vertices(self) -> Iterator[bytes]:
         position = 0
         while True:
-            query = "SELECT position, block FROM vertices WHERE position > ? ORDER BY position LIMIT ?"
+            query = "SELECT position, cid, block FROM vertices WHERE position > ? ORDER BY position LIMIT ?"
             with closing(self._database.execute(query, (position, _PAGE))) as cursor:
                 rows = cursor.fetchall()
             if not rows:
                 return
             position = rows[-1][0]
-            for _, block in rows:
+            for number, cid, block in rows:
+                if compute_cid(block, cid[1]) != cid:
+                    raise JournalDamagedError(str(self._folder), f"the bytes of its vertex {number} changed since they were written")
                 yield block
 
     @property

@@ -4,8 +4,9 @@
     header    JSON object; "sizes" lists the lengths of the attachments
 
 The attachments lie one after another in a file in memory, whose descriptor travels with the first byte of the header. So a model
-passes from one process to the other without being copied through a pipe. The node writes one request after another into the same
-memory, because new memory costs more than writing into it: what a worker was given is there until its answer.
+passes from one process to the other without being copied through a pipe. A request may also bring room for the attachments of its
+answer ("room", then "in_room"). The node writes one request after another into the same memory, and gives the same room again when
+nobody refers to the last answer, because new memory costs more than writing into it: what a worker was given is there until its answer.
 
 Both sides are ours, but models pass through, so lengths are bounded and checked.
 """
@@ -20,6 +21,7 @@ import tempfile
 from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final
@@ -43,17 +45,24 @@ class FrameError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """`attachments` are read where they lie: their memory is given back when nobody refers to them."""
+    """`attachments` are read where they lie: their memory is given back when nobody refers to them.
+
+    `room` is for those of the answer. An answer that lies in the room of its request has their sizes alone, in `sizes`.
+    """
 
     values: dict[str, Any]
     attachments: tuple[memoryview, ...] = ()
+    room: SharedMemory | None = None
+    sizes: tuple[int, ...] = ()
 
 
 class SharedMemory:
     """A file that has no name, in memory on Linux, elsewhere where temporary files are; it grows with what is written into it."""
 
-    def __init__(self) -> None:
-        self.file = os.memfd_create("learnae", os.MFD_CLOEXEC) if hasattr(os, "memfd_create") else _make_temporary()
+    def __init__(self, file: int | None = None) -> None:
+        """`file`: a descriptor of such a file, which is this object's from now on; a new file if None."""
+        self.file = _make_file() if file is None else file
+        self._map: mmap.mmap | None = None
 
     def write(self, parts: Sequence[Content | Pieces]) -> None:
         """Put these bytes at its begin, one part after another. Raises: FileLostError."""
@@ -65,21 +74,44 @@ class SharedMemory:
                     written = os.pwrite(self.file, view, place)
                     view, place = view[written:], place + written
 
+    def view(self, sizes: Sequence[int]) -> tuple[memoryview, ...]:
+        """Parts of these sizes, from its begin. Raises: FrameError: there are not so many bytes."""
+        found_bytes = os.fstat(self.file).st_size
+        if found_bytes < sum(sizes):
+            raise FrameError(f"a frame's attachments have {found_bytes} bytes, its header says {sum(sizes)}")
+        self._map = mmap.mmap(self.file, sum(sizes), flags=mmap.MAP_SHARED | _POPULATE, prot=mmap.PROT_READ)
+        memory = memoryview(self._map)
+        return tuple(memory[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True))
+
+    def is_free(self) -> bool:
+        """Whether nobody refers to what was viewed last, so that it may be written over."""
+        try:
+            if self._map is not None:
+                self._map.close()
+        except BufferError:
+            return False
+        self._map = None
+        return True
+
     def close(self) -> None:
+        """No more of it; what was viewed can still be read."""
         os.close(self.file)
 
 
-def encode_frame(values: dict[str, Any], attachments: Sequence[Content | Pieces], memory: SharedMemory) -> tuple[bytes, list[int]]:
+def encode_frame(
+    values: dict[str, Any], attachments: Sequence[Content | Pieces], memory: SharedMemory, *, room: SharedMemory | None = None
+) -> tuple[bytes, list[int]]:
     """Write the attachments into `memory`; the bytes to send, and the descriptors that go with the first of them.
 
     Raises: FrameError: it is larger than the limits. FileLostError.
     """
     sizes = [len(item) for item in attachments]
-    header = json.dumps({**values, "sizes": sizes}).encode()
+    header = json.dumps({**values, "sizes": sizes, **({} if room is None else {"room": True})}).encode()
     if len(header) > HEADER_BYTES_MAX or len(sizes) > ATTACHMENTS_MAX or sum(sizes) > FRAME_BYTES_MAX:
         raise FrameError(f"a frame with {len(sizes)} attachments of {sum(sizes)} bytes in total is larger than allowed")
     memory.write(attachments)
-    return len(header).to_bytes(4, "big") + header, [memory.file] if any(sizes) else []
+    files = [memory.file] if any(sizes) and not values.get("in_room") else []
+    return len(header).to_bytes(4, "big") + header, files if room is None else [*files, room.file]
 
 
 class FrameReader:
@@ -106,7 +138,10 @@ class FrameReader:
         text = bytes(self._text[4 : 4 + size])
         del self._text[: 4 + size]
         values, sizes = _read_header(text)
-        return Frame(values, self._open(sizes))
+        has_room = values.pop("room", False) is True
+        if values.pop("in_room", False) is True:
+            return Frame(values, sizes=tuple(sizes))
+        return Frame(values, self._open(sizes), SharedMemory(self._take_file()) if has_room else None)
 
     def close(self) -> None:
         while self._files:
@@ -115,16 +150,13 @@ class FrameReader:
     def _open(self, sizes: Sequence[int]) -> tuple[memoryview, ...]:
         if not any(sizes):
             return tuple(memoryview(b"") for _ in sizes)
+        with closing(SharedMemory(self._take_file())) as memory:
+            return memory.view(sizes)
+
+    def _take_file(self) -> int:
         if not self._files:
-            raise FrameError("a frame's attachments did not come with it")
-        file = self._files.popleft()
-        try:
-            if os.fstat(file).st_size < sum(sizes):
-                raise FrameError(f"a frame's attachments have {os.fstat(file).st_size} bytes, its header says {sum(sizes)}")
-            memory = memoryview(mmap.mmap(file, sum(sizes), flags=mmap.MAP_SHARED | _POPULATE, prot=mmap.PROT_READ))
-        finally:
-            os.close(file)
-        return tuple(memory[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True))
+            raise FrameError("a frame's attachments, or the room for them, did not come with it")
+        return self._files.popleft()
 
 
 def pack_files(files: Sequence[int]) -> list[tuple[int, int, bytes]]:
@@ -154,6 +186,8 @@ def _read_header(text: bytes) -> tuple[dict[str, Any], list[int]]:
     return values, sizes
 
 
-def _make_temporary() -> int:
+def _make_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("learnae", os.MFD_CLOEXEC)
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())

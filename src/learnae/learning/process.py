@@ -11,7 +11,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,11 +72,12 @@ class ProcessLearner:
         self._socket: trio.socket.SocketType | None = None
         self._reader = FrameReader()
         self._memory: SharedMemory | None = None  # of the requests; None while a worker may still read what a cancelled one gave it
+        self._room: SharedMemory | None = None  # of the last answer
         self._said = b""
         self._broken = False
         self._asked = 0
         self._facts: TaskFacts | None = None
-        self._initial: Content | Pieces | None = None
+        self._initial: Content | None = None
 
     async def open(self) -> TaskFacts:
         async with self._turn:
@@ -87,8 +89,9 @@ class ProcessLearner:
         return (await self._request({"ask": "initial_model", "seed": seed})).attachments[0]
 
     async def set_initial(self, model: Content | Pieces) -> None:
-        await self._request({"ask": "set_initial"}, [model])
-        self._initial = model
+        initial = model if isinstance(model, bytes | memoryview) else b"".join(model)  # A new worker needs it, whatever the disk lost.
+        await self._request({"ask": "set_initial"}, [initial])
+        self._initial = initial
 
     @property
     def has_initial(self) -> bool:
@@ -175,27 +178,30 @@ class ProcessLearner:
         self._asked += 1
         values = {**values, "id": self._asked}
         memory: SharedMemory | None = None
+        room: SharedMemory | None = None
         answer: Frame | None = None
         try:
             try:
                 memory, self._memory = self._memory or SharedMemory(), None
-                content, files = await trio.to_thread.run_sync(encode_frame, values, attachments, memory)
+                room = self._take_room()
+                encode = partial(encode_frame, values, attachments, memory, room=room)
+                content, files = await trio.to_thread.run_sync(encode)
             except OSError as error:
                 size_bytes = sum(map(len, attachments))
                 raise DiskFullError("the memory that the learning worker shares", size_bytes, error.strerror or str(error)) from error
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, process)
                 nursery.start_soon(self._send, process, line, content, files)
-                answer = await self._receive(process, line, self._asked)
+                answer = await self._receive(process, line, self._asked, room)
                 if answer is None:
                     await process.wait()  # Its last words arrive until then; `_listen` ends with them.
                 else:
                     nursery.cancel_scope.cancel()
         finally:
-            if answer is not None:
-                self._memory = memory
-            elif memory is not None:
-                memory.close()
+            if answer is not None and sum(map(len, attachments)) <= KEPT_BYTES:
+                self._memory, self._room = memory, room
+            else:
+                _close(memory, room)
         if answer is None:
             raise await self._bury(process)
         if "error" in answer.values:
@@ -216,7 +222,15 @@ class ProcessLearner:
                 self._broken = True
                 process.kill()
 
-    async def _receive(self, process: trio.Process, line: trio.socket.SocketType, number: int) -> Frame | None:
+    def _take_room(self) -> SharedMemory:
+        """That of the last answer, unless somebody refers to it still."""
+        room, self._room = self._room, None
+        if room is not None and not room.is_free():
+            room.close()
+            room = None
+        return room or SharedMemory()
+
+    async def _receive(self, process: trio.Process, line: trio.socket.SocketType, number: int, room: SharedMemory) -> Frame | None:
         """The answer to request `number`; None if the worker ended."""
         while True:
             try:
@@ -224,7 +238,7 @@ class ProcessLearner:
                     if self._on_progress is not None and "progress" in frame.values:
                         self._on_progress(*frame.values["progress"])
                     if frame.values.get("id") == number:
-                        return frame
+                        return replace(frame, attachments=room.view(frame.sizes)) if any(frame.sizes) else frame
                 piece, ancillary, _, _ = await line.recvmsg(PIECE_BYTES, FILES_SPACE, RECEIVE_FLAGS)
             except FrameError:
                 process.kill()
@@ -258,11 +272,15 @@ class ProcessLearner:
         process, self._process, self._facts = self._process, None, None
         self._reader.close()
         self._reader = FrameReader()
-        for used in (self._socket, self._memory):
-            if used is not None:
-                used.close()
-        self._socket, self._memory = None, None
+        _close(self._socket, self._memory, self._room)
+        self._socket, self._memory, self._room = None, None, None
         return process
+
+
+def _close(*used: trio.socket.SocketType | SharedMemory | None) -> None:
+    for item in used:
+        if item is not None:
+            item.close()
 
 
 def find_import_path() -> str:

@@ -48,7 +48,8 @@ def _average(ours: torch.Tensor, theirs: torch.Tensor, share: float) -> torch.Te
         target, one, other = mean.view(-1), ours.reshape(-1), theirs.reshape(-1)
         for begin in range(0, len(target), _PIECE):
             piece = slice(begin, begin + _PIECE)
-            target[piece] = one[piece].double() * (1 - share) + other[piece].double() * share
+            ours_part, theirs_part = (part[piece].to(torch.float64, copy=True) for part in (one, other))
+            target[piece] = ours_part.mul_(1 - share).add_(theirs_part.mul_(share))
         return mean
     if ours.dtype is torch.bool:
         return ours.clone()

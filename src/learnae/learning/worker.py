@@ -59,7 +59,7 @@ def main() -> None:
         values, attachments = service.handle(request)
         sys.stdout.flush()
         sys.stderr.flush()
-        send_frame(line, {**values, "id": request.values.get("id")}, attachments)
+        send_frame(line, {**values, "id": request.values.get("id")}, attachments, room=request.room)
         del request, attachments  # models: they would stay in memory until the next answer
 
 
@@ -78,10 +78,13 @@ def _read_requests(line: socket.socket, requests: queue.Queue[Frame]) -> None:
         frame = None
 
 
-def send_frame(line: socket.socket, values: dict[str, Any], attachments: Sequence[Content] = ()) -> None:
-    """Send one frame, however long the other side takes for it."""
-    with closing(SharedMemory()) as memory:
-        content, files = encode_frame(values, attachments, memory)
+def send_frame(
+    line: socket.socket, values: dict[str, Any], attachments: Sequence[Content] = (), *, room: SharedMemory | None = None
+) -> None:
+    """Send one frame, however long the other side takes for it. `room`: where the attachments go; closed then."""
+    in_room = {} if room is None else {"in_room": True}
+    with closing(room or SharedMemory()) as memory:
+        content, files = encode_frame({**values, **in_room}, attachments, memory)
         sent = line.sendmsg([content], pack_files(files))
         line.sendall(content[sent:])
 
