@@ -232,7 +232,7 @@ def test_session_new__full_disk(world: World, tmp_path: Path) -> None:
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
     check_sentence(error)
-    assert "no room in the block store" in error
+    assert "no room in the memory that the learning worker shares" in error, "which is a file too, where the limit is one of files"
     assert not (node / "ticket.txt").exists()
 
 

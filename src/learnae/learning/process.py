@@ -42,6 +42,7 @@ CLOSE_S: Final = 0.5  # Given to a worker to end by itself before it is killed.
 BRIDLED: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Environment variables that keep libraries under torch from starting a thread per core."""
 
+SHARED: Final = "the memory that the learning worker shares"
 KEPT_BYTES: Final = 256 << 20
 MEMORY: Final = f"glibc.malloc.mmap_threshold={KEPT_BYTES}:glibc.malloc.trim_threshold={KEPT_BYTES}"
 """A worker keeps what it freed, up to `KEPT_BYTES`, for the next model: new memory costs several times more than filling it."""
@@ -187,8 +188,7 @@ class ProcessLearner:
                 encode = partial(encode_frame, values, attachments, memory, room=room)
                 content, files = await trio.to_thread.run_sync(encode)
             except OSError as error:
-                size_bytes = sum(map(len, attachments))
-                raise DiskFullError("the memory that the learning worker shares", size_bytes, error.strerror or str(error)) from error
+                raise DiskFullError(SHARED, sum(map(len, attachments)), error.strerror or str(error)) from error
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, process)
                 nursery.start_soon(self._send, process, line, content, files)
@@ -204,6 +204,8 @@ class ProcessLearner:
                 _close(memory, room)
         if answer is None:
             raise await self._bury(process)
+        if "no_room" in answer.values:
+            raise DiskFullError(SHARED, self._facts.model_bytes if self._facts else 0, str(answer.values["no_room"]))
         if "error" in answer.values:
             raise _read_error(answer.values)
         return answer

@@ -81,10 +81,16 @@ def _read_requests(line: socket.socket, requests: queue.Queue[Frame]) -> None:
 def send_frame(
     line: socket.socket, values: dict[str, Any], attachments: Sequence[Content] = (), *, room: SharedMemory | None = None
 ) -> None:
-    """Send one frame, however long the other side takes for it. `room`: where the attachments go; closed then."""
+    """Send one frame, however long the other side takes for it. `room`: where the attachments go; closed then.
+
+    Where there is no memory for them, "no_room" says why instead.
+    """
     in_room = {} if room is None else {"in_room": True}
     with closing(room or SharedMemory()) as memory:
-        content, files = encode_frame({**values, **in_room}, attachments, memory)
+        try:
+            content, files = encode_frame({**values, **in_room}, attachments, memory)
+        except OSError as error:
+            content, files = encode_frame({"id": values.get("id"), "no_room": error.strerror or str(error)}, (), memory)
         sent = line.sendmsg([content], pack_files(files))
         line.sendall(content[sent:])
 
