@@ -160,7 +160,7 @@ def collect_blocks(root: Cid, read: Callable[[Cid], bytes | None], *, bytes_max:
 
 @dataclass(frozen=True, slots=True)
 class FileView:
-    """A file of several blocks, read as it is used. Its length is in bytes."""
+    """A file, read block by block as it is used. Its length is in bytes."""
 
     root: Cid
     leaves: list[Child]
@@ -181,7 +181,7 @@ class FileView:
 def view_file(root: Cid, read: Callable[[Cid], bytes | None], *, bytes_max: int) -> FileView | None:
     """The file below `root`; None if a node of it is absent or damaged, or the file is larger than `bytes_max`.
 
-    A file of one raw block is read at once.
+    A file of one raw block is read here, and not again: its size is known from nothing else.
     """
     leaves = collect_blocks(root, read, bytes_max=bytes_max)
     if leaves is None:
@@ -190,7 +190,7 @@ def view_file(root: Cid, read: Callable[[Cid], bytes | None], *, bytes_max: int)
         block = read(root)
         if block is None or len(block) > bytes_max:
             return None
-        leaves = [Child(root, len(block), 0)]
+        return FileView(root, [Child(root, len(block), 0)], {root: block}.get)
     return FileView(root, leaves, read)
 
 
