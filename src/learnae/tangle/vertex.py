@@ -95,18 +95,7 @@ def create_vertex(  # noqa: PLR0913 - the fields of a vertex
     encoded = unsigned + _SIGNATURE_HEAD + signature
     fault = _find_fault([*fields, signature])
     assert not fault and len(encoded) <= VERTEX_BYTES_MAX, f"created a vertex that nobody accepts: {fault or len(encoded)}"
-    return Vertex(
-        net=net,
-        parents=parents,
-        issuer=issuer,
-        sequence=sequence,
-        time_ms=time_ms,
-        kind=kind,
-        tag=tag,
-        body=body,
-        cid=compute_cid(encoded, CODEC_DAG_CBOR),
-        encoded=encoded,
-    )
+    return _make_vertex(fields, encoded)
 
 
 class VertexCodec:
