@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -25,16 +26,19 @@ from learnae.backends.libp2p_host import STREAM_ERRORS, drop_stream, open_host
 from learnae.backends.libp2p_places import Bucket
 from learnae.backends.libp2p_punch import AGAIN_S, PROTOCOL, ROUNDS_BURST, ROUNDS_MAX
 from learnae.backends.libp2p_punch_port import (
+    ACCEPTS_MAX,
+    CONNECTS_MAX,
     TARGETS_MAX,
     Endpoint,
     Observation,
+    PunchPort,
     choose_observers,
     choose_targets,
     read_endpoint,
     write_endpoint,
 )
 from learnae.backends.libp2p_relay import MESSAGE_BYTES_MAX, read_message, write_message
-from learnae.backends.libp2p_tcp import TcpStream
+from learnae.backends.libp2p_tcp import TcpStream, bind_shared, connect_from
 from learnae.backends.libp2p_yamux import Way
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.backends.unixfs import encode_varint
@@ -493,6 +497,67 @@ def test_punch__hangs_up_on_somebody_else_who_comes_to_its_port(monkeypatch: pyt
                 await ended.wait()
             assert third.peer_id not in called.connected()
             assert called.count_ways() == Ways(direct=1, relayed=1)
+
+    trio.run(run)
+
+
+@contextmanager
+def open_port() -> Iterator[tuple[PunchPort, Endpoint]]:
+    """A punch port, and a place on loopback from where somebody may come."""
+    with libp2p_punch_port._listen(socket.AF_INET) as listener, bind_shared(socket.AF_INET, 0) as other:
+        place = ("127.0.0.1", int(other.getsockname()[1]))
+        yield PunchPort(listener, Observation((("127.0.0.1", int(listener.getsockname()[1])),))), place
+
+
+@pytest.mark.parametrize(("source", "handshakes"), [("127.0.0.1", ACCEPTS_MAX), ("127.0.0.2", 0)])
+def test_port__keeps_the_place_of_whom_it_awaits_while_others_flood_it(source: str, handshakes: int) -> None:
+    """docs/attacks.md: who learns of a punch port, behind the other end's router or elsewhere, stops no punch by coming first.
+
+    The one that is awaited comes last, and cannot be dialled: only its own connection joins the two.
+    """
+
+    async def run() -> None:
+        seen: list[Endpoint | None] = []
+
+        with open_port() as (port, awaited), ExitStack() as stack, trio.fail_after(HANGS_S):
+            here = ("127.0.0.1", port.number)
+            flood = [stack.enter_context(socket.create_connection(here, HANGS_S, (source, 0))) for _ in range(3 * ACCEPTS_MAX)]
+            member = await connect_from(awaited[1], here)
+
+            async def shake_hands(stream: TcpStream) -> bool:
+                seen.append(stream.get_remote_address())
+                await stream.close()
+                return seen[-1] == awaited
+
+            assert await port.meet([awaited], shake_hands)
+            assert seen[-1] == awaited
+            assert len(seen) == 1 + handshakes
+            assert all(sock.recv(1) == b"" for sock in flood[handshakes:]), "nobody else waits for an answer"
+            await member.close()
+
+    trio.run(run)
+
+
+def test_port__takes_one_that_comes_again_and_again_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libp2p_punch_port, "ROUND_S", 0.5)
+
+    async def run() -> None:
+        count = 0
+
+        with open_port() as (port, awaited):
+            for _ in range(CONNECTS_MAX + 3):
+                member = await connect_from(awaited[1], ("127.0.0.1", port.number))
+                member._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # Gone without a trace.
+                await member.close()
+
+            async def shake_hands(stream: TcpStream) -> bool:
+                nonlocal count
+                count += 1
+                await stream.close()
+                return False
+
+            assert not await port.meet([awaited], shake_hands)
+            assert count == CONNECTS_MAX
 
     trio.run(run)
 

@@ -40,7 +40,9 @@ CONNECTS_MAX: Final = 5  # To one address in one round, where a router refuses a
 REFUSED_S: Final = 0.2  # Before the second of them; twice as long before each further one.
 ROUND_S: Final = 5.0  # As go-libp2p waits.
 HANDSHAKE_S: Final = 5.0  # That was begun when the round ended.
-ACCEPTS_MAX: Final = 8  # Connections from the other end's addresses in one round.
+ACCEPTS_MAX: Final = 8  # Handshakes in one round with whoever comes from another port of the other end's router.
+BACKLOG: Final = 64  # Connections that wait to be taken or hung up on: anybody may come before the round begins.
+FAULT_S: Final = 0.01  # Before it is accepted again, if no file is free or the like.
 PORT_MIN: Final = 1024  # No router uses the ports of well-known services for its own.
 _IDENTIFY_BYTES_MAX: Final = 16384
 _IP_BYTES: Final = {0x04: 4, 0x29: 16}  # by the codes of ip4 and ip6 in a multiaddr
@@ -95,7 +97,7 @@ class PunchPort:
         async with trio.open_nursery() as handshakes:
             with trio.move_on_after(ROUND_S):
                 async with trio.open_nursery() as dials:
-                    dials.start_soon(self._accept, {host for host, _ in targets}, try_stream, handshakes)
+                    dials.start_soon(self._accept, targets, try_stream, handshakes)
                     for target in targets:
                         dials.start_soon(self._dial, target, try_stream, handshakes)
                     await met.wait()
@@ -117,17 +119,31 @@ class PunchPort:
                 handshakes.start_soon(use, stream)
                 return
 
-    async def _accept(self, hosts: set[str], use: Callable[[TcpStream], Awaitable[None]], handshakes: trio.Nursery) -> None:
-        for _ in range(ACCEPTS_MAX):
+    async def _accept(
+        self, targets: Collection[Endpoint], use: Callable[[TcpStream], Awaitable[None]], handshakes: trio.Nursery
+    ) -> None:
+        """Take who comes from where the other end said, until the round ends; hang up on everybody else at once.
+
+        Each of these addresses has places of its own. Its router may show another port here than to those whom the other end asked:
+        whoever comes from its IP address, as others behind that router may, shares the rest. Strangers take no place.
+        """
+        places = dict.fromkeys(targets, CONNECTS_MAX)
+        others, hosts = ACCEPTS_MAX, {host for host, _ in targets}
+        while True:
             try:
-                sock, remote = await self._listener.accept()
+                sock, (host, port, *_) = await self._listener.accept()
             except OSError as error:
                 logger.debug("accepting at port %d: %r", self.number, error)
+                await trio.sleep(FAULT_S)
                 continue
-            if remote[0] in hosts:
-                handshakes.start_soon(use, TcpStream(trio.SocketStream(sock)))
+            if places.get((host, port), 0) > 0:
+                places[host, port] -= 1
+            elif (host, port) not in places and host in hosts and others > 0:
+                others -= 1
             else:
                 sock.close()
+                continue
+            handshakes.start_soon(use, TcpStream(trio.SocketStream(sock)))
 
 
 @asynccontextmanager
@@ -161,7 +177,7 @@ def _listen(family: socket.AddressFamily) -> socket.socket:
         raise PunchError("this system lets no two sockets share a port")
     try:
         listener = bind_shared(family, 0)
-        listener.listen(ACCEPTS_MAX)
+        listener.listen(BACKLOG)
     except OSError as error:
         raise PunchError(f"no port could be opened: {error}") from error
     return listener
