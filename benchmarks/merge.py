@@ -78,7 +78,8 @@ def _compare(hivemind: HivemindPair, root: Path, size_bytes: int) -> Result:
     with open_swarm(root, 2, SESSION, pace_s=0.0, initial=initial, train_permille=1000) as swarm:
         maker, merger = swarm.members
         folder = NodeFolder(maker.actor.folder)
-        folder.write(swarm.ticket, replace(folder.read_settings(), pace_s=1.0 + size_bytes / 2e7))
+        pace_s = 1.0 + size_bytes / 2e7
+        folder.write(swarm.ticket, replace(folder.read_settings(), pace_s=pace_s))
         for member in swarm.members:
             swarm.start(member, module="benchmarks._merge_node")
         for number in range(1, ROUNDS + 2):
@@ -87,6 +88,7 @@ def _compare(hivemind: HivemindPair, root: Path, size_bytes: int) -> Result:
                 swarm.check_alive()
                 assert time.monotonic() < deadline_s, "no merge for a minute"
                 time.sleep(0.1)
+            time.sleep(pace_s / 2)  # So both begin after the same pause.
             theirs_s.append(hivemind.step(size_bytes))
         ours_s = _read_merges(maker, merger)
     value, reference_value = statistics.median(ours_s[1:]) * 1000, statistics.median(theirs_s[1:]) * 1000

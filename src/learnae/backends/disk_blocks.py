@@ -9,6 +9,7 @@ since, is not hashed again when it is read: a model that arrived is averaged at 
 
 Space: when the quota is reached, packs are removed, those least recently used first, never one that has a block of a
 pinned file or one that a fetch counts on. Blocks put as not public are kept like others and never given to the network.
+Of the system's memory only a few files are kept, those used last (`page_cache`).
 Does not lock the folder: the journal beside it does (`disk_journal`). Safe to call from worker threads.
 """
 
@@ -27,7 +28,8 @@ from pathlib import Path
 from typing import Final
 
 from learnae.backends.held_blocks import HeldBlocks
-from learnae.backends.unixfs import FileView, check_block, collect_all, count_tree, read_file, view_blocks, view_file
+from learnae.backends.page_cache import PageCache, give_up, start_writing
+from learnae.backends.unixfs import LEAF_BYTES, FileView, check_block, collect_all, count_tree, read_file, view_blocks, view_file
 from learnae.errors import DiskFullError
 from learnae.ids import CID_BYTES, Cid, Content, cid_text, compute_cid, is_cid, parse_cid
 
@@ -87,6 +89,7 @@ class DiskBlocks:
         self._lock = threading.RLock()
         self._held = HeldBlocks(self._lock, self._use)
         self._packs: dict[int, _Pack] = {}  # in order of last use
+        self._cache = PageCache()
         self._index: dict[Cid, _Place] = {}
         self._used_bytes = 0
         self._reserved_bytes = 0  # promised to writes under way
@@ -95,13 +98,13 @@ class DiskBlocks:
         self._load()
 
     def put_file(self, content: Content, *, public: bool = True) -> Cid:
-        """Store a file. It is hashed in another thread while what was hashed is written."""
+        """Store a file. A large one is hashed in another thread while what was hashed is written."""
         root = Cid(b"")
         here: list[Cid] = []
 
         def find_new() -> Iterator[tuple[Cid, Content]]:
             nonlocal root
-            for root, block in view_blocks(content, each=hasher.map):
+            for root, block in view_blocks(content, each=hasher.map if len(content) > LEAF_BYTES else map):
                 if self._is_here(root, public) and keep(root) is not None:
                     here.append(root)
                 else:
@@ -144,6 +147,7 @@ class DiskBlocks:
                 return None
             pack = self._packs.pop(place.pack)
             self._packs[place.pack] = pack
+            self._cache.use(place.pack, pack.size_bytes)
             trusted = time.monotonic() < pack.trusted_until_s
         try:
             with open(pack.path, "rb", buffering=0) as file:
@@ -282,12 +286,15 @@ class DiskBlocks:
             return
         with self._lock:
             self._make_room(size_bytes + _PACK_COST_BYTES)
+            wanted = {place.pack for cid in self._held.cids if (place := self._index.get(cid)) is not None}
+            unused = [self._packs[old].path for old in self._cache.make_room(size_bytes, wanted=wanted)]
             self._reserved_bytes += size_bytes
             number = self._next
             self._next += 1
         path = self._packs_folder / f"{number}.{'public' if public else 'private'}"
         unfinished = path.with_name(f"{number}.unfinished")
         try:
+            give_up(unused)
             entries = list(_write_pack(unfinished, chain((first,), blocks), synced=synced))
             os.rename(unfinished, path)
             if synced:
@@ -301,6 +308,7 @@ class DiskBlocks:
                 self._reserved_bytes -= size_bytes
         with self._lock:
             self._add(number, path, public, entries, synced=synced)
+            self._cache.use(number, self._packs[number].size_bytes)
             self._packs[number].trusted_until_s = time.monotonic() + _TRUSTED_S
             self._packs[number].written_ns = path.stat().st_mtime_ns
 
@@ -327,6 +335,7 @@ class DiskBlocks:
             raise DiskFullError("the block store", more_bytes, reason)
         for number in victims:
             pack = self._packs.pop(number)
+            self._cache.drop(number)
             pack.path.unlink(missing_ok=True)
             self._used_bytes -= pack.size_bytes
             for cid in pack.cids:
@@ -345,16 +354,10 @@ def _write_pack(path: Path, blocks: Iterable[tuple[Cid, Content]], *, synced: bo
             yield cid, offset + _HEAD_BYTES, len(block)
             offset += _HEAD_BYTES + len(block)
             if offset - flushed >= _FLUSH_BYTES:  # Also of what is synced later: its pin then waits for little.
-                _start_flush(file.fileno(), flushed, offset - flushed)
+                start_writing(file.fileno(), flushed, offset - flushed)
                 flushed = offset
         if synced:
             os.fsync(file.fileno())
-
-
-def _start_flush(file: int, begin: int, size_bytes: int) -> None:
-    """Let the disk begin to write while the rest is still hashed. Linux does so when told that this part is not needed in memory now."""
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(file, begin, size_bytes, os.POSIX_FADV_DONTNEED)
 
 
 def _read_index(path: Path) -> list[tuple[Cid, int, int]]:
