@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 import trio
+from nacl.signing import SigningKey
 
 from learnae.backends import libp2p_circuit, libp2p_dialback
 from learnae.backends.libp2p import open_libp2p_network
+from learnae.backends.libp2p_address import find_outside
 from learnae.backends.libp2p_dialback import ASKER_BURST, PROTOCOL, UNANSWERED_MAX, DialbackAnswer, Reached, ask_dialback
 from learnae.backends.libp2p_host import STREAM_ERRORS
+from learnae.backends.libp2p_wide import WideArea
 from learnae.backends.memory_blocks import MemoryBlocks
-from learnae.ids import PeerId
+from learnae.ids import PeerId, compute_cid, peer_text
 from tests.backends.hostile import LOOPBACK, open_attacker, open_victim, until
 from tests.processes import HANGS_S
 
@@ -50,6 +53,54 @@ def test_judge__in_the_same_network_is_not_asked_for_the_routers_port() -> None:
             assert node.reach.is_reachable is True
 
     trio.run(run)
+
+
+def test_judge__outside_is_asked_for_the_port_that_the_user_announces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port forwarded by hand may be another than the node's: tried at its own, a node that all reach would hide behind relays."""
+    monkeypatch.setattr(libp2p_dialback, "_may_come_in", lambda remote, place: place == "8.8.4.4")
+    me = peer_text(PeerId(bytes(SigningKey(bytes([2]) * 32).verify_key)))
+    wide = WideArea(session=compute_cid(b"rules"), announce=(f"/ip4/192.168.1.7/tcp/4001/p2p/{me}", f"/ip4/8.8.4.4/tcp/1/p2p/{me}"))
+
+    async def run() -> None:
+        async with (
+            open_victim(MemoryBlocks()) as judge,
+            open_libp2p_network(seed=bytes([2]) * 32, listen=LOOPBACK, blocks=MemoryBlocks(), wide=wide) as node,
+        ):
+            await node.connect(judge.addresses[0])
+            await until(lambda: node.reach.is_reachable is not None)
+            assert node.reach.is_reachable is False
+
+    trio.run(run)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "found"),
+    [
+        (["/ip4/192.168.1.7/tcp/4001", "/ip4/8.8.4.4/tcp/4002/p2p/12D3", "/ip4/9.9.9.9/tcp/4003"], ("8.8.4.4", 4002)),
+        (["/ip6/fd00::1/tcp/4001", "/ip6/2a00::1/tcp/4002"], ("2a00::1", 4002)),
+        (["/dns4/me.example/tcp/4002"], ("me.example", 4002)),
+        (["/ip4/8.8.4.4/tcp/4001/p2p/12D3/p2p-circuit/p2p/12D3", "/ip4/8.8.4.4/udp/4001", "/ip4/8.8/tcp/1", "/ip4/8.8.4.4", ""], ("", 0)),
+        ([], ("", 0)),
+    ],
+)
+def test_outside__is_the_first_public_address_or_name(addresses: list[str], found: tuple[str, int]) -> None:
+    assert find_outside(addresses) == found
+
+
+@pytest.mark.parametrize(
+    ("remote", "place", "may"),
+    [
+        ("9.9.9.9", "8.8.4.4", True),
+        ("9.9.9.9", "me.example", True),
+        ("2a00::1", "me.example", True),
+        ("2a00::1", "8.8.4.4", False),
+        ("9.9.9.9", "2a00::1", False),
+        ("192.168.1.7", "8.8.4.4", False),
+        ("fe80::1%eth0", "2a00::1", False),
+    ],
+)
+def test_judge__comes_in_by_the_router_only_from_outside_and_by_the_same_version_of_ip(remote: str, place: str, may: bool) -> None:
+    assert libp2p_dialback._may_come_in(remote, place) is may
 
 
 def test_node__that_cannot_be_dialled_reserves_at_a_relay_and_carries_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,8 +164,9 @@ def test_dialback__dials_the_asker_s_own_address_and_answers_for_the_identity_as
         monkeypatch.setattr(libp2p_dialback, "_try", watch)
         async with open_victim(MemoryBlocks()) as victim, open_attacker(victim) as asker:
             port = int(asker.addresses[0].split("/")[4])
-            assert await ask_dialback(asker, victim.peer_id, port, asker.peer_id) == DialbackAnswer(Reached.YES, "127.0.0.1")
-            assert await ask_dialback(asker, victim.peer_id, port, PeerId(bytes(range(32)))) == DialbackAnswer(Reached.NO, "127.0.0.1")
+            assert await ask_dialback(asker, victim.peer_id, port, asker.peer_id) == DialbackAnswer(Reached.YES, "127.0.0.1", port)
+            another = PeerId(bytes(range(32)))
+            assert await ask_dialback(asker, victim.peer_id, port, another) == DialbackAnswer(Reached.NO, "127.0.0.1", port)
             assert dialled == [("127.0.0.1", port)] * 2
 
     trio.run(run)

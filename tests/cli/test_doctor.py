@@ -164,7 +164,7 @@ def test_upnp__is_told_from_what_the_running_node_tells_others() -> None:
     end = "/p2p/12D3KooWJzENDcYyqhw9jGbmNoU42fhZ6y6ctFKNPWnsaLuscK5U"
     own = ["/ip4/192.168.1.15/tcp/4001", "/ip4/9.9.9.9/tcp/4001"]
     opened = machine.check_upnp([f"/ip4/8.8.4.4/tcp/4002{end}", *(address + end for address in own)], own)
-    tell(opened, State.GOOD, "the router lets others in at 8.8.4.4, port 4002")
+    tell(opened, State.GOOD, "the router opened port 4002 at 8.8.4.4 for this node")
     tell(machine.check_upnp([address + end for address in own], own), State.NOTE, "opened no port", "members relay")
     tell(machine.check_upnp([], []), State.NOTE, "node.log says why")
 

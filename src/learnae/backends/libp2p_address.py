@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -83,3 +84,22 @@ def read_ip(address: str) -> IpAddress | None:
         return ipaddress.ip_address(str(maddr).split("/")[2])
     except (BadAddressError, ValueError):
         return None
+
+
+def find_outside(addresses: Iterable[str]) -> tuple[str, int]:
+    """The first place, a public IP address or a name, and its port, where a node says that all the world finds it; ("", 0): there is none.
+
+    `/p2p/...` at the end may be missing; circuits are left out.
+    """
+    for address in addresses:
+        _, kind, host, transport, port, *_ = (*address.split("/"), "", "", "", "")
+        if kind in _HOSTS and transport == "tcp" and port.isdecimal() and CIRCUIT not in address and _is_outside(kind, host):
+            return host, int(port)
+    return "", 0
+
+
+def _is_outside(kind: str, host: str) -> bool:
+    try:
+        return not kind.startswith("ip") or ipaddress.ip_address(host).is_global
+    except ValueError:
+        return False

@@ -54,11 +54,19 @@ class Reached(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class DialbackAnswer:
-    """`address`: the IP address under which the peer sees this machine; `keeps_port`: whether its router shows one port to all."""
+    """`address`: the IP address under which the peer sees this machine; `port`: what it was asked to dial there.
+
+    `keeps_port`: whether this machine's router shows one port to all.
+    """
 
     reached: Reached
     address: str
+    port: int
     keeps_port: bool | None = None
+
+    @property
+    def is_reached(self) -> bool:
+        return self.reached is Reached.YES
 
 
 class Reachability:
@@ -72,7 +80,8 @@ class Reachability:
         self._unanswered = 0
         self.is_reachable: bool | None = None  # None: nobody could be asked
         self.public_address = ""  # as others see it
-        self.mapped_port = 0  # that a router forwards to this node
+        self.mapped_port = 0  # that a router forwards to this node, as it says
+        self.announced = ("", 0)  # where all the world finds this node, as its user says: IP address or name, and port
         self._asked_again = trio.Event()
         host.handle_streams(PROTOCOL, self._serve)
 
@@ -147,14 +156,23 @@ class Reachability:
             logger.info("others can%s dial this node", "" if self.is_reachable else "not")
 
     def _choose_port(self, peer: PeerId) -> int:
-        """The router's port, if it opened one, for a judge outside; one in this network dials this machine itself."""
-        remotes = [conn.get_remote_address() for conn in self._host.connections(peer)]
-        is_outside = any(ipaddress.ip_address(remote[0].partition("%")[0]).is_global for remote in remotes if remote is not None)
-        return self.mapped_port if is_outside and self.mapped_port else _find_port(self._host.addresses)
+        outside = ("0.0.0.0", self.mapped_port) if self.mapped_port else self.announced  # UPnP's ports are of IPv4.
+        return choose_port(self._host, peer, inside=_find_port(self._host.addresses), outside=outside)
 
     def _find_judges(self) -> list[PeerId]:
         """Peers that this node dialled at an address: who came by itself may sit behind the same router."""
         return [peer for peer in self._host.connected() if any(conn.was_dialled for conn in self._host.connections(peer))]
+
+
+def choose_port(host: Host, judge: PeerId, *, inside: int, outside: tuple[str, int]) -> int:
+    """The port that leads here from `outside` (IP address or name, and port), for a connected judge who comes in there.
+
+    One in this network dials this machine itself, as does one that speaks another version of IP.
+    """
+    place, port = outside
+    remotes = [conn.get_remote_address() for conn in host.connections(judge)]
+    comes_in = any(remote is not None and _may_come_in(remote[0], place) for remote in remotes)
+    return port if port and comes_in else inside
 
 
 async def ask_dialback(host: Host, peer: PeerId, port: int, wanted: PeerId) -> DialbackAnswer | None:
@@ -167,7 +185,7 @@ async def ask_dialback(host: Host, peer: PeerId, port: int, wanted: PeerId) -> D
             code, length = await read_exactly(stream, 2)
             text = await read_exactly(stream, min(length, _TEXT_MAX))
             if code in list(Reached):
-                return DialbackAnswer(Reached(code), str(ipaddress.ip_address(text.decode(errors="replace"))))
+                return DialbackAnswer(Reached(code), str(ipaddress.ip_address(text.decode(errors="replace"))), port)
     except (ValueError, *STREAM_ERRORS) as error:
         logger.debug("%s did not dial back: %r", short_name(peer), error)
     finally:
@@ -180,6 +198,12 @@ async def _try(ip: str, port: int, wanted: PeerId) -> bool:
     family = "ip6" if ":" in ip else "ip4"
     address = f"/{family}/{ip.partition('%')[0]}/tcp/{port}/p2p/{peer_text(wanted)}"
     return not (await probe_addresses([address]))[address]
+
+
+def _may_come_in(remote: str, place: str) -> bool:
+    ip = ipaddress.ip_address(remote.partition("%")[0])
+    is_name = not place.replace(".", "").isdecimal() and ":" not in place
+    return ip.is_global and (is_name or (ip.version == 6) == (":" in place))
 
 
 def _find_port(addresses: tuple[str, ...]) -> int:

@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from learnae.backends.libp2p_address import ADDRESSES_MAX, read_ip
+from learnae.backends.libp2p_address import ADDRESSES_MAX, find_outside, read_ip
 from learnae.backends.libp2p_circuit import Circuits
 from learnae.backends.libp2p_dht import look_up, provide, read_contacts
 from learnae.backends.libp2p_dht_records import Contact, RecordStore, may_follow
@@ -51,6 +51,7 @@ class WideFinder:
         self._records, self._reach, self._circuits = records, reach, circuits
         self._contacts = read_contacts(chosen.bootstrap)
         self._mapped = ""  # this node's address at the router
+        reach.announced = find_outside(chosen.announce)
         for contact in self._contacts:
             records.add_contact(contact, "")
 

@@ -124,7 +124,7 @@ def check_upnp(told: Sequence[str], announce: Sequence[str]) -> Finding:
     chosen = {_host_of(address) for address in announce}
     opened = [address for address in told if _is_kind(_host_of(address), "public") and _host_of(address) not in chosen]
     if opened:
-        return good("upnp", f"the router lets others in at {_host_of(opened[0])}, port {opened[0].split('/')[4]}")
+        return good("upnp", f"the router opened port {opened[0].split('/')[4]} at {_host_of(opened[0])} for this node")
     return note(
         "upnp",
         "the router opened no port for this node that leads in from outside; node.log says why",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from learnae.cli.doctor.findings import Finding, care, good, note, skipped
 from learnae.cli.status import format_ways
 from learnae.ids import PeerId, parse_peer
+
+if TYPE_CHECKING:
+    from learnae.backends.libp2p_dialback import DialbackAnswer
 
 ASKED_MAX = 3
 _FORWARD: Final = "set `upnp` in settings.json, or forward the node's port at the router: behind this router nothing else avoids relays"
@@ -30,13 +33,17 @@ def check_ways(status: Mapping[str, Any]) -> Finding | None:
     return note("ways", text, "" if ways["keeps_port"] is not False else _FORWARD)
 
 
-async def check_reach(members: dict[str, list[str]], listen: Sequence[str], *, me: str, running: bool, relays: int) -> Finding | None:
-    """Ask members to dial this machine, at the port of this node; None: nobody could be asked, which `peers` tells.
+async def check_reach(
+    members: dict[str, list[str]], listen: Sequence[str], *, me: str, running: bool, told: Sequence[str], upnp: bool
+) -> Finding | None:
+    """Ask members to dial this machine, at the port under which others find this node; None: nobody could be asked, as `peers` tells.
 
-    While the node runs it must answer itself; otherwise somebody answers in its place for a moment, under an identity that is thrown away.
+    `told`: the addresses that others are told, of a node that runs its relays too; `upnp`: whether it asks the router for a port while it
+    runs. While the node runs it must answer itself; otherwise somebody answers in its place for a moment, under an identity that is
+    thrown away.
     """
     try:
-        from learnae.backends.libp2p_dialback import Reached
+        from learnae.backends.libp2p_address import find_outside
         from learnae.backends.libp2p_probe_back import ask_members
     except ModuleNotFoundError as error:
         return skipped("reach", f"the Python package {error.name!r} is not installed, so nobody was asked; install learnae[net]")
@@ -45,19 +52,52 @@ async def check_reach(members: dict[str, list[str]], listen: Sequence[str], *, m
         return None
     wanted: PeerId | None = parse_peer(me) if running and me else None
     addresses = [address for ways in list(members.values())[: 4 * ASKED_MAX] for address in ways]
-    answer = await ask_members(addresses, places[0], wanted=wanted, asked_max=ASKED_MAX)
+    answer = await ask_members(addresses, places[0], told=told, wanted=wanted, asked_max=ASKED_MAX)
     if answer is None:
         return note("reach", "no member could be asked to dial back: none answers, or all are busy", "call again when one is up")
-    port = places[0].rpartition("/")[2]
-    is_near = not ipaddress.ip_address(answer.address).is_global
-    seen = f"{'a member in the same network' if is_near else 'another member'} sees this machine as {answer.address}"
-    if answer.reached is Reached.YES:
-        return good("reach", f"{seen} and reaches it at port {port}" + ("; from further away it was not tried" if is_near else ""))
-    if running and relays:
-        text = f"{seen} and does not reach port {port}; others come in through relays ({relays}){_ROUTERS[answer.keeps_port]}"
-        needed = f"only TCP {port} forwarded at the router (`upnp` in settings.json) makes it faster"
-        optional = f"nothing must be done; TCP {port} forwarded at the router (`upnp` in settings.json) is faster"
-        return note("reach", text, needed if answer.keeps_port is False else optional)
-    text = f"{seen} and does not reach port {port}: a firewall or router is in the way{_ROUTERS[answer.keeps_port]}"
-    remedy = f"set `upnp` in settings.json, or forward TCP {port} at the router and let it through the firewall; or leave it: members relay"
-    return care("reach", text, remedy)
+    seen = _describe_place(answer, find_outside(told)[0])
+    inside = int(places[0].rpartition("/")[2])
+    if answer.is_reached:
+        return good("reach", seen)
+    if upnp and not running and answer.port == inside and not _is_near(answer):
+        return note("reach", f"{seen}; the router is asked for a port only while the node runs (`upnp`)", "start the node and call again")
+    relays = sum("/p2p-circuit/" in address for address in told) if running else 0
+    remedy = _choose_remedy(answer.port, inside, upnp=upnp)
+    if not relays:
+        text = f"{seen}: a firewall or router is in the way{_ROUTERS[answer.keeps_port]}"
+        return care("reach", text, f"{remedy}; or leave it: members relay")
+    text = f"{seen}; others come in through relays ({relays}){_ROUTERS[answer.keeps_port]}"
+    return note("reach", text, f"{'relays carry on' if answer.keeps_port is False else 'nothing must be done'}; to be faster, {remedy}")
+
+
+def _describe_place(answer: DialbackAnswer, told: str) -> str:
+    """What was tried, and whether that is where others are told to find this node, `told`."""
+    is_near = _is_near(answer)
+    text = f"{'a member in the same network' if is_near else 'another member'} sees this machine as {answer.address} and "
+    text += f"{'reaches it at' if answer.is_reached else 'does not reach'} port {answer.port}"
+    if is_near:
+        return text + ("; from further away it was not tried" if answer.is_reached else "")
+    return text + (f"; others are told {told}, where it was not tried" if _is_another(told, answer.address) else "")
+
+
+def _is_near(answer: DialbackAnswer) -> bool:
+    return not ipaddress.ip_address(answer.address).is_global
+
+
+def _is_another(told: str, seen: str) -> bool:
+    """Whether two IP addresses of one version differ; a name may lead anywhere."""
+    try:
+        one, other = ipaddress.ip_address(told), ipaddress.ip_address(seen)
+    except ValueError:
+        return False
+    return one.version == other.version and one != other
+
+
+def _choose_remedy(port: int, inside: int, *, upnp: bool) -> str:
+    if port != inside:
+        return (
+            f"look whether the router leads its TCP port {port} to port {inside} of this machine, whether another router stands before it, "
+            f"and whether a firewall lets it in"
+        )
+    forward = f"forward TCP {inside} at the router and let it through the firewall"
+    return forward if upnp else f"set `upnp` in settings.json, or {forward}"

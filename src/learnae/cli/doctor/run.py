@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from learnae.cli.doctor import machine, towards
 from learnae.cli.doctor.findings import Finding, care, count_care, format_finding, format_summary, skipped
 from learnae.cli.doctor.reach import check_reach, check_ways
-from learnae.cli.folder import NodeFolder
+from learnae.cli.folder import NodeFolder, NodeSettings
 from learnae.cli.signals import run_interruptible
 from learnae.errors import FolderError, JournalDamagedError, KeystoreError, LearnaeError
 
@@ -58,10 +58,11 @@ async def look_at_node(folder: NodeFolder) -> AsyncIterator[Finding]:
     yield machine.check_disk(folder.path)
     for finding in machine.check_listen(settings.listen, running=running):
         yield finding
-    told = _read_told(folder) if running else ()
-    yield _check_addresses(settings.listen, (*told, *settings.announce))
+    told = _read_told(folder) if running else settings.announce
+    direct = [address for address in told if "/p2p-circuit/" not in address]
+    yield _check_addresses(settings.listen, direct or settings.announce)
     if settings.upnp and running:
-        yield machine.check_upnp(told, settings.announce)
+        yield machine.check_upnp(direct, settings.announce)
     me = _read_peer_id(folder)
     own = _find_own(settings.listen, me) if running else ""
     if own:
@@ -78,20 +79,19 @@ async def look_at_node(folder: NodeFolder) -> AsyncIterator[Finding]:
     ways = _check_ways(folder) if running else None
     if ways is not None:
         yield ways
-    reach = await _check_reach(folder, settings.listen, me=me, running=running)
+    reach = await _check_reach(folder, settings, me=me, running=running, told=told)
     if reach is not None:
         yield reach
     if settings.task:
         yield machine.check_device(settings.device)
 
 
-async def _check_reach(folder: NodeFolder, listen: tuple[str, ...], *, me: str, running: bool) -> Finding | None:
+async def _check_reach(folder: NodeFolder, settings: NodeSettings, *, me: str, running: bool, told: Sequence[str]) -> Finding | None:
     try:
         members = towards.find_members(folder, me=me)
-        told = folder.read_status().get("addresses", []) if running else []
     except (FolderError, JournalDamagedError):
         return None  # told by other checks
-    return await check_reach(members, listen, me=me, running=running, relays=sum("/p2p-circuit/" in str(address) for address in told))
+    return await check_reach(members, settings.listen, me=me, running=running, told=told, upnp=settings.upnp)
 
 
 def _check_ways(folder: NodeFolder) -> Finding | None:
@@ -102,15 +102,14 @@ def _check_ways(folder: NodeFolder) -> Finding | None:
 
 
 def _read_told(folder: NodeFolder) -> tuple[str, ...]:
-    """Where the running node says that it can be dialled, without the ways through relays."""
+    """Where the running node says that it can be dialled, the ways through relays too."""
     try:
-        found = folder.read_status().get("addresses", [])
+        return tuple(map(str, folder.read_status().get("addresses", [])))
     except FolderError:
         return ()  # it has only just started
-    return tuple(str(address) for address in found if "/p2p-circuit/" not in str(address))
 
 
-def _check_addresses(listen: tuple[str, ...], announce: tuple[str, ...]) -> Finding:
+def _check_addresses(listen: Sequence[str], announce: Sequence[str]) -> Finding:
     try:
         return machine.check_addresses(listen, announce, machine.find_addresses())
     except ModuleNotFoundError as error:
