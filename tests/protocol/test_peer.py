@@ -28,6 +28,7 @@ from learnae.protocol.messages import (
 )
 from learnae.protocol.models import ANNOUNCEMENTS_PER_ISSUER_MAX, FAILURES_MAX, PairedPolicy
 from learnae.protocol.peer import IDLE_S, PeerSettings
+from learnae.protocol.rules import ADDRESSES_MAX
 from learnae.protocol.sharing import decode_hashlist, encode_hashlist
 from learnae.protocol.signed import BallotSigned, ClaimSigned
 from learnae.protocol.sync import ANSWERS_BURST, ANSWERS_PER_S, SYNC_EVERY_S, SYNC_SOON_S, SyncMessage, decode_sync
@@ -630,6 +631,19 @@ def test_peer__tells_where_it_is_again_when_its_addresses_changed() -> None:
         said = player.say(player.handle(ev.ChainRead(make_view())))
         told.append([message.addresses for message in said if isinstance(message, Joined)])
     assert told == [[("/ip4/8.8.4.4/tcp/4001",)], [], [()]]
+
+
+def test_peer__leaves_out_addresses_that_others_would_refuse() -> None:
+    """Attacks, one hostile peer: a relay chooses its own address and with it a part of ours; what is too long must not end the node."""
+    player = make_player()
+    circuit = "/ip6/2a02:8109:9340:4d4c:8a2e:8370:7334:1234/tcp/40001/p2p/12D3KooW" + "x" * 44 + "/p2p-circuit/p2p/12D3KooW" + "y" * 44
+    fits = ("/ip4/8.8.4.4/tcp/4001", circuit)
+    player.handle(ev.AddressesChanged(("/dns4/" + "a" * 300, "/dns4/a\n", "", *fits, *(f"/ip4/8.8.4.4/tcp/{port}" for port in range(9)))))
+
+    said = player.say(player.handle(ev.ChainRead(make_view())))
+
+    (joined,) = [message for message in said if isinstance(message, Joined)]
+    assert joined.addresses[:2] == fits and len(joined.addresses) == ADDRESSES_MAX
 
 
 def test_sync__is_asked_regularly_soon_after_a_gap_and_ever_less_often_if_that_is_no_help() -> None:

@@ -119,7 +119,7 @@ def test_parser__bounds_lists_texts_and_counts() -> None:
     cids = [make_cid(str(number)) for number in range(1025)]
     assert parse_message(Kind.JOINED, [bytes(20), ["/a"] * 8]) is not None
     assert parse_message(Kind.JOINED, [bytes(20), ["/a"] * 9]) is None
-    assert parse_message(Kind.JOINED, [bytes(20), ["/" + "a" * 160]]) is None
+    assert parse_message(Kind.JOINED, [bytes(20), ["/" + "a" * 256]]) is None
     assert parse_message(Kind.DATASLICE_CONSUMED, [cids[:1024]]) is not None
     assert parse_message(Kind.DATASLICE_CONSUMED, [cids]) is None
     assert parse_message(Kind.DEPARTED, ["x" * 200]) is not None

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from learnae.ids import PEER_ID_BYTES, Cid, Credits, PeerId, is_cid
-from learnae.protocol.rules import ADDRESS_CHARS_MAX, ADDRESSES_MAX
+from learnae.protocol.rules import ADDRESSES_MAX, is_address
 from learnae.protocol.signed import BallotSigned, ClaimSigned, parse_ballot, parse_claim
 from learnae.tangle.vertex import DIGEST_BYTES, SIGNATURE_BYTES, Statement
 
@@ -254,7 +254,7 @@ def parse_message(kind: int, body: object) -> Message | None:
 def _parse_joined(body: Any) -> Message | None:
     match body:
         case [bytes() as poid, list() as addresses] if len(poid) == 20 and len(addresses) <= ADDRESSES_MAX:
-            if all(isinstance(a, str) and 1 <= len(a) <= ADDRESS_CHARS_MAX and a.isprintable() for a in addresses):
+            if all(map(is_address, addresses)):
                 return Joined(poid=poid, addresses=tuple(addresses))
     return None
 

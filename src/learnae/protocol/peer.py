@@ -35,7 +35,7 @@ from learnae.protocol.messages import (
     ModelAnnounced,
 )
 from learnae.protocol.models import POLICIES, ExchangePolicy, ModelMarket
-from learnae.protocol.rules import SessionRules
+from learnae.protocol.rules import ADDRESSES_MAX, SessionRules, is_address
 from learnae.protocol.settlement import TURN_S
 from learnae.protocol.sharing import SliceSharing
 from learnae.protocol.signed import BallotSigned, ClaimSigned
@@ -367,7 +367,8 @@ class Peer:
         member = self.dao.membership.by_peer.get(self.me)
         if member is None or not self.dao.may_speak:
             return []
-        message = Joined(poid=bytes.fromhex(member.poid.contract[2:]), addresses=self._addresses)
+        addresses = tuple(filter(is_address, self._addresses))[:ADDRESSES_MAX]  # They came from routers and relays.
+        message = Joined(poid=bytes.fromhex(member.poid.contract[2:]), addresses=addresses)
         joined: list[Said] = [] if self._introduced == message else [message]
         proof = self.lane.find_unproved_fork()
         return [*joined, *self.sharing.introduce(), *self.auditor.introduce(), *([] if proof is None else [proof])]

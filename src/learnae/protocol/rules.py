@@ -11,7 +11,7 @@ import base64
 import hashlib
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Final, get_args, get_origin, get_type_hints
+from typing import Any, Final, TypeGuard, get_args, get_origin, get_type_hints
 
 from learnae.errors import RulesError, TicketError
 from learnae.ids import CODEC_DAG_CBOR, Address, Cid, Topic, Wei, cid_text, compute_cid, is_cid
@@ -24,7 +24,7 @@ RULES_BYTES_MAX: Final = 8 * 1024  # A ticket is a text that people paste.
 TICKET_BYTES_MAX: Final = 16 * 1024
 TICKET_PREFIX: Final = "learnae1"
 ADDRESSES_MAX: Final = 8
-ADDRESS_CHARS_MAX: Final = 160
+ADDRESS_CHARS_MAX: Final = 256  # A circuit through a relay has 69 more than the relay's own address, and names are long.
 _DIGEST_BYTES = 32
 _NO_WEI = Wei(0)
 
@@ -253,8 +253,13 @@ def _are_addresses(contract: str, addresses: list[object]) -> bool:
     return (
         is_contract
         and len(addresses) <= ADDRESSES_MAX
-        and all(isinstance(a, str) and len(a) <= ADDRESS_CHARS_MAX and a.startswith("/") and a.isprintable() for a in addresses)
+        and all(is_address(a) and a.startswith("/") for a in addresses)
     )
+
+
+def is_address(value: object) -> TypeGuard[str]:
+    """Whether a value may stand in a ticket or an introduction as one of the addresses; what is in it, only who dials it can tell."""
+    return isinstance(value, str) and 1 <= len(value) <= ADDRESS_CHARS_MAX and value.isprintable()
 
 
 def describe_session(rules: SessionRules) -> str:
