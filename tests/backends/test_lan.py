@@ -124,6 +124,28 @@ def test_announcement__that_is_none_is_not_dialled(text: str) -> None:
     assert not is_near(text, ["/ip4/192.168.1.7/tcp/4001"])
 
 
+def test_announcement__of_a_circuit_is_passed_over() -> None:
+    """Anybody in the network may announce anything: a near relay with somebody behind it ends no node, and hides nothing after it."""
+    dialled: list[str] = []
+
+    class Noting(MemoryNetwork):
+        @property
+        def addresses(self) -> tuple[str, ...]:
+            return (f"/ip4/192.168.1.7/tcp/1/p2p/{PEER}",)
+
+        async def connect(self, address: str) -> PeerId:
+            dialled.append(address)
+            raise UnreachableError(address, "nobody is there")
+
+    async def run() -> None:
+        finder = _Finder(Noting(MemoryHub(), PeerId(bytes(32)), MemoryBlocks()), name_service(bytes(32)))
+        near = f"/ip4/192.168.1.9/tcp/1/p2p/{peer_text(PeerId(bytes([1]) * 32))}"
+        await finder._dial([f"{near}/p2p-circuit/p2p/{peer_text(PeerId(bytes([2]) * 32))}", near])
+        assert dialled == [near]
+
+    trio.run(run)
+
+
 def test_announcements__of_ever_new_peers_come_to_an_end() -> None:
     """A flood of identities costs a bounded number of dials, and nothing is learned from those that do not answer."""
 

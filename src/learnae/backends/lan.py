@@ -138,7 +138,10 @@ class _Finder:
         for address in addresses:
             if not is_near(address, self._network.addresses):
                 continue
-            _, peer = parse_address(address)
+            try:
+                _, peer = parse_address(address)
+            except BadAddressError:  # The relay of a circuit may be near, and who is behind it anywhere.
+                continue
             if peer == self._network.peer_id or peer in self._network.connected():
                 return
             if peer not in self._dialled and len(self._dialled) >= LAN_PEERS_MAX:
