@@ -52,6 +52,7 @@ def test_frames__come_back_whole_however_the_stream_is_cut(frames: list[list[byt
 
     assert found == [({"n": index}, attachments) for index, attachments in enumerate(frames)]
     assert reader.take() is None
+    reader.close()
     assert count_files() == before
 
 
@@ -116,6 +117,7 @@ def test_frames__memory_that_is_too_small_is_an_error() -> None:
 
     with pytest.raises(FrameError, match="have 4 bytes, its header says 5"):
         reader.take()
+    reader.close()
     assert count_files() == before
 
 
@@ -136,6 +138,39 @@ def test_frames__one_memory_serves_frames_of_any_size() -> None:
         reader.feed(content, map(os.dup, files))
         frame = reader.take()
         assert frame is not None and [bytes(item) for item in frame.attachments] == attachments
+    memory.close()
+
+
+def test_frames__memory_stays_mapped_from_one_frame_to_the_next() -> None:
+    memory, reader = SharedMemory(), FrameReader()
+
+    def pass_on(attachment: bytes) -> memoryview:
+        content, files = encode_frame({}, [attachment], memory)
+        reader.feed(content, map(os.dup, files))
+        frame = reader.take()
+        assert frame is not None and bytes(frame.attachments[0]) == attachment
+        return frame.attachments[0]
+
+    first = pass_on(b"a" * 100_000)
+    before = count_files()
+    second = pass_on(b"b" * 50_000)
+    assert first[:50_000] == second, "the same memory, written over"
+    assert count_files() == before
+    pass_on(b"c" * 200_000)
+    reader.close()
+    memory.close()
+
+
+def test_frames__memory_of_a_large_one_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("learnae.learning.frames.KEPT_BYTES", 10)
+    memory, reader, before = SharedMemory(), FrameReader(), count_files()
+    for attachment, kept in ((b"a" * 10, True), (b"b" * 11, False)):
+        content, files = encode_frame({}, [attachment], memory)
+        reader.feed(content, map(os.dup, files))
+        frame = reader.take()
+        assert frame is not None and bytes(frame.attachments[0]) == attachment
+        del frame
+        assert (count_files() > before) == kept
     memory.close()
 
 

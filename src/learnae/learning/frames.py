@@ -7,6 +7,7 @@ The attachments lie one after another in a file in memory, whose descriptor trav
 passes from one process to the other without being copied through a pipe. A request may also bring room for the attachments of its
 answer ("room", then "in_room"). The node writes one request after another into the same memory, and gives the same room again when
 nobody refers to the last answer, because new memory costs more than writing into it: what a worker was given is there until its answer.
+For the same reason the worker keeps the requests' memory mapped from one to the next.
 
 Both sides are ours, but models pass through, so lengths are bounded and checked.
 """
@@ -21,7 +22,6 @@ import tempfile
 from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final
@@ -36,6 +36,7 @@ PIECE_BYTES: Final = 64 * 1024  # Of the stream, read at a time.
 FILES_MAX: Final = 4  # Descriptors that are taken with a piece of the stream; a frame has one.
 FILES_SPACE: Final = socket.CMSG_SPACE(FILES_MAX * array("i").itemsize)
 RECEIVE_FLAGS: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+KEPT_BYTES: Final = 256 << 20  # What larger requests needed is given back with their answer.
 _POPULATE: Final = getattr(mmap, "MAP_POPULATE", 0)
 
 
@@ -79,9 +80,14 @@ class SharedMemory:
         found_bytes = os.fstat(self.file).st_size
         if found_bytes < sum(sizes):
             raise FrameError(f"a frame's attachments have {found_bytes} bytes, its header says {sum(sizes)}")
-        self._map = mmap.mmap(self.file, sum(sizes), flags=mmap.MAP_SHARED | _POPULATE, prot=mmap.PROT_READ)
+        if self._map is None or len(self._map) < sum(sizes):
+            self._map = mmap.mmap(self.file, sum(sizes), flags=mmap.MAP_SHARED | _POPULATE, prot=mmap.PROT_READ)
         memory = memoryview(self._map)
         return tuple(memory[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True))
+
+    def is_same(self, other: SharedMemory) -> bool:
+        """Whether both are one file, by two descriptors."""
+        return os.path.samestat(os.fstat(self.file), os.fstat(other.file))
 
     def is_free(self) -> bool:
         """Whether nobody refers to what was viewed last, so that it may be written over."""
@@ -120,6 +126,7 @@ class FrameReader:
     def __init__(self) -> None:
         self._text = bytearray()
         self._files: deque[int] = deque()
+        self._memory: SharedMemory | None = None  # of the last attachments
 
     def feed(self, piece: bytes, files: Iterable[int] = ()) -> None:
         """`files` are closed by this reader."""
@@ -146,12 +153,27 @@ class FrameReader:
     def close(self) -> None:
         while self._files:
             os.close(self._files.popleft())
+        self._keep(None)
 
     def _open(self, sizes: Sequence[int]) -> tuple[memoryview, ...]:
         if not any(sizes):
             return tuple(memoryview(b"") for _ in sizes)
-        with closing(SharedMemory(self._take_file())) as memory:
-            return memory.view(sizes)
+        memory = SharedMemory(self._take_file())
+        if self._memory is not None and memory.is_same(self._memory):
+            memory.close()
+        else:
+            self._keep(memory)
+        assert self._memory is not None
+        try:
+            return self._memory.view(sizes)
+        finally:
+            if sum(sizes) > KEPT_BYTES:
+                self._keep(None)
+
+    def _keep(self, memory: SharedMemory | None) -> None:
+        if self._memory is not None:
+            self._memory.close()
+        self._memory = memory
 
     def _take_file(self) -> int:
         if not self._files:

@@ -25,6 +25,7 @@ from learnae.ids import Content, Pieces
 from learnae.learning.config import LearnerConfig
 from learnae.learning.frames import (
     FILES_SPACE,
+    KEPT_BYTES,
     PIECE_BYTES,
     RECEIVE_FLAGS,
     Frame,
@@ -43,7 +44,6 @@ BRIDLED: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Environment variables that keep libraries under torch from starting a thread per core."""
 
 SHARED: Final = "the memory that the learning worker shares"
-KEPT_BYTES: Final = 256 << 20
 MEMORY: Final = f"glibc.malloc.mmap_threshold={KEPT_BYTES}:glibc.malloc.trim_threshold={KEPT_BYTES}"
 """A worker keeps what it freed, up to `KEPT_BYTES`, for the next model: new memory costs several times more than filling it."""
 
