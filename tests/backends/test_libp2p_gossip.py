@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Container
 from random import Random
 
 import pytest
@@ -36,13 +37,13 @@ KEY = SigningKey(bytes([9]) * 32)
 class Bench:
     """A router, what it sent, and what it judged."""
 
-    def __init__(self, peers: int, verdict: Verdict = Verdict.ACCEPT) -> None:
+    def __init__(self, peers: int, verdict: Verdict = Verdict.ACCEPT, *, members: Container[PeerId] = ()) -> None:
         self.sent: list[tuple[PeerId, rpc_pb2.RPC]] = []
         self.judged: list[tuple[PeerId, bytes]] = []
         self.scores = Scores()
         author = Author(PeerId(bytes(KEY.verify_key)), lambda content: KEY.sign(content).signature)
         send = lambda peer, part: self.sent.append((peer, rpc_pb2.RPC.FromString(part)))  # noqa: E731
-        self.router = GossipRouter(send, author.seal, self.scores, Random(1))
+        self.router = GossipRouter(send, author.seal, self.scores, Random(1), lambda peer: not members or peer in members)
         self.peers = [PeerId(number.to_bytes(32, "big")) for number in range(1, peers + 1)]
 
         def judge(sender: PeerId, content: bytes) -> Verdict:
@@ -153,6 +154,40 @@ def test_router__mesh_stays_between_its_bounds() -> None:
         bench.router.remove_peer(peer, 2.0)
     bench.router.heartbeat(70.0)
     assert DEGREE_LOW <= len(bench.router.mesh(TOPIC)) <= DEGREE
+
+
+def test_router__strangers_never_stand_between_members() -> None:
+    """Attacks, many strangers: they come first and take all places of a mesh, and what this node says still goes to the members."""
+    everybody = [PeerId(number.to_bytes(32, "big")) for number in range(1, 41)]
+    strangers, members = everybody[:32], everybody[32:]
+    known: set[PeerId] = set()
+    bench = Bench(0, members=known)
+    for peers in (strangers, members):
+        for peer in peers:
+            bench.router.add_peer(peer)
+            bench.router.handle_subscriptions(peer, rpc_pb2.RPC.FromString(gossip.encode_subscription(TOPIC)), 0.0)
+            bench.control(peer, 0.0, graft=[rpc_pb2.ControlGraft(topicID=TOPIC)])
+        known.update(members)  # Before that everybody counts as one, and the strangers fill the mesh.
+    assert bench.router.mesh(TOPIC) >= set(members), "a member's graft is taken whoever is there"
+
+    bench.router.heartbeat(1.0)
+    assert len(bench.router.mesh(TOPIC) - set(members)) <= gossip.STRANGERS_MAX
+    for peer in strangers:
+        bench.control(peer, 100.0, graft=[rpc_pb2.ControlGraft(topicID=TOPIC)])
+    assert bench.router.mesh(TOPIC) >= set(members) and len(bench.router.mesh(TOPIC)) == len(members) + gossip.STRANGERS_MAX
+
+    for peer in members:  # A small session, or one whose members come later: those outside the mesh are told of messages first.
+        bench.control(peer, 100.0, prune=[rpc_pb2.ControlPrune(topicID=TOPIC)])
+    bench.sent.clear()
+    bench.router.publish(TOPIC, b"news", 101.0)
+    assert bench.carried(b"news") >= set(members)
+
+
+def test_router__remembers_a_bounded_number_of_grafts_that_must_wait() -> None:
+    bench = Bench(0)
+    for number in range(gossip.BACKOFFS_MAX + 10):
+        bench.control(PeerId(number.to_bytes(32, "big")), 0.0, prune=[rpc_pb2.ControlPrune(topicID=TOPIC, backoff=3600)])
+    assert len(bench.router._backoff) == gossip.BACKOFFS_MAX
 
 
 def test_router__a_peer_of_bad_score_leaves_the_mesh_and_is_not_grafted() -> None:

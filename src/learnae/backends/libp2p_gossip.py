@@ -30,6 +30,7 @@ from learnae.tangle.verdict import Verdict
 
 HEARTBEAT_S: Final = 1.0
 DEGREE, DEGREE_LOW, DEGREE_HIGH = 8, 6, 12  # go-libp2p's are 6, 5, 12; sessions are small, and two more make them rounder.
+STRANGERS_MAX: Final = 4  # In a mesh, beside the members: they may forward, but not take the place of those who must hear.
 LAZY_DEGREE: Final = 6  # Peers outside the mesh that hear of new messages at a heartbeat.
 MESSAGE_BYTES_MAX: Final = 65536 + 512  # A vertex of 64 KiB, and whatever frames it.
 MESSAGES_PER_RPC_MAX: Final = 256
@@ -40,6 +41,7 @@ SEEN_MAX: Final = 131072  # Two ids of a message, 20 and 46 bytes: 20 MB with wh
 HISTORY_BEATS, HISTORY_GOSSIP = 5, 3
 HISTORY_BYTES_MAX: Final = 16 << 20
 BACKOFF_S: Final = 60.0
+BACKOFFS_MAX: Final = 4096  # Remembered; identities cost nothing.
 IHAVE_IDS_MAX: Final = 1024  # Told or asked for at a time.
 IHAVES_PER_BEAT_MAX: Final = 10
 REPEATS_MAX: Final = 3  # How often one peer may ask for one message.
@@ -69,10 +71,17 @@ class _Peer:
 
 
 class GossipRouter:
-    """The router of one node."""
+    """The router of one node. `is_member`: whether gossip is for a peer; all others are strangers, and give way in the mesh."""
 
-    def __init__(self, send: Callable[[PeerId, bytes], None], seal: Seal, scores: Scores, rng: Random) -> None:
-        self._send, self._seal, self._scores, self._rng = send, seal, scores, rng
+    def __init__(
+        self,
+        send: Callable[[PeerId, bytes], None],
+        seal: Seal,
+        scores: Scores,
+        rng: Random,
+        is_member: Callable[[PeerId], bool] = lambda peer: True,
+    ) -> None:
+        self._send, self._seal, self._scores, self._rng, self._is_member = send, seal, scores, rng, is_member
         self._peers: dict[PeerId, _Peer] = {}
         self._judges: dict[str, Judge] = {}
         self._mesh: dict[str, set[PeerId]] = {}
@@ -127,8 +136,7 @@ class GossipRouter:
                     self._leave(topic, peer, now_s)
             elif len(topic) <= TOPIC_CHARS_MAX and len(state.topics) < TOPICS_PER_PEER_MAX:
                 state.topics.add(topic)
-                if topic in self._mesh and len(self._mesh[topic]) < DEGREE_LOW:
-                    self._fill(topic, now_s)
+                self._welcome(peer, topic, now_s)
 
     def handle_message(self, peer: PeerId, message: rpc_pb2.Message, now_s: float) -> None:
         """Judge one message and forward it if it is accepted."""
@@ -156,7 +164,7 @@ class GossipRouter:
         for prune in control.prune[:TOPICS_PER_PEER_MAX]:
             if prune.topicID in self._mesh:
                 self._leave(prune.topicID, peer, now_s)
-                self._backoff[prune.topicID, peer] = now_s + max(BACKOFF_S, min(prune.backoff, 3600))
+                self._rest(prune.topicID, peer, now_s + max(BACKOFF_S, min(prune.backoff, 3600)))
         state = self._peers.setdefault(peer, _Peer())
         if self._scores.compute(peer, now_s) < GOSSIP_THRESHOLD:
             return
@@ -169,11 +177,14 @@ class GossipRouter:
         for topic, mesh in self._mesh.items():
             for peer in [peer for peer in mesh if self._scores.compute(peer, now_s) < 0]:
                 self._prune(topic, peer, now_s)
-            if len(mesh) < DEGREE_LOW:
+            strangers = [peer for peer in mesh if not self._is_member(peer)]
+            for peer in strangers[STRANGERS_MAX:]:  # They came before the members were known.
+                self._prune(topic, peer, now_s)
+            if self._count_members(mesh) < DEGREE_LOW:
                 self._fill(topic, now_s)
             elif len(mesh) > DEGREE_HIGH:
-                by_score = sorted(mesh, key=lambda peer: (self._scores.compute(peer, now_s), self._rng.random()))
-                for peer in by_score[: len(mesh) - DEGREE]:
+                rank = lambda peer: (self._is_member(peer), self._scores.compute(peer, now_s), self._rng.random())  # noqa: E731
+                for peer in sorted(mesh, key=rank)[: len(mesh) - DEGREE]:
                     self._prune(topic, peer, now_s)
             self._gossip(topic, now_s)
         self._age(now_s)
@@ -187,11 +198,21 @@ class GossipRouter:
         if self._backoff.get((topic, peer), 0.0) > now_s:
             self._scores.record_bad(peer, BROKEN_WEIGHT, now_s)
             self._prune(topic, peer, now_s)
-        elif len(mesh) >= DEGREE_HIGH or self._scores.compute(peer, now_s) < 0:
+        elif not self._has_place(mesh, peer, DEGREE_HIGH) or self._scores.compute(peer, now_s) < 0:
             self._prune(topic, peer, now_s)
         else:
             mesh.add(peer)
             self._scores.record_mesh(peer, joined=True, now_s=now_s)
+
+    def _has_place(self, mesh: set[PeerId], peer: PeerId, degree: int) -> bool:
+        """Whether a mesh of that degree has a place for a peer: for a member beside all strangers, who go at the next heartbeat."""
+        members = self._count_members(mesh)
+        if self._is_member(peer):
+            return members < degree
+        return len(mesh) < degree and len(mesh) - members < STRANGERS_MAX
+
+    def _count_members(self, mesh: Iterable[PeerId]) -> int:
+        return sum(map(self._is_member, mesh))
 
     def _handle_ihave(self, peer: PeerId, state: _Peer, have: rpc_pb2.ControlIHave) -> None:
         state.ihaves += 1
@@ -236,8 +257,9 @@ class GossipRouter:
         while self._history_bytes > HISTORY_BYTES_MAX:
             self._forget_oldest()
         targets = set(self._mesh.get(topic, ()))
-        if len(targets) < DEGREE_LOW:
-            targets.update(self._choose(topic, DEGREE - len(targets), targets, now_s))
+        members = self._count_members(targets)
+        if members < DEGREE_LOW:
+            targets.update(self._choose(topic, DEGREE - members, targets, now_s))
         for peer in targets:
             if peer != sender:
                 self._send(peer, encoded)
@@ -248,19 +270,42 @@ class GossipRouter:
             for peer, state in self._peers.items()
             if topic in state.topics and peer not in but and self._scores.compute(peer, now_s) >= score_min
         ]
-        return able if len(able) <= count else self._rng.sample(able, count)
+        if len(able) <= count:
+            return able
+        members = [peer for peer in able if self._is_member(peer)]
+        others = [peer for peer in able if not self._is_member(peer)]
+        return [*self._rng.sample(members, min(count, len(members))), *self._rng.sample(others, max(0, count - len(members)))]
 
     def _fill(self, topic: str, now_s: float) -> None:
         mesh = self._mesh[topic]
         resting = {peer for (name, peer), until_s in self._backoff.items() if name == topic and until_s > now_s}
-        for peer in self._choose(topic, DEGREE - len(mesh), mesh | resting, now_s):
+        for peer in self._choose(topic, DEGREE - self._count_members(mesh), mesh | resting, now_s):
+            self._graft(topic, peer, now_s)
+
+    def _welcome(self, peer: PeerId, topic: str, now_s: float) -> None:
+        """A peer subscribed: it is grafted if it may be and the mesh is thin."""
+        mesh = self._mesh.get(topic)
+        if mesh is None or peer in mesh or self._backoff.get((topic, peer), 0.0) > now_s or self._scores.compute(peer, now_s) < 0:
+            return
+        if self._count_members(mesh) < DEGREE_LOW:
+            self._graft(topic, peer, now_s)
+
+    def _graft(self, topic: str, peer: PeerId, now_s: float) -> None:
+        mesh = self._mesh[topic]
+        if self._has_place(mesh, peer, DEGREE):
             mesh.add(peer)
             self._scores.record_mesh(peer, joined=True, now_s=now_s)
             self._send(peer, _encode_control(graft=[rpc_pb2.ControlGraft(topicID=topic)]))
 
+    def _rest(self, topic: str, peer: PeerId, until_s: float) -> None:
+        """No graft between this peer and us until then."""
+        self._backoff[topic, peer] = until_s
+        if len(self._backoff) > BACKOFFS_MAX:
+            del self._backoff[next(iter(self._backoff))]
+
     def _prune(self, topic: str, peer: PeerId, now_s: float) -> None:
         self._leave(topic, peer, now_s)
-        self._backoff[topic, peer] = now_s + BACKOFF_S
+        self._rest(topic, peer, now_s + BACKOFF_S)
         self._send(peer, _encode_control(prune=[rpc_pb2.ControlPrune(topicID=topic, backoff=int(BACKOFF_S))]))
 
     def _leave(self, topic: str, peer: PeerId, now_s: float) -> None:

@@ -55,12 +55,17 @@ class PubSub:
 
     def __init__(self, host: Host, scores: Scores, rng: Random) -> None:
         self._host, self._scores = host, scores
-        self.router = GossipRouter(self._queue, Author(host.peer_id, host.libp2p.get_private_key().sign).seal, scores, rng)
+        author = Author(host.peer_id, host.libp2p.get_private_key().sign)
+        self.router = GossipRouter(self._queue, author.seal, scores, rng, self._is_member)
         self._outgoing: dict[PeerId, _Outgoing] = {}
         self._incoming: dict[PeerId, int] = {}
         self._budgets = PeerBudgets(host, rate_bytes_s=RATE_BYTES_S, burst_bytes=BURST_BYTES, stranger_bytes=STRANGER_BURST_BYTES)
         for protocol in PROTOCOLS:
             host.handle_streams(protocol, self._receive)
+
+    def _is_member(self, peer: PeerId) -> bool:
+        """Everybody, until the members are known."""
+        return not self._host.members or peer in self._host.members
 
     def subscribe(self, topic: Topic, judge: Judge) -> None:
         self.router.subscribe(topic, judge, trio.current_time())
