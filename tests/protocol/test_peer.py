@@ -662,6 +662,18 @@ def test_sync__is_asked_regularly_soon_after_a_gap_and_ever_less_often_if_that_i
     assert pauses == [SYNC_SOON_S, 2 * SYNC_SOON_S, 4 * SYNC_SOON_S, 8 * SYNC_SOON_S, 16 * SYNC_SOON_S]
 
 
+def test_sync__is_asked_of_members_whoever_else_is_connected() -> None:
+    """Attacks, many strangers: a hundred connections that never answer do not keep this peer from what it lacks."""
+    player = make_player()
+    for number in range(100):
+        player.handle(ev.PeerConnected(PeerId(number.to_bytes(32, "big"))))
+    assert find(player.handle(ev.TimerFired(ev.Timer.SYNC), after_s=SYNC_EVERY_S), ev.SendSync), "better than nobody"
+
+    player.handle(ev.PeerConnected(BOB))
+    asked = [find(player.handle(ev.TimerFired(ev.Timer.SYNC), after_s=SYNC_EVERY_S), ev.SendSync).peer for _ in range(5)]
+    assert asked == [BOB] * 5
+
+
 def test_sync__one_neighbour_cannot_ask_for_everything_all_the_time() -> None:
     """Threats, one hostile peer: questions are counted per neighbour; the others are answered all the same."""
     player = make_player()

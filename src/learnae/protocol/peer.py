@@ -293,7 +293,7 @@ class Peer:
         self.lane.expire(now_ms=self._compute_ms(now_s))
         asked, at_s = self._sync.turn(self.lane.dag.orphans, now_s)
         timer = ev.SetTimer(ev.Timer.SYNC, at_s)
-        partners = sorted(self.connected)
+        partners = sorted(self.connected & self.lane.members) or sorted(self.connected)  # Strangers need not answer.
         if not asked or not partners:
             return [timer]
         content = self.lane.ask().encode()

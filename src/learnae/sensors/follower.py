@@ -227,7 +227,7 @@ class SensorFollower:
     def _ask(self, now_s: float) -> list[FollowEffect]:
         """Ask a neighbour what it has, or three of them if something is known to be missing."""
         self._synced_at_s = now_s
-        partners = sorted(self.connected)
+        partners = sorted(self.connected & self.lane.members) or sorted(self.connected)
         chosen = self._rng.sample(partners, min(3 if self.lane.tangle.orphans else 1, len(partners)))
         content = encode_lane_sync(self.lane.ask())
         return [ev.SendSync(partner, content) for partner in chosen]
