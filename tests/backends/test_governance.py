@@ -10,12 +10,13 @@ import trio
 from eth_abi.abi import encode
 
 from learnae.backends.ethereum import EthereumChain, governance
-from learnae.backends.ethereum.abi import governance_abi, tips_abi
+from learnae.backends.ethereum.abi import governance_abi
 from learnae.backends.ethereum.chain import make_creation
 from learnae.backends.ethereum.costs import MEASURED_GAS
 from learnae.backends.ethereum.governance import GovernanceReader, Proposal
 from learnae.backends.ethereum.intents import Intent
 from learnae.backends.ethereum.reader import SessionFacts
+from learnae.backends.ethereum.tips import Tip, fill_budget, give_tips, take_tips
 from learnae.errors import ChainAnswerError
 from learnae.ids import Address, Wei
 from learnae.protocol.calls import CastBallot, DeployPoid, Join, PayTip, Release, SubmitClaim, Tally
@@ -180,11 +181,10 @@ def test_tips__that_were_collected_are_sent_to_another_address() -> None:
     async def run() -> None:
         async with open_ethereum_bed() as bed:
             chain, _, facts = await open_session(bed, 1)
-            pay = tips_abi().encode("tip", [(chain.wallet, 55, EVIDENCE)])
-            await chain.submit_intent(None, Intent("the budget", facts.tips, tips_abi().encode("fill"), 100))
-            await chain.submit_intent(None, Intent("a tip", facts.tips, pay))
+            await chain.submit_intent(None, fill_budget(facts, Wei(100)))
+            await chain.submit_intent(None, give_tips(facts, [Tip(chain.wallet, Wei(55), EVIDENCE)]))
             before = await chain.balance_wei(STRANGER)
-            await chain.submit_intent(None, governance.take_tips(facts, chain.wallet, STRANGER))
+            await chain.submit_intent(None, take_tips(facts, chain.wallet, STRANGER))
             assert await chain.balance_wei(STRANGER) - before == 55
 
     trio.run(run)

@@ -16,6 +16,8 @@ from learnae.backends.ethereum import ChainOptions, EthereumChain, open_ethereum
 from learnae.backends.keystore import open_keystore
 from learnae.cli import main
 from learnae.cli.dao.opening import RECORD_POID
+from learnae.cli.dao.tipping import read_list
+from learnae.errors import UsageError
 from learnae.ids import Address, Wei
 from learnae.node.runtime import RECORD_TRANSACTION
 from learnae.protocol.calls import Call, ChainView, DeployPoid, PayTip
@@ -111,6 +113,58 @@ def test_tip__is_paid_directly_and_a_stranger_is_pointed_out(funding: DaoBench) 
     assert "a tip of nothing was sent" in funding.refused("ada", "tip", HELPER, "0")
 
 
+def test_budget__pays_many_helpers_and_is_never_passed(funding: DaoBench, tmp_path: Path) -> None:
+    """Small amounts are collected for each helper, who takes them out together (4.3)."""
+    ada, ben = Address(funding.read(name="ada")["wallet"]), funding.make_wallet("ben")
+    assert "0.001 ETH (1000000000000000 wei) are asked for and 0 ETH (0 wei) are in the budget" in funding.refused(
+        "ada", "tip", ben, "0.001", "--budget"
+    )
+    out, _ = funding.send("ada", "budget", "--fill", "1000wei")
+    assert "the budget for tips is" in out and "1000 wei" in out
+    out, error = funding.send("ada", "tip", ben, "100wei", "--receipt", EVIDENCE, "--budget")
+    assert "900 wei" in out and f"{ben} is not the wallet of a member" in error
+    tips = tmp_path / "tips.txt"
+    tips.write_text(f"# for last week\n{ben} 200wei {EVIDENCE}\n\n{ada} 3wei\n{ben} 50wei # more\n")
+    out, _ = funding.send("ada", "tip", "--list", str(tips))
+    assert "3 tips out of the budget" in out and "647 wei" in out
+    values = funding.read(name="ben")
+    assert (values["tips_wei"], values["tips_budget_wei"]) == ("350", "0")
+    assert "(3 wei) collected for you" in funding.show("status", name="ada") and "(647 wei) left" in funding.show("status", name="ada")
+    before = funding.balance(HELPER)
+    funding.send("ben", "withdraw", "--to", HELPER)
+    assert funding.balance(HELPER) - before == 350
+
+    tips.write_text(f"{ben} 600wei\n{ada} 48wei\n")
+    assert "(648 wei) are asked for" in funding.refused("ada", "tip", "--list", str(tips)), "not even the first"
+    assert "648 wei are more than the 647 wei that are left" in funding.refused("ada", "budget", "--reclaim", "648wei")
+    funding.send("ada", "budget", "--reclaim", "600wei")
+    out, _ = funding.send("ada", "budget", "--reclaim", "all")
+    assert "the budget for tips is 0 ETH (0 wei)" in out
+    assert "there is nothing in it" in funding.refused("ada", "budget", "--reclaim", "all")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "lists no tip"),
+        (b"# nobody\n", "lists no tip"),
+        (b"\xff\xfe", "is not a text file"),
+        (f"{HELPER}\n".encode(), "line 1 of .* has 1 words"),
+        (f"\n{HELPER} 1 {EVIDENCE} x".encode(), "line 2 of .* has 4 words"),
+        (f"{HELPER} much".encode(), "line 1 of .*'much' is not an amount"),
+        (f"{HELPER} 0".encode(), "line 1 of .*a tip of nothing"),
+        (f"{HELPER.lower()} 1".encode(), "line 1 of .*carries no checksum"),
+        (f"{HELPER} 1 beef".encode(), "line 1 of .*not 32 bytes in hex"),
+        (b"#\n" * 10_001, "more than 10000 lines"),
+    ],
+)
+def test_tip__list_that_is_none_is_one_sentence(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "tips.txt"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=words):
+        read_list(path)
+
+
 # --- governance -----------------------------------------------------------------------------------------------------
 
 
@@ -184,6 +238,10 @@ def test_proposal__that_puts_off_the_deadlines_is_seen_in_the_status(funding: Da
         (["propose", "--text", "x", "--pay", HELPER, "much"], "'much' is not an amount"),
         (["propose", "--text", "x", "--pay", HELPER.lower(), "1"], "carries no checksum"),
         (["tip", HELPER.replace("A11", "a11"), "1"], "has a wrong checksum (EIP-55): a digit is mistyped"),
+        (["tip", HELPER], "give HELPER AMOUNT, or --list FILE"),
+        (["tip", HELPER, "1", "--list", "tips.txt"], "give the list alone, or HELPER AMOUNT"),
+        (["budget", "--fill", "0"], "the budget changes by an amount above zero"),
+        (["budget", "--reclaim", "some"], "'some' is not an amount"),
         (["withdraw", "--to", "0x12"], "'0x12' is not an address; expected 0x and 40 hex digits"),
         (["claim", "--points", "-1", "--evidence", EVIDENCE], "--points is -1, expected 0 to 18446744073709551615"),
         (["claim", "--points", "1", "--evidence", "07"], "--evidence '07' is not 32 bytes in hex"),

@@ -13,7 +13,7 @@ from eth_abi.abi import decode
 from eth_abi.exceptions import DecodingError
 from eth_utils.crypto import keccak
 
-from learnae.backends.ethereum.abi import ContractAbi, checksum, governance_abi, session_abi, tips_abi
+from learnae.backends.ethereum.abi import checksum, governance_abi, session_abi, tips_abi
 from learnae.backends.ethereum.intents import Intent
 from learnae.backends.ethereum.queries import call_view, make_view_call, read_logs, read_topics
 from learnae.backends.ethereum.reader import SessionFacts
@@ -68,6 +68,7 @@ class GovernanceView:
     proposals: tuple[Proposal, ...]  # the newest ones, in their order
     back_wei: Wei  # deposits that came back to the reading wallet and wait for it
     tips_wei: Wei  # tips that were collected for the reading wallet
+    tips_budget_wei: Wei  # what is left in its budget for tips
 
 
 class GovernanceReader:
@@ -83,7 +84,9 @@ class GovernanceReader:
         asked = ["availableWei", "proposalDeposit", "minQuorumDivisor"]
         available, deposit, divisor = [(await self._call(block, name))[0] for name in asked]
         (back,) = await self._call(block, "credit", self._wallet)
-        (tips,) = await call_view(self._endpoint, tips_abi(), self._facts.tips, block, "credit", self._wallet)
+        tips, budget = [
+            (await call_view(self._endpoint, tips_abi(), self._facts.tips, block, name, self._wallet))[0] for name in ("credit", "budget")
+        ]
         return GovernanceView(
             contract=self._facts.governance,
             available_wei=Wei(available),
@@ -93,6 +96,7 @@ class GovernanceReader:
             proposals=tuple([await self.read_proposal(block, number) for number in numbers]),
             back_wei=Wei(back),
             tips_wei=Wei(tips),
+            tips_budget_wei=Wei(budget),
         )
 
     async def read_proposal(self, block: int, number: int) -> Proposal:
@@ -207,13 +211,6 @@ def close(facts: SessionFacts, number: int) -> Intent:
 
 def take_back(facts: SessionFacts, wallet: Address, to: Address | None = None) -> Intent:
     """Withdraw the deposits of proposals that passed, for `wallet`, which may send its own to another address."""
-    return Intent("taking back the deposits of proposals", facts.governance, _withdraw(governance_abi(), wallet, to))
-
-
-def take_tips(facts: SessionFacts, wallet: Address, to: Address | None = None) -> Intent:
-    """Withdraw the tips that were collected for a helper, who may send them to another address."""
-    return Intent("taking out the tips", facts.tips, _withdraw(tips_abi(), wallet, to))
-
-
-def _withdraw(abi: ContractAbi, wallet: Address, to: Address | None) -> bytes:
-    return abi.encode("withdraw", wallet) if to is None else abi.encode("withdrawTo", to)
+    abi = governance_abi()
+    data = abi.encode("withdraw", wallet) if to is None else abi.encode("withdrawTo", to)
+    return Intent("taking back the deposits of proposals", facts.governance, data)

@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Final
 
 from learnae.backends.ethereum import EthereumChain, governance
+from learnae.backends.ethereum.tips import take_tips
 from learnae.backends.keystore import Keys, create_keys, create_keystore, open_keystore
 from learnae.backends.private_files import read_password
 from learnae.cli.amounts import parse_address, parse_digest, parse_duration, parse_ether, parse_indices
 from learnae.cli.consent import tell
+from learnae.cli.dao import tipping
 from learnae.cli.dao.joining import join
 from learnae.cli.dao.opening import Desk, SessionName, find_folder, find_session, open_desk, open_reading
 from learnae.cli.dao.text import describe_governance, describe_session, format_governance, format_session
 from learnae.cli.signals import run_interruptible
 from learnae.errors import MachineError, NotASessionError, TransactionError, UsageError
 from learnae.ids import Address, Wei, wei_text
-from learnae.protocol.calls import CastBallot, Leave, PayTip, Release, SessionTerms, Stage, SubmitClaim, Tally, Withdraw, WithdrawTo
+from learnae.protocol.calls import CastBallot, Leave, Release, SessionTerms, Stage, SubmitClaim, Tally, Withdraw, WithdrawTo
 from learnae.protocol.fund import POINTS_MAX
 from learnae.protocol.settlement import RELEASE_WALLETS_MAX
 
@@ -76,7 +78,8 @@ async def _status(options: argparse.Namespace, name: SessionName) -> None:
         money = await chain.endpoint.surely(partial(reader.read, view.block_number))
         values |= {"governance": money.contract, "tips_contract": facts.tips, "proposals": money.count}
         if me is not None:
-            values |= {"tips_wei": str(money.tips_wei), "proposal_deposits_back_wei": str(money.back_wei)}
+            values |= {"tips_wei": str(money.tips_wei), "tips_budget_wei": str(money.tips_budget_wei)}
+            values |= {"proposal_deposits_back_wei": str(money.back_wei)}
         print(json.dumps(values, indent=1) if options.json else format_session(values, chain.confirmations))
 
 
@@ -249,26 +252,13 @@ def _withdraw(options: argparse.Namespace) -> Action:
         if credits.back_wei:
             await desk.send(governance.take_back(facts, wallet, to))
         if credits.tips_wei:
-            await desk.send(governance.take_tips(facts, wallet, to))
+            await desk.send(take_tips(facts, wallet, to))
 
     return act
 
 
 def _nothing_due(what: str, whom: str, stage: Stage) -> TransactionError:
     return TransactionError(what, f"nothing is due to {whom} now; the session is {stage.value}", "NothingDue")
-
-
-def _tip(options: argparse.Namespace) -> Action:
-    helper, amount = parse_address(options.helper), parse_ether(options.amount)
-    receipt = parse_digest(options.receipt, "--receipt")
-
-    async def act(desk: Desk) -> None:
-        view = await desk.chain.read(desk.session)
-        if all(member.wallet != helper for member in view.members):
-            tell(f"{helper} is not the wallet of a member of this session")
-        await desk.send_call(PayTip(helper, amount, receipt))
-
-    return act
 
 
 # --- governance -----------------------------------------------------------------------------------------------------
@@ -370,5 +360,6 @@ SENDING: Final[dict[str, Callable[[argparse.Namespace], Action]]] = {
     "propose": _propose,
     "execute": _execute,
     "close": _close,
-    "tip": _tip,
+    "tip": tipping.tip,
+    "budget": tipping.budget,
 }

@@ -52,10 +52,8 @@ def add_dao_commands(commands: Any, add: Add) -> None:
         ("close", "Close a proposal that failed, or that nobody executed in time; anybody may."),
     ):
         sending(name, about).add_argument("proposal", type=int, help="its number; `learnae dao proposals` shows them")
-    tip = sending("tip", "Pay a helper directly (Eq. 1).")
-    tip.add_argument("helper", help="its wallet")
-    tip.add_argument("amount", help="in ether, or wei with the unit")
-    tip.add_argument("--receipt", default="00" * 32, metavar="HEX", help="32 bytes: digest of the receipt that earned it (default zeros)")
+    _add_tip(sending("tip", "Pay a helper directly (Eq. 1), or several together out of your budget."))
+    _add_budget(sending("budget", "Lock up money for tips, which they never pass, or take it back; `dao status` shows what is left."))
 
 
 def add_endpoint_options(command: argparse.ArgumentParser) -> None:
@@ -119,6 +117,21 @@ def _add_vote(command: argparse.ArgumentParser) -> None:
     side = command.add_mutually_exclusive_group()
     side.add_argument("--for", action="store_true", dest="in_favour", help="vote for the proposal")
     side.add_argument("--against", action="store_true", help="vote against the proposal")
+
+
+def _add_tip(command: argparse.ArgumentParser) -> None:
+    command.add_argument("helper", nargs="?", help="its wallet")
+    command.add_argument("amount", nargs="?", help="in ether, or wei with the unit")
+    command.add_argument("--receipt", metavar="HEX", help="32 bytes: digest of the receipt that earned it (default zeros)")
+    command.add_argument("--budget", action="store_true", help="out of your budget: the helper collects it with `dao withdraw`")
+    about = "several, out of your budget: a file with a line HELPER AMOUNT [RECEIPT] for each"
+    command.add_argument("--list", metavar="FILE", help=about)
+
+
+def _add_budget(command: argparse.ArgumentParser) -> None:
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--fill", metavar="AMOUNT", help="add so much, in ether, or wei with the unit")
+    what.add_argument("--reclaim", metavar="AMOUNT", help="take back so much, or all")
 
 
 def _add_propose(command: argparse.ArgumentParser) -> None:

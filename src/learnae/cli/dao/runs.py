@@ -10,6 +10,7 @@ from learnae.cli import loading
 
 _NAMES: Final = (
     "deploy", "status", "join", "leave", "claim", "vote", "release", "withdraw", "propose", "proposals", "execute", "close", "tip",
+    "budget",
 )  # fmt: skip
 
 

@@ -85,6 +85,9 @@ def format_session(values: Mapping[str, Any], confirmations: int) -> str:
     ]
     if me is not None:
         lines.append(("you", f"{me}, {'not a member' if number is None else f'member {number}'}"))
+        collected, budget = int(values.get("tips_wei", 0)), int(values.get("tips_budget_wei", 0))
+        if collected or budget:
+            lines.append(("tips", f"{wei_text(collected)} collected for you, {wei_text(budget)} left in your budget"))
     text = "\n".join(f"{label:>10}  {line}" for label, line in lines)
     return "\n".join([text, *(_format_member(member, values["points"], number) for member in values["members"])])
 
