@@ -10,7 +10,11 @@ from random import Random
 
 import pytest
 import trio
+import trio.testing
 from libp2p import new_host
+from libp2p.abc import INetStream
+from libp2p.identity.identify.identify import ID as IDENTIFY_PROTOCOL
+from libp2p.identity.identify.pb.identify_pb2 import Identify
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.kad_dht.pb import kademlia_pb2 as pb
 from libp2p.tools.anyio_service import background_trio_service
@@ -19,7 +23,7 @@ from nacl.signing import SigningKey
 
 from learnae.backends import libp2p_dht
 from learnae.backends.libp2p_address import libp2p_id
-from learnae.backends.libp2p_dht import PROTOCOL, DhtServer, _read, _write, look_up, provide, read_contacts
+from learnae.backends.libp2p_dht import PROTOCOL, PUBLIC_PROTOCOL, DhtServer, _read, _write, look_up, provide, read_contacts
 from learnae.backends.libp2p_dht_records import (
     CLOSEST,
     CONTACTS_MAX,
@@ -34,7 +38,9 @@ from learnae.backends.libp2p_dht_records import (
     encode_contacts,
     may_follow,
 )
+from learnae.backends.libp2p_direct import read_exactly, read_varint
 from learnae.backends.libp2p_host import STREAM_ERRORS, Host, open_host
+from learnae.backends.libp2p_yamux import Yamux
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.ids import PeerId, compute_cid, peer_text
 from tests.backends.hostile import LOOPBACK, open_attacker, open_victim
@@ -79,7 +85,8 @@ def test_dht__a_session_is_found_by_its_cid_through_servers_that_only_know_one_a
             last = read_contacts(servers[-1][0].addresses)
             seen = await look_up(KEY, last)
             assert set(seen.servers) == {servers[-1][0].peer_id}
-            assert await provide(KEY, me, seen.servers, seed) == 1
+            assert await provide(KEY, me, seen.servers, seed, forgetful := set()) == 1
+            assert not forgetful, "servers of ours keep what a record says"
             assert servers[-1][1].find_providers(KEY, trio.current_time()) == [me]
 
             found = await look_up(KEY, read_contacts(servers[0][0].addresses))
@@ -159,9 +166,111 @@ def test_dht__speaks_with_py_libp2ps_own_server() -> None:
         me = Contact(member, (f"/ip4/127.0.0.1/tcp/4001/p2p/{peer_text(member)}",))
         async with host.run([Multiaddr(LOOPBACK[0])]), background_trio_service(KadDHT(host, DHTMode.SERVER)):
             (server,) = read_contacts([str(host.get_addrs()[0])])
-            assert await provide(KEY, me, {server.peer: server.addresses[0]}, seed) == 1
+            assert await provide(KEY, me, {server.peer: server.addresses[0]}, seed, forgetful := set()) == 1
+            assert not forgetful
             found = await look_up(KEY, [server])
             assert found.providers == {me.peer: me}
+
+    trio.run(run)
+
+
+class PublicServer:
+    """A server of the IPFS DHT as go-libp2p-kad-dht keeps addresses, with a clock of its own, `now_s`.
+
+    What Identify says is kept for IDENTIFIED_S, from the connection on. A newer one keeps for a day what a record says, unless Identify
+    says the same.
+    """
+
+    IDENTIFIED_S = 900.0
+    RECORDED_S = 86400.0
+
+    def __init__(self, host: Host, *, reads_records: bool) -> None:
+        self.host, self._reads_records, self.now_s = host, reads_records, 0.0
+        self.is_late = False  # It asks for Identify when nothing else is to be done.
+        self._identified: dict[PeerId, dict[bytes, float]] = {}  # address -> until when
+        self._recorded: dict[PeerId, dict[bytes, float]] = {}
+        host.handle_streams(PUBLIC_PROTOCOL, self._serve)
+
+    async def run(self) -> None:
+        """Ask whoever connects for Identify, for each connection."""
+        seen: set[Yamux] = set()
+        while True:
+            for peer in self.host.connected():
+                for conn in self.host.connections(peer):
+                    if conn not in seen:
+                        seen.add(conn)
+                        self.host.nursery.start_soon(self._identify, peer)
+            await self.host.wait_for_change()
+
+    async def _identify(self, peer: PeerId) -> None:
+        if self.is_late:
+            await trio.testing.wait_all_tasks_blocked(0.05)
+        for _ in range(5):  # The connection before may have ended unnoticed.
+            with suppress(*STREAM_ERRORS):
+                stream = await self.host.open_stream(peer, [IDENTIFY_PROTOCOL])
+                said = Identify.FromString(await read_exactly(stream, await read_varint(stream)))
+                self._identified[peer] = dict.fromkeys(said.listen_addrs, self.now_s + self.IDENTIFIED_S)
+                for address in said.listen_addrs:
+                    self._recorded.get(peer, {}).pop(address, None)
+                return await stream.close()
+
+    async def _serve(self, peer: PeerId, stream: INetStream) -> None:
+        question = await _read(stream, 8192)
+        assert question is not None
+        if question.type == pb.Message.ADD_PROVIDER:
+            (said,) = question.providerPeers
+            known = self._identified.get(peer, {})
+            recorded = dict.fromkeys(said.addrs if self._reads_records else (), self.now_s + self.RECORDED_S)
+            self._recorded[peer] = {address: until_s for address, until_s in recorded.items() if address not in known}
+        else:
+            answer = pb.Message(type=question.type, key=question.key)
+            for told in self._recorded:
+                found = self._identified.get(told, {}) | self._recorded[told]
+                addresses = [address for address, until_s in found.items() if until_s > self.now_s]
+                answer.providerPeers.append(pb.Message.Peer(id=libp2p_id(told).to_bytes(), addrs=addresses))
+            await _write(stream, answer)
+        await stream.close()
+
+
+@asynccontextmanager
+async def open_public(number: int, *, reads_records: bool) -> AsyncIterator[PublicServer]:
+    async with open_host(seed=bytes([number]) * 32, listen=LOOPBACK, rng=Random(number)) as host:
+        server = PublicServer(host, reads_records=reads_records)
+        host.nursery.start_soon(server.run)
+        yield server
+
+
+def test_provide__lets_old_and_new_servers_of_the_ipfs_dht_keep_addresses_as_long_as_they_can() -> None:
+    """Old ones read Identify only and forget soon; new ones forget soon what Identify says, and keep what only the record says."""
+
+    async def run() -> None:
+        seed = bytes([52]) * 32
+        member = PeerId(bytes(SigningKey(seed).verify_key))
+        me = Contact(member, (f"/ip4/127.0.0.1/tcp/4001/p2p/{peer_text(member)}",))
+        async with open_public(1, reads_records=False) as old, open_public(2, reads_records=True) as new:
+
+            async def tells(server: PublicServer, now_s: float) -> bool:
+                server.now_s = now_s
+                return (await look_up(KEY, read_contacts(server.host.addresses))).providers == {member: me}
+
+            servers = {server.host.peer_id: server.host.addresses[0] for server in (old, new)}
+            forgetful: set[PeerId] = set()
+            assert await provide(KEY, me, servers, seed, forgetful) == 2
+            assert forgetful == {old.host.peer_id}
+            assert await tells(old, 890.0)
+            assert not await tells(old, 910.0)
+            assert await tells(new, 86000.0)
+
+            arrivals = [server.host.swarm.arrivals for server in (old, new)]
+            assert await provide(KEY, me, servers, seed, forgetful) == 2
+            assert forgetful == {old.host.peer_id}
+            assert [server.host.swarm.arrivals for server in (old, new)] == [count + 1 for count in arrivals], "one connection each"
+            assert await tells(old, 1790.0)
+            assert await tells(new, 172000.0)
+
+            old.is_late = True
+            assert await provide(KEY, me, servers, seed, again := set()) == 2
+            assert again == {old.host.peer_id}, "what is left of Identify's last words is no answer"
 
     trio.run(run)
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from itertools import pairwise
 from random import Random
 
 import pytest
 import trio
+import trio.testing
+from nacl.signing import SigningKey
 
 from learnae.backends import libp2p_wide
 from learnae.backends.libp2p import Libp2pNetwork, open_libp2p_network
-from learnae.backends.libp2p_wide import WideArea, _group_by_reach
+from learnae.backends.libp2p_dht import RENEW_S, Found
+from learnae.backends.libp2p_dht_records import Contact, RecordStore
+from learnae.backends.libp2p_dialback import Reachability
+from learnae.backends.libp2p_host import open_host
+from learnae.backends.libp2p_wide import WideArea, WideFinder, _group_by_reach
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.errors import BadAddressError
 from learnae.ids import Cid, PeerId, compute_cid, peer_text
@@ -79,6 +86,48 @@ def test_node__that_listens_nowhere_and_has_no_relay_tells_the_dht_nothing() -> 
             assert open_one.wide._choose_told() == (), "others tried, and did not get in"
 
     trio.run(run)
+
+
+def test_member__tells_forgetful_servers_before_they_forget_and_the_others_hourly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue: DHT records under the session's CID. Some servers of the IPFS DHT keep addresses for ten minutes only."""
+    end = f"/tcp/4001/p2p/{peer_text(PeerId(bytes(32)))}"
+    old, new = PeerId(b"o" * 32), PeerId(b"n" * 32)
+    servers = {old: f"/ip4/9.9.9.9{end}", new: f"/ip4/8.8.8.8{end}"}
+    told: dict[PeerId, list[float]] = {old: [], new: []}
+    looked_s: list[float] = []
+
+    async def find_all(key: bytes, contacts: Sequence[Contact], **options: object) -> Found:
+        await trio.lowlevel.checkpoint()
+        looked_s.append(trio.current_time())
+        return Found(servers=dict(servers))
+
+    async def tell(key: bytes, me: Contact, servers: dict[PeerId, str], seed: bytes, forgetful: set[PeerId]) -> int:
+        await trio.lowlevel.checkpoint()
+        for peer in servers:
+            told[peer].append(trio.current_time())
+        forgetful.update({old} & servers.keys())
+        return len(servers)
+
+    monkeypatch.setattr(libp2p_wide, "look_up", find_all)
+    monkeypatch.setattr(libp2p_wide, "provide", tell)
+    monkeypatch.setattr(libp2p_wide, "CHANGED_S", 10.0)
+    monkeypatch.setattr(libp2p_wide, "LONELY_S", 1e9)
+
+    async def run() -> None:
+        seed = bytes([2]) * 32
+        me = f"/ip4/8.8.4.4/tcp/4001/p2p/{peer_text(PeerId(bytes(SigningKey(seed).verify_key)))}"
+        wide = WideArea(session=SESSION, bootstrap=(servers[new],), announce=(me,))
+        async with open_host(seed=seed, listen=(), rng=Random(2)) as host:
+            reach, store = Reachability(host, Random(2)), RecordStore()
+            network = Libp2pNetwork(host, MemoryBlocks(), Random(2))
+            finder = WideFinder(host, wide, seed, records=store, reach=reach, circuits=network.circuits)
+            with trio.move_on_after(12 * 3600.0):
+                await finder.run()
+
+    trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0.0))
+    assert len(told[new]) == len(looked_s) == 12
+    assert max(later - earlier for earlier, later in pairwise([*told[old], 12 * 3600.0])) < 600.0
+    assert len(told[old]) <= 12 * 3600 / RENEW_S + 12
 
 
 def test_records__tell_a_public_server_no_private_addresses() -> None:

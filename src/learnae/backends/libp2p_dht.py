@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import SystemRandom
@@ -55,6 +55,8 @@ RATE_BYTES_S: Final = 65536  # Per peer: 16 questions a second.
 BURST_BYTES: Final = 262144
 IDLE_S: Final = 30.0
 QUERY_S: Final = 8.0
+TELL_S: Final = 15.0  # Of one server: two connections, if it is forgetful.
+RENEW_S: Final = 540.0  # Before forgetful servers forget: those of the internet keep addresses for 10 minutes at least.
 DIAL_S: Final = 4.0  # Of one address in a look-up: many servers of the IPFS DHT name several, of which some lead nowhere.
 PEER_S: Final = 10.0  # Of one server in a look-up, whatever it names.
 LOOKUP_S: Final = 60.0
@@ -121,54 +123,78 @@ async def look_up(key: bytes, contacts: Sequence[Contact], *, wanted: int = PROV
     return search.found
 
 
-async def provide(key: bytes, me: Contact, servers: dict[PeerId, str], seed: bytes) -> int:
-    """Tell the closest of `servers` that `me`, whose seed this is, provides `key`; how many were told."""
+async def provide(key: bytes, me: Contact, servers: dict[PeerId, str], seed: bytes, forgetful: set[PeerId]) -> int:
+    """Tell the closest of `servers` that `me`, whose seed this is, provides `key`; how many were told.
+
+    `forgetful`: those that soon forget where `me` is, and want to be told every RENEW_S. Who turns out to be one is added.
+    """
     told = 0
-    message = pb.Message(type=pb.Message.ADD_PROVIDER, key=key, providerPeers=encode_contacts([me]))
     async with open_host(seed=seed, listen=(), rng=SystemRandom()) as host:
-        introduction = _Introduction(host, message.providerPeers[0].addrs)
+        teller = _Teller(host, key, me, forgetful)
         for peer in sorted(servers, key=lambda peer: compute_distance(key, peer))[:CLOSEST]:
             if peer == me.peer:
                 continue
-            with suppress(UnreachableError, *STREAM_ERRORS), trio.move_on_after(QUERY_S):
-                await host.dial(servers[peer])
-                stream = await host.open_stream(peer, [PROTOCOL, PUBLIC_PROTOCOL])
-                await _write(stream, message)
-                await stream.close()
-                with trio.move_on_after(1.0), suppress(*STREAM_ERRORS):  # Public servers do not answer this.
-                    await _read(stream, ANSWER_BYTES_MAX)
-                if stream.get_protocol() == PUBLIC_PROTOCOL:
-                    await introduction.wait_until_heard(peer)
+            with suppress(UnreachableError, *STREAM_ERRORS), trio.move_on_after(TELL_S):
+                await teller.tell(peer, servers[peer])
                 told += 1
             host.disconnect(peer)
     return told
 
 
-class _Introduction:
-    """Answers Identify with the addresses of a record.
+class _Teller:
+    """Tells each server in the way in which it remembers addresses.
 
-    Servers of the IPFS DHT up to Kubo 0.22 at least do not read the record's own addresses: they tell those that they have from
-    Identify, and forget them a quarter of an hour later (go-libp2p-kad-dht, issue 868).
+    Servers of the IPFS DHT keep a record for two days, and addresses apart from it. Kubo up to 0.22 at least takes these from Identify
+    only (go-libp2p-kad-dht, issue 868) and forgets them 30 minutes after the connection has ended, others of its age after 10 or 15.
+    Newer ones take those of the record, for a day; but what Identify says, too, they forget after 15 minutes like all that it says
+    (go-libp2p, issue 3218). So Identify says no addresses, until a server that is asked back turns out not to have those of the record.
     """
 
-    def __init__(self, host: Host, addresses: Iterable[bytes]) -> None:
-        key = host.libp2p.get_public_key().serialize()
-        self._content = Identify(agent_version="learnae", public_key=key, listen_addrs=addresses).SerializeToString()
+    def __init__(self, host: Host, key: bytes, me: Contact, forgetful: set[PeerId]) -> None:
+        self._host, self._key, self._forgetful = host, key, forgetful
+        (self._me,) = encode_contacts([me])
         self._heard: dict[PeerId, trio.Event] = {}
-        host.handle_streams(IDENTIFY_PROTOCOL, self._serve)
+        host.handle_streams(IDENTIFY_PROTOCOL, self._introduce)
 
-    async def _serve(self, peer: PeerId, stream: INetStream) -> None:
+    async def tell(self, peer: PeerId, via: str) -> None:
+        """Raises: UnreachableError, one of STREAM_ERRORS."""
+        await self._host.dial(via)
+        stream = await self._host.open_stream(peer, [PROTOCOL, PUBLIC_PROTOCOL])
+        await _write(stream, pb.Message(type=pb.Message.ADD_PROVIDER, key=self._key, providerPeers=[self._me]))
+        await stream.close()
+        with trio.move_on_after(1.0), suppress(*STREAM_ERRORS):  # Public servers do not answer this, but end the stream.
+            await _read(stream, ANSWER_BYTES_MAX)
+        if stream.get_protocol() != PUBLIC_PROTOCOL:
+            return
+        await self._wait_until_heard(peer)  # What Identify said an hour ago is no answer.
+        if peer not in self._forgetful and not await self._is_found(peer):
+            self._forgetful.add(peer)
+            self._host.disconnect(peer)
+            del self._heard[peer]
+            await self._host.dial(via)  # A server asks Identify once for each connection.
+            await self._wait_until_heard(peer)
+
+    async def _wait_until_heard(self, peer: PeerId) -> None:
+        """For a second at most: nobody must ask."""
+        with trio.move_on_after(1.0):
+            await self._heard.setdefault(peer, trio.Event()).wait()
+
+    async def _is_found(self, peer: PeerId) -> bool:
+        """Whether a server that was told says where this provider is. It may know many, all of whom it names."""
+        answer = await _ask(self._host, peer, [PUBLIC_PROTOCOL], self._key)
+        return answer is not None and any(entry.id == self._me.id and entry.addrs for entry in answer.providerPeers)
+
+    async def _introduce(self, peer: PeerId, stream: INetStream) -> None:
+        """Answer Identify."""
+        addresses = self._me.addrs if peer in self._forgetful else ()
+        key = self._host.libp2p.get_public_key().serialize()
+        content = Identify(agent_version="learnae", public_key=key, listen_addrs=addresses).SerializeToString()
         with trio.move_on_after(QUERY_S):
-            await stream.write(encode_varint(len(self._content)) + self._content)
+            await stream.write(encode_varint(len(content)) + content)
             await stream.close()
             with suppress(*STREAM_ERRORS):
                 await stream.read(1)  # Its end: whoever asked has read the answer.
             self._heard.setdefault(peer, trio.Event()).set()
-
-    async def wait_until_heard(self, peer: PeerId) -> None:
-        """For a second at most: nobody must ask."""
-        with trio.move_on_after(1.0):
-            await self._heard.setdefault(peer, trio.Event()).wait()
 
 
 class _Search:
@@ -220,21 +246,30 @@ class _Search:
                     self._candidates.setdefault(contact.peer, addresses)
 
     async def _ask(self, peer: PeerId, address: str) -> pb.Message | None:
-        answer: pb.Message | None = None
-        stream: INetStream | None = None
         try:
             with trio.fail_after(DIAL_S):
                 await self._host.dial(address)
-            with trio.move_on_after(QUERY_S):
-                stream = await self._host.open_stream(peer, [PROTOCOL, PUBLIC_PROTOCOL])
-                await _write(stream, pb.Message(type=pb.Message.GET_PROVIDERS, key=self._key))
-                answer = await _read(stream, ANSWER_BYTES_MAX)
-        except (UnreachableError, trio.TooSlowError, *STREAM_ERRORS) as error:
-            logger.debug("a DHT server did not answer: %r", error)
-        finally:
-            if stream is not None:
-                drop_stream(stream)
-        return answer
+        except (UnreachableError, trio.TooSlowError) as error:
+            logger.debug("a DHT server was not reached: %r", error)
+            return None
+        return await _ask(self._host, peer, [PROTOCOL, PUBLIC_PROTOCOL], self._key)
+
+
+async def _ask(host: Host, peer: PeerId, protocols: list[str], key: bytes) -> pb.Message | None:
+    """Who provides `key`, as a connected server says; None: it does not answer."""
+    answer: pb.Message | None = None
+    stream: INetStream | None = None
+    try:
+        with trio.move_on_after(QUERY_S):
+            stream = await host.open_stream(peer, protocols)
+            await _write(stream, pb.Message(type=pb.Message.GET_PROVIDERS, key=key))
+            answer = await _read(stream, ANSWER_BYTES_MAX)
+    except STREAM_ERRORS as error:
+        logger.debug("a DHT server did not answer: %r", error)
+    finally:
+        if stream is not None:
+            drop_stream(stream)
+    return answer
 
 
 def read_contacts(addresses: Sequence[str]) -> list[Contact]:

@@ -15,7 +15,7 @@ import trio
 
 from learnae.backends.libp2p_address import ADDRESSES_MAX, find_outside, read_ip
 from learnae.backends.libp2p_circuit import Circuits
-from learnae.backends.libp2p_dht import look_up, provide, read_contacts
+from learnae.backends.libp2p_dht import RENEW_S, look_up, provide, read_contacts
 from learnae.backends.libp2p_dht_records import Contact, RecordStore, may_follow
 from learnae.backends.libp2p_dialback import Reachability
 from learnae.backends.libp2p_host import Host
@@ -28,8 +28,11 @@ logger = logging.getLogger(__name__)
 LONELY_S: Final = 5.0  # Without a connection: the ticket's addresses have been dialled a few times.
 AGAIN_FIRST_S: Final = 20.0
 AGAIN_MAX_S: Final = 600.0
-PROVIDE_S: Final = 3600.0  # Servers of ours forget at their restart, those of others after a day or two.
+PROVIDE_S: Final = 3600.0  # Servers of ours forget at their restart, those of others after a day or two; for some see RENEW_S.
 CHANGED_S: Final = 10.0  # After its addresses changed, a node tells them again.
+
+_Group = tuple[dict[PeerId, str], tuple[str, ...]]
+"""Servers, and what they are told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,18 +121,31 @@ class WideFinder:
 
     async def _provide_now_and_then(self) -> None:
         told: tuple[str, ...] = ()
-        told_s = -PROVIDE_S
+        told_s = renewed_s = -PROVIDE_S
+        groups: list[_Group] = []
+        forgetful: set[PeerId] = set()
         while True:
-            addresses = self._choose_told()
-            if addresses and (addresses != told or trio.current_time() - told_s >= PROVIDE_S):
+            addresses, now_s = self._choose_told(), trio.current_time()
+            if addresses and (addresses != told or now_s - told_s >= PROVIDE_S):
                 found = await look_up(self._key, self._choose_contacts(), wanted=1 << 20)
                 self._learn_servers(found.servers)
-                count = 0
-                for group in _group_by_reach(found.servers, addresses):
-                    count += await provide(self._key, Contact(self._host.peer_id, group[1]), group[0], self._seed)
-                if count:
-                    told, told_s = addresses, trio.current_time()
+                groups = _group_by_reach(found.servers, addresses)
+                forgetful.intersection_update(found.servers)
+                if await self._tell(groups, forgetful):
+                    told, told_s, renewed_s = addresses, now_s, now_s
+            elif addresses and forgetful and now_s - renewed_s >= RENEW_S:
+                renewed_s = now_s
+                due = [({peer: servers[peer] for peer in forgetful & servers.keys()}, said) for servers, said in groups]
+                await self._tell(due, forgetful)
             await trio.sleep(CHANGED_S)
+
+    async def _tell(self, groups: Sequence[_Group], forgetful: set[PeerId]) -> int:
+        """How many were told."""
+        count = 0
+        for servers, addresses in groups:
+            if servers:
+                count += await provide(self._key, Contact(self._host.peer_id, addresses), servers, self._seed, forgetful)
+        return count
 
     def _choose_told(self) -> tuple[str, ...]:
         """Where this node can be dialled, the best first; nothing if nobody could."""
@@ -143,7 +159,7 @@ class WideFinder:
             self._records.add_contact(Contact(peer, (address,)), str(read_ip(address)))
 
 
-def _group_by_reach(servers: dict[PeerId, str], addresses: Sequence[str]) -> list[tuple[dict[PeerId, str], tuple[str, ...]]]:
+def _group_by_reach(servers: dict[PeerId, str], addresses: Sequence[str]) -> list[_Group]:
     """Servers with the addresses that mean something to those who ask them: a public one is not told private addresses."""
     groups: dict[tuple[str, ...], dict[PeerId, str]] = {}
     for peer, via in servers.items():
