@@ -301,6 +301,29 @@ def test_disk_journal__vertex_that_rotted_is_told_and_not_taken_for_what_was_wri
     journal.close()
 
 
+def test_disk_journal__pages_that_rotted_are_one_sentence(tmp_path: Path) -> None:
+    """threats.md, bit rot: SQLite finds it when the node reads its journal back, and its user is told what to do."""
+    journal = DiskJournal(tmp_path)
+    blocks = [bytes([number]) * 1000 for number in range(200)]
+    journal.append([(compute_cid(block, CODEC_DAG_CBOR), block) for block in blocks], [(f"name {number}", b"a" * 3000) for number in range(50)])
+    journal.close()
+    path = tmp_path / "journal.sqlite"
+    content = path.read_bytes()
+    faults = []
+    for page in range(1, len(content) // 4096):
+        path.write_bytes(content[: page * 4096] + b"\xff" * 64 + content[page * 4096 + 64 :])
+        try:
+            journal = DiskJournal(tmp_path)
+        except JournalDamagedError:
+            continue
+        try:
+            assert list(journal.vertices()) == blocks and len(journal.records()) == 50
+        except JournalDamagedError as error:
+            faults.append(str(error))
+        journal.close()
+    assert len(faults) > 20 and all("restore it from a backup" in fault for fault in faults)
+
+
 def test_disk_journal__a_full_disk_is_one_sentence_and_nothing_is_half_written(tmp_path: Path) -> None:
     """SQLite's own page limit stands for the full disk."""
     journal = DiskJournal(tmp_path)

@@ -85,8 +85,7 @@ class DiskJournal:
         position = 0
         while True:
             query = "SELECT position, cid, block FROM vertices WHERE position > ? ORDER BY position LIMIT ?"
-            with closing(self._database.execute(query, (position, _PAGE))) as cursor:
-                rows = cursor.fetchall()
+            rows = self._read(query, (position, _PAGE))
             if not rows:
                 return
             position = rows[-1][0]
@@ -111,16 +110,19 @@ class DiskJournal:
         return None if row is None else (row[0], row[1])
 
     def _select(self, query: str, key: int | bytes) -> tuple[Any, ...] | None:
+        return next(iter(self._read(query, (key,))), None)
+
+    def _read(self, query: str, values: tuple[int | bytes, ...]) -> list[tuple[Any, ...]]:
+        """Raises: JournalDamagedError: pages of the file changed since they were written, or cannot be read."""
         try:
-            with closing(self._database.execute(query, (key,))) as cursor:
-                row: tuple[Any, ...] | None = cursor.fetchone()
+            with closing(self._database.execute(query, values)) as cursor:
+                rows: list[tuple[Any, ...]] = cursor.fetchall()
         except sqlite3.Error as error:
             raise JournalDamagedError(str(self._folder), str(error)) from error
-        return row
+        return rows
 
     def records(self) -> dict[str, bytes]:
-        with closing(self._database.execute("SELECT name, value FROM records")) as cursor:
-            return dict(cursor.fetchall())
+        return dict(self._read("SELECT name, value FROM records", ()))
 
     def close(self) -> None:
         self._database.close()
