@@ -46,9 +46,10 @@ class ProgressLog:
 
     def _append(self, line: str) -> None:
         if self._file.tell() > PROGRESS_BYTES_MAX:
-            self._file.close()
-            self._path.replace(self._path.with_suffix(".old"))
-            self._file = _open_log(self._path)
+            if self._path.exists():
+                self._path.replace(self._path.with_suffix(".old"))
+            full, self._file = self._file, _open_log(self._path)  # Should there be no new one, the old one goes on.
+            full.close()
         self._file.write(line.encode())
 
     def close(self) -> None:
