@@ -305,7 +305,8 @@ def test_disk_journal__pages_that_rotted_are_one_sentence(tmp_path: Path) -> Non
     """threats.md, bit rot: SQLite finds it when the node reads its journal back, and its user is told what to do."""
     journal = DiskJournal(tmp_path)
     blocks = [bytes([number]) * 1000 for number in range(200)]
-    journal.append([(compute_cid(block, CODEC_DAG_CBOR), block) for block in blocks], [(f"name {number}", b"a" * 3000) for number in range(50)])
+    records = [(f"name {number}", b"a" * 3000) for number in range(50)]
+    journal.append([(compute_cid(block, CODEC_DAG_CBOR), block) for block in blocks], records)
     journal.close()
     path = tmp_path / "journal.sqlite"
     content = path.read_bytes()

@@ -381,6 +381,10 @@ def test_boundless_claims__do_not_break_the_own_log(claimed: int) -> None:
         observer.handle(ev.SyncReceived(ALICE, SyncMessage(vertices=tuple(player.vertices.values())).encode()))
         assert effect.cid in observer.peer.lane.dag
 
+    train = find(player.turn(), ev.TrainModel)  # What is trained from the adopted model is riper still.
+    said = player.say(player.handle(ev.ModelTrained(train.number, make_cid("more"), MODEL_BYTES, measure(61))))
+    assert [message.maturity_cycles for message in said if isinstance(message, ModelAnnounced)] == [COUNT_MAX]
+
 
 def test_silent_peer__adopts_but_never_reports() -> None:
     """7: the paper's malicious peer takes help and says nothing."""

@@ -308,7 +308,6 @@ class WorkCycle:
         before = self.local
         remote = candidate.message
         maturity = max(before.maturity_cycles, remote.maturity_cycles) + (origin is Origin.AVERAGED)
-        maturity = min(maturity, COUNT_MAX)  # The remote's is only claimed.
         said = self._set_local(model, size_bytes, evaluation, maturity)
         said += self._announce(origin, (before.cid, remote.model) if origin is Origin.AVERAGED else remote.parents)
         said += self._report_help(candidate, before, evaluation)
@@ -346,6 +345,7 @@ class WorkCycle:
     # --- the local model ------------------------------------------------------------------------------------
 
     def _set_local(self, model: Cid, size_bytes: int, evaluation: Evaluation, maturity: int) -> list[Said]:
+        maturity = min(maturity, COUNT_MAX)  # A remote's is only claimed, and goes on in what descends from it.
         self.local = LocalModel(
             cid=model, size_bytes=size_bytes, correct=evaluation.correct, total=evaluation.total, maturity_cycles=maturity
         )
