@@ -381,7 +381,8 @@ def test_boundless_claims__do_not_break_the_own_log(claimed: int) -> None:
         observer.handle(ev.SyncReceived(ALICE, SyncMessage(vertices=tuple(player.vertices.values())).encode()))
         assert effect.cid in observer.peer.lane.dag
 
-    train = find(player.turn(), ev.TrainModel)  # What is trained from the adopted model is riper still.
+    train = player.begin(ev.TrainModel)  # What is trained from the adopted model is riper still.
+    assert isinstance(train, ev.TrainModel)
     said = player.say(player.handle(ev.ModelTrained(train.number, make_cid("more"), MODEL_BYTES, measure(61))))
     assert [message.maturity_cycles for message in said if isinstance(message, ModelAnnounced)] == [COUNT_MAX]
 
