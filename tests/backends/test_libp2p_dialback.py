@@ -73,6 +73,28 @@ def test_judge__outside_is_asked_for_the_port_that_the_user_announces(monkeypatc
     trio.run(run)
 
 
+def test_judge__in_the_same_network_does_not_hide_what_the_world_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two nodes at home behind one router: each dials the other, and would look for no relay though nobody else comes in."""
+
+    async def run() -> None:
+        async with (
+            open_victim(MemoryBlocks()) as neighbour,
+            open_victim(MemoryBlocks(), number=7) as world,
+            open_libp2p_network(seed=bytes([2]) * 32, listen=LOOPBACK, blocks=MemoryBlocks()) as node,
+        ):
+            monkeypatch.setattr(node.reach, "_is_near", lambda peer: peer == neighbour.peer_id)
+            find_port = node.reach._choose_port
+            monkeypatch.setattr(node.reach, "_choose_port", lambda peer: 1 if peer == world.peer_id else find_port(peer))
+            await node.connect(neighbour.addresses[0])
+            await until(lambda: node.reach.is_reachable is True)
+            await node.connect(world.addresses[0])
+            for _ in range(4):
+                await node.reach.ask_all()
+                assert node.reach.is_reachable is False
+
+    trio.run(run)
+
+
 @pytest.mark.parametrize(
     ("addresses", "found"),
     [
@@ -96,7 +118,7 @@ def test_outside__is_the_first_public_address_or_name(addresses: list[str], foun
         ("2a00::1", "8.8.4.4", False),
         ("9.9.9.9", "2a00::1", False),
         ("192.168.1.7", "8.8.4.4", False),
-        ("fe80::1%eth0", "2a00::1", False),
+        ("fe80::1", "2a00::1", False),
     ],
 )
 def test_judge__comes_in_by_the_router_only_from_outside_and_by_the_same_version_of_ip(remote: str, place: str, may: bool) -> None:

@@ -136,24 +136,36 @@ class Reachability:
         self._asked_again.set()
 
     async def ask_all(self) -> None:
-        """Ask a few peers that this node dialled; one that can dial it is enough, if somebody did meanwhile."""
+        """Ask a few peers that this node dialled; one that can dial it is enough, if somebody did meanwhile.
+
+        Neighbours come in where the world does not, so they are asked only if nobody outside answers.
+        """
         answers: list[DialbackAnswer] = []
         judges = self._find_judges()
         self._rng.shuffle(judges)
+        judges.sort(key=self._is_near)
+        is_told_afar = False
         for peer in judges[:ASKED_MAX] if self._host.addresses else []:
+            if is_told_afar and self._is_near(peer):
+                break
             arrivals = self._host.swarm.arrivals
             answer = await ask_dialback(self._host, peer, self._choose_port(peer), self._host.peer_id)
-            if answer is not None and answer.reached is Reached.YES and self._host.swarm.arrivals == arrivals:
+            if answer is not None and answer.is_reached and self._host.swarm.arrivals == arrivals:
                 logger.debug("%s says that it dialled this node, and nobody did", short_name(peer))
             elif answer is not None and answer.reached is not Reached.BUSY:
                 answers.append(answer)
                 self.public_address = answer.address
-                if answer.reached is Reached.YES:
+                is_told_afar = not self._is_near(peer)
+                if answer.is_reached:
                     break
         self._unanswered = 0 if answers else self._unanswered + 1
         if answers:
-            self.is_reachable = answers[-1].reached is Reached.YES
+            self.is_reachable = answers[-1].is_reached
             logger.info("others can%s dial this node", "" if self.is_reachable else "not")
+
+    def _is_near(self, peer: PeerId) -> bool:
+        """Whether a connected peer is in this network, or on this machine."""
+        return not any(ipaddress.ip_address(ip).is_global for ip in _find_ips(self._host, peer))
 
     def _choose_port(self, peer: PeerId) -> int:
         outside = ("0.0.0.0", self.mapped_port) if self.mapped_port else self.announced  # UPnP's ports are of IPv4.
@@ -170,9 +182,12 @@ def choose_port(host: Host, judge: PeerId, *, inside: int, outside: tuple[str, i
     One in this network dials this machine itself, as does one that speaks another version of IP.
     """
     place, port = outside
-    remotes = [conn.get_remote_address() for conn in host.connections(judge)]
-    comes_in = any(remote is not None and _may_come_in(remote[0], place) for remote in remotes)
-    return port if port and comes_in else inside
+    return port if port and any(_may_come_in(ip, place) for ip in _find_ips(host, judge)) else inside
+
+
+def _find_ips(host: Host, peer: PeerId) -> list[str]:
+    remotes = [conn.get_remote_address() for conn in host.connections(peer)]
+    return [remote[0].partition("%")[0] for remote in remotes if remote is not None]
 
 
 async def ask_dialback(host: Host, peer: PeerId, port: int, wanted: PeerId) -> DialbackAnswer | None:
@@ -201,7 +216,7 @@ async def _try(ip: str, port: int, wanted: PeerId) -> bool:
 
 
 def _may_come_in(remote: str, place: str) -> bool:
-    ip = ipaddress.ip_address(remote.partition("%")[0])
+    ip = ipaddress.ip_address(remote)
     is_name = not place.replace(".", "").isdecimal() and ":" not in place
     return ip.is_global and (is_name or (ip.version == 6) == (":" in place))
 
