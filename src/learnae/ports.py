@@ -139,6 +139,10 @@ class Network(Protocol):
         """More of them, which come and go: a router's port that leads here, relays that pass on to this peer."""
 
     @property
+    def is_reachable(self) -> bool | None:
+        """Whether others can dial this peer without a relay, as those say who tried; None: nobody could be asked."""
+
+    @property
     def events(self) -> trio.MemoryReceiveChannel[NetworkEvent]:
         """Bounded: a node that does not read slows its network down, it does not grow."""
 

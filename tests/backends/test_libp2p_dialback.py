@@ -32,6 +32,7 @@ def test_node__learns_that_it_can_be_dialled_and_under_which_address() -> None:
         ):
             await node.connect(judge.addresses[0])
             await until(lambda: node.reach.is_reachable is True)
+            assert node.is_reachable is True
             assert node.reach.public_address == "127.0.0.1"
             assert judge.reach.is_reachable is None, "who dialled nobody has nobody to ask"
             assert node.circuits.relays == frozenset()

@@ -132,7 +132,7 @@ def test_addresses__states() -> None:
     all_of_them = ["/ip4/0.0.0.0/tcp/4001"]
     check = machine.check_addresses
     tell(check(all_of_them, [], ["127.0.0.1", "::1"]), State.CARE, "no network (this machine only: 127.0.0.1, ::1)", "connect it")
-    tell(check(all_of_them, [], ["127.0.0.1", "192.168.1.7"]), State.NOTE, "private: 192.168.1.7", "forward the port at your router")
+    tell(check(all_of_them, [], ["127.0.0.1", "192.168.1.7"]), State.NOTE, "private: 192.168.1.7", "a port forwarded at your router")
     tell(check(all_of_them, [], ["127.0.0.1", "100.64.0.9"]), State.NOTE, "private: 100.64.0.9", "forward")
     tell(check(all_of_them, [], ["127.0.0.1", "8.8.4.4"]), State.GOOD, "public: 8.8.4.4")
     tell(check(all_of_them, ["/ip4/8.8.4.4/tcp/1"], ["192.168.1.7"]), State.GOOD, "others are told 8.8.4.4")

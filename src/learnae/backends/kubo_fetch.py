@@ -50,6 +50,10 @@ class KuboNetwork:
         return self._inner.extra_addresses
 
     @property
+    def is_reachable(self) -> bool | None:
+        return self._inner.is_reachable
+
+    @property
     def events(self) -> trio.MemoryReceiveChannel[NetworkEvent]:
         return self._inner.events
 

@@ -83,6 +83,10 @@ class Libp2pNetwork:
         return self.circuits.addresses if self.wide is None else self.wide.extra_addresses
 
     @property
+    def is_reachable(self) -> bool | None:
+        return self.reach.is_reachable
+
+    @property
     def events(self) -> trio.MemoryReceiveChannel[NetworkEvent]:
         return self._events
 

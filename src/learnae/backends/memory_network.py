@@ -81,6 +81,10 @@ class MemoryNetwork:
         return ()
 
     @property
+    def is_reachable(self) -> bool | None:
+        return None
+
+    @property
     def events(self) -> trio.MemoryReceiveChannel[NetworkEvent]:
         return self._events
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 SENSORS_SHOWN_MAX: Final = 16
@@ -25,7 +25,7 @@ def format_status(status: Mapping[str, Any], *, now_s: float) -> str:
         ("relayed", _describe_relayed(status["relayed"])),
         ("stored", f"{status['vertices']} messages, {status['stored_bytes'] / 1e6:.1f} MB of models and data"),
         *[("sensor", _describe_sensor(sensor)) for sensor in status.get("sensors", ())[:SENSORS_SHOWN_MAX]],
-        ("reached at", ", ".join(status["addresses"]) or "nowhere: it only dials"),
+        ("reached at", _describe_places(status["addresses"], status.get("reachable"))),
     ]
     return "\n".join(f"{label:>10}  {text}" for label, text in lines)
 
@@ -36,6 +36,17 @@ def format_ways(ways: Mapping[str, Any]) -> str:
         return ""
     kinds = {"direct": "direct", "punched": "through a hole in two routers", "relayed": "through a relay"}
     return " (" + ", ".join(f"{ways[kind]} {words}" for kind, words in kinds.items() if ways[kind]) + ")"
+
+
+def _describe_places(addresses: Sequence[str], is_reachable: bool | None) -> str:
+    """What others are told, and what became of it when some of them tried."""
+    places = ", ".join(addresses) or "nowhere: it only dials"
+    relays = sum("/p2p-circuit/" in address for address in addresses)
+    if is_reachable:
+        return f"{places}; others tried, and got in"
+    if is_reachable is None or len(addresses) == relays:
+        return places
+    return f"{places}; others tried, and {'get in through relays only' if relays else 'do not get in'} (`learnae doctor` says more)"
 
 
 def _describe_sensor(sensor: Mapping[str, Any]) -> str:

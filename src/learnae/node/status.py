@@ -33,6 +33,7 @@ def describe_node(parts: NodeParts, state: str, station: SensorStation | None) -
         "connected": len(peer.connected),
         "ways": asdict(parts.network.count_ways()),
         "addresses": [*parts.network.extra_addresses, *parts.addresses],
+        "reachable": parts.network.is_reachable,
         "accuracy": local.accuracy if local else None,
         "maturity_cycles": local.maturity_cycles if local else 0,
         "cycles": peer.cycle.cycles,

@@ -50,7 +50,8 @@ def is_running(folder: NodeFolder) -> bool:
 def check_listen(listen: Sequence[str], *, running: bool) -> list[Finding]:
     """Open each port for a moment. While the node runs its ports are its own, and who answers there is looked at by `check_own`."""
     if not listen:
-        return [note("listen", "this node listens nowhere: it dials others, and nobody can dial it", "give --listen to `learnae join`")]
+        text = "this node listens nowhere: it dials others, who reach it through relays only"
+        return [note("listen", text, "give --listen to `learnae join`")]
     return [_check_port(address, running=running) for address in listen]
 
 
@@ -115,7 +116,7 @@ def check_addresses(listen: Sequence[str], announce: Sequence[str], found: Seque
     return note(
         "addresses",
         f"this machine has {seen}: members in the same network can dial it, others only if a router lets them in",
-        "forward the port at your router and name its public address in `announce` of settings.json; or leave it, and dial others",
+        "`upnp` in settings.json, or a port forwarded at your router and named in `announce` there, lets them in; without, members relay",
     )
 
 
