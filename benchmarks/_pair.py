@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import SystemRandom
 from typing import Protocol
@@ -27,6 +27,7 @@ from learnae.protocol.rules import SessionRules
 from learnae.protocol.store import ControlStore
 from learnae.protocol.validation import ControlCodec
 from learnae.tangle.vertex import Vertex
+from tests.protocol.builders import RULES
 
 FUNDING_S = 4
 TRAINING_S = 3600
@@ -126,10 +127,10 @@ def _make_peer(rules: SessionRules, key: SigningKey, journal: DiskJournal, *, pa
 def _make_rules(initial: Cid, model_bytes: int, train_permille: int) -> SessionRules:
     now_s = int(time.time())
     ends_s = [now_s + FUNDING_S, now_s + TRAINING_S, now_s + TRAINING_S + 60, now_s + TRAINING_S + 120]
-    return SessionRules(
+    return replace(
+        RULES,
         name="benchmark",
         codename="benchmark",
-        task_digest=bytes(32),
         initial_model=initial,
         model_bytes=model_bytes,
         slice_bytes=65_536,
@@ -137,11 +138,7 @@ def _make_rules(initial: Cid, model_bytes: int, train_permille: int) -> SessionR
         train_permille=train_permille,
         slices_per_cycle=8,
         policy="paired",
-        reducer="mean",
-        reward_mode="dao",
-        reward_rule="budgeted",
         reward_factor=1_000_000,
-        tip_wei_per_credit=1,
         chain_id=1,
         deposit_wei=Wei(10**16),
         members_min=2,
@@ -152,5 +149,4 @@ def _make_rules(initial: Cid, model_bytes: int, train_permille: int) -> SessionR
         claiming_ends_s=ends_s[2],
         voting_ends_s=ends_s[3],
         final_s=1,
-        reject_quorum_permille=200,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -18,7 +18,7 @@ from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.backends.memory_chain import MemoryChain, MemoryLedger
 from learnae.backends.memory_journal import MemoryJournal
 from learnae.backends.memory_network import MemoryHub
-from learnae.ids import Address, Credits, PeerId, Wei
+from learnae.ids import Address, Credits, PeerId
 from learnae.learning.immediate import ImmediateLearner, PlainLearner
 from learnae.learning.synthetic import SyntheticLearner
 from learnae.node import Node, NodeParts
@@ -31,6 +31,7 @@ from learnae.protocol.rules import SessionRules
 from learnae.protocol.store import ControlStore
 from learnae.protocol.validation import ControlCodec
 from learnae.tangle.vertex import Vertex
+from tests.protocol.builders import RULES
 
 
 def restore_lane(vertices: Iterable[bytes], rules: SessionRules) -> ControlLane:
@@ -217,10 +218,10 @@ def _make_rules(initial: bytes, *, training_s: int, audit_permille: int) -> Sess
     funding_ends_s = EPOCH_S + 2
     training_ends_s = funding_ends_s + training_s
     claiming_ends_s = training_ends_s + (20 if audit_permille else 2)
-    return SessionRules(
+    return replace(
+        RULES,
         name="three in one process",
         codename="three",
-        task_digest=bytes(32),
         initial_model=MemoryBlocks().put_file(initial),
         model_bytes=len(initial),
         slice_bytes=900,
@@ -228,14 +229,9 @@ def _make_rules(initial: bytes, *, training_s: int, audit_permille: int) -> Sess
         train_permille=333,
         slices_per_cycle=64,
         policy="paired",
-        reducer="mean",
-        reward_mode="dao",
-        reward_rule="budgeted",
         reward_factor=1_000_000,
         tip_wei_per_credit=1,
         chain_id=1,
-        deposit_wei=Wei(ETHER),
-        members_min=1,
         members_max=8,
         starts_s=EPOCH_S - 60,
         funding_ends_s=funding_ends_s,
@@ -243,6 +239,5 @@ def _make_rules(initial: bytes, *, training_s: int, audit_permille: int) -> Sess
         claiming_ends_s=claiming_ends_s,
         voting_ends_s=claiming_ends_s + 2,
         final_s=1,
-        reject_quorum_permille=200,
         audit_permille=audit_permille,
     )
