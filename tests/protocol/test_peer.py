@@ -694,6 +694,39 @@ def test_sync__one_neighbour_cannot_ask_for_everything_all_the_time() -> None:
     assert count(BOB, 500) == ANSWERS_PER_S
 
 
+def test_sync__strangers_are_answered_like_one_and_what_they_send_is_not_read() -> None:
+    """Threats, many strangers: whoever has a key may connect, so all together cost what one neighbour does."""
+    player, bob = make_player(), Author("bob")
+    player.hear(bob, announce())
+    question = SyncMessage(have={}).encode()
+    strangers = [PeerId(number.to_bytes(32, "big")) for number in range(500)]
+
+    answers = [effect for stranger in strangers for effect in find_all(player.handle(ev.SyncReceived(stranger, question)), ev.SendSync)]
+    assert len(answers) == ANSWERS_BURST
+
+    vertex = bob.write(announce("more"))
+    page = SyncMessage(vertices=(vertex.encoded,)).encode()
+    player.handle(ev.SyncReceived(strangers[0], page))
+    assert vertex.cid not in player.peer.lane.dag
+    player.handle(ev.SyncReceived(CAROL, page))
+    assert vertex.cid in player.peer.lane.dag
+
+
+def test_sync__more_pages_than_a_neighbour_is_asked_for_are_not_read() -> None:
+    """Threats, one hostile peer: looking at a page of what is known costs ten milliseconds, and anybody can repeat it."""
+    player, bob = make_player(), Author("bob")
+    known, new = bob.write(announce("known")), bob.write(announce("new"))
+    again = SyncMessage(vertices=(known.encoded,)).encode()
+    for _ in range(500):
+        player.handle(ev.SyncReceived(BOB, again))
+    page = SyncMessage(vertices=(new.encoded,)).encode()
+    player.handle(ev.SyncReceived(BOB, page))
+    assert known.cid in player.peer.lane.dag and new.cid not in player.peer.lane.dag
+
+    player.handle(ev.SyncReceived(BOB, page), after_s=1.0)
+    assert new.cid in player.peer.lane.dag
+
+
 def test_sync__brings_a_newcomer_everything() -> None:
     """Two peers, thousands of vertices, a few messages."""
     player, newcomer, bob = make_player("alice"), Player("carol"), Author("bob")

@@ -13,7 +13,7 @@ from learnae.protocol.sync import SyncMessage
 from learnae.sensors.follower import encode_lane_sync
 from learnae.sensors.link import Hello
 from learnae.tangle import cbor
-from tests.sensors.builders import MEMBER, NET, OTHER_MEMBER
+from tests.sensors.builders import MEMBER, NET
 from tests.sensors.station_bed import CODENAME, open_bed
 
 
@@ -27,7 +27,7 @@ async def catch_up(folder: Path, content: bytes) -> None:
     hello = Hello(net=NET, codename=CODENAME, starts_ms=starts_ms, slice_bytes=1024, members=(MEMBER.peer,))
     async with open_bed(folder, hello) as bed:
         for page in pages:
-            bed.station.receive_sync(OTHER_MEMBER.peer, encode_lane_sync(SyncMessage(vertices=tuple(page))))
+            bed.station.receive_sync(MEMBER.peer, encode_lane_sync(SyncMessage(vertices=tuple(page))))
             print("page", flush=True)
             await trio.lowlevel.checkpoint()
         until_s = time.monotonic() + 30

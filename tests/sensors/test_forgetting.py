@@ -303,7 +303,7 @@ def test_overdue_vertex__enters_as_soon_as_its_own_parent_does() -> None:
     assert len(lane.tangle.orphans) == 0
 
 
-def test_sync__is_answered_within_a_budget_for_each_neighbour() -> None:
+def test_sync__is_answered_within_a_budget_for_each_member_and_one_for_all_strangers() -> None:
     """A question of a few bytes brings up to half a megabyte: who asks without end is not answered without end."""
     sensor, follower = FakeSensor("a"), make_follower(MEMBER)
     follower.receive(NEIGHBOUR, sensor.begin(), LATER_MS / 1000)
@@ -313,13 +313,17 @@ def test_sync__is_answered_within_a_budget_for_each_neighbour() -> None:
         effects = follower.receive_sync(sender, question, now_s)
         return sum(isinstance(effect, ev.SendSync) for effect in effects)
 
-    assert sum(ask(NEIGHBOUR, LATER_MS / 1000) for _ in range(int(ANSWERS_BURST) + 50)) == ANSWERS_BURST
-    assert ask(Key("another").peer, LATER_MS / 1000) == 1
-    assert ask(NEIGHBOUR, LATER_MS / 1000 + 1) == 1
-    answer = follower.receive_sync(NEIGHBOUR, question, LATER_MS / 1000 + 2)[-1]
+    assert sum(ask(OTHER_MEMBER.peer, LATER_MS / 1000) for _ in range(int(ANSWERS_BURST) + 50)) == ANSWERS_BURST
+    assert sum(ask(Key(f"stranger {number}").peer, LATER_MS / 1000) for number in range(int(ANSWERS_BURST) + 50)) == ANSWERS_BURST
+    assert ask(OTHER_MEMBER.peer, LATER_MS / 1000 + 1) == 1
+    answer = follower.receive_sync(OTHER_MEMBER.peer, question, LATER_MS / 1000 + 2)[-1]
     assert isinstance(answer, ev.SendSync)
     page = decode_lane_sync(answer.content)
     assert page is not None and len(page.vertices) == 1
+
+    unheard = encode_lane_sync(SyncMessage(vertices=(FakeSensor("b").begin(),)))
+    assert follower.receive_sync(Key("stranger").peer, unheard, LATER_MS / 1000) == [], "what strangers send is not read"
+    assert follower.receive_sync(OTHER_MEMBER.peer, unheard, LATER_MS / 1000)
 
 
 def test_past_that_nobody_has__is_given_up_by_a_member_which_says_so() -> None:

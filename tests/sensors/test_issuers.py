@@ -81,9 +81,9 @@ def sync(asker: SensorFollower, answerer: SensorFollower, now_s: float) -> list[
     heard: list[bytes] = []
     questions = [encode_lane_sync(asker.lane.ask())]
     for _ in range(8):
-        answers = _sent(question for content in questions for question in answerer.receive_sync(Key("asker").peer, content, now_s))
+        answers = _sent(question for content in questions for question in answerer.receive_sync(MEMBER.peer, content, now_s))
         heard += [encoded for content in answers if (page := decode_lane_sync(content)) for encoded in page.vertices]
-        questions = _sent(answer for content in answers for answer in asker.receive_sync(Key("answerer").peer, content, now_s))
+        questions = _sent(answer for content in answers for answer in asker.receive_sync(MEMBER.peer, content, now_s))
     assert questions == [], "they answer one another for ever"
     return heard
 

@@ -41,7 +41,7 @@ from learnae.sensors.readings import Reading, encode_readings
 from learnae.sensors.view import SensorView
 from learnae.tangle.channel import ChannelMode
 from learnae.tangle.vertex import Vertex
-from tests.sensors.builders import MEMBER, OTHER_MEMBER, FakeSensor, Key
+from tests.sensors.builders import MEMBER, FakeSensor, Key
 from tests.sensors.catch_up import write_pages
 from tests.sensors.station_bed import ROOT, Bed, admit, make_hello, open_bed, read_json, run_learnae, start_learnae, wait_until
 
@@ -474,15 +474,15 @@ def test_neighbour__that_speaks_while_the_journal_is_taken_back_is_met_after_it(
         begin = FakeSensor("b").begin(hello.starts_ms + 1)
 
         async def speak(self: station.SensorStation, cut: StoreSlice) -> Cid:
-            self.connect(OTHER_MEMBER.peer)
-            self.receive_sync(OTHER_MEMBER.peer, encode_lane_sync(SyncMessage(have={}, vertices=(begin,))))
+            self.connect(MEMBER.peer)
+            self.receive_sync(MEMBER.peer, encode_lane_sync(SyncMessage(have={}, vertices=(begin,))))
             spoke.append(not self._follower.connected and len(self._follower.lane.streams) == 1)
             return await offer(self, cut)
 
         monkeypatch.setattr(station.SensorStation, "_offer", speak)
         async with open_bed(tmp_path / "node", hello) as bed:
             assert spoke and all(spoke)
-            bed.station.receive_sync(OTHER_MEMBER.peer, encode_lane_sync(SyncMessage(vertices=(begin,))))
+            bed.station.receive_sync(MEMBER.peer, encode_lane_sync(SyncMessage(vertices=(begin,))))
             assert len(bed.follower.lane.streams) == 2
 
     trio.run(run)

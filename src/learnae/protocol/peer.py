@@ -40,7 +40,7 @@ from learnae.protocol.settlement import TURN_S
 from learnae.protocol.sharing import SliceSharing
 from learnae.protocol.signed import BallotSigned, ClaimSigned
 from learnae.protocol.store import ControlStore
-from learnae.protocol.sync import SYNC_VERTICES_MAX, AnswerBudget, SyncClock, decode_sync
+from learnae.protocol.sync import ANSWERS_BURST, STRANGERS, SYNC_VERTICES_MAX, AnswerBudget, SyncClock, decode_sync
 from learnae.protocol.tips import TipJar
 from learnae.protocol.validation import compute_time_allowed_ms
 from learnae.tangle.store import Entry
@@ -109,6 +109,7 @@ class Peer:
         self._sync = SyncClock()
         self._introduced: Joined | None = None  # the newest introduction in the own log
         self._answers = AnswerBudget()
+        self._pages = AnswerBudget(burst=2 * ANSWERS_BURST)  # As many as a neighbour may be asked for, and some that come together.
         self._pace_s = settings.pace_s
         self._cycle_began_s = 0.0
         self._is_idle = False  # the last turn found nothing to do
@@ -189,10 +190,14 @@ class Peer:
         sync = decode_sync(event.content)
         if sync is None:
             return [ev.PassVerdict(event.sender, Ruling(Verdict.REJECT, "not a sync message"))]
-        received = self.lane.receive_page([(event.sender, encoded) for encoded in sync.vertices], now_ms=self._compute_ms(now_s))
+        is_member = event.sender in self.lane.members
+        heeded = bool(sync.vertices) and is_member and self._pages.take(event.sender, now_s)
+        page = [(event.sender, encoded) for encoded in sync.vertices] if heeded else []
+        received = self.lane.receive_page(page, now_ms=self._compute_ms(now_s))
         effects = self._take_in(received, now_s)
         effects += [ev.PassVerdict(sender, ruling) for sender, ruling in received.refused[:1]]
-        answers = self.lane.answer(sync, now_ms=self._compute_ms(now_s)) if self._answers.take(event.sender, now_s) else []
+        may_ask = self._answers.take(event.sender if is_member else STRANGERS, now_s)
+        answers = self.lane.answer(sync, now_ms=self._compute_ms(now_s)) if may_ask else []
         if len(sync.vertices) >= SYNC_VERTICES_MAX // 2 and received.entered:
             answers.append(self.lane.ask(answer=True))  # A full page: there may be more.
         return effects + [ev.SendSync(event.sender, answer.encode()) for answer in answers]

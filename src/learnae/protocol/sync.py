@@ -27,6 +27,7 @@ SYNC_SOON_S: Final = 0.3  # When an orphan waited so long, something was lost; t
 PARTNERS: Final = 3  # Asked for what an orphan waits for: one of them will have it.
 ANSWERS_PER_S: Final = 10  # Pages of half a megabyte for one neighbour: a newcomer gets 2,500 vertices a second.
 ANSWERS_BURST: Final = 40.0
+STRANGERS: Final = PeerId(b"")  # The name of one bucket for all who are no members: identities cost nothing, an answer some milliseconds.
 NEIGHBOURS_MAX: Final = 1024  # Buckets remembered, over reconnects; eight times the connections of a node.
 _PAIR: Final = struct.Struct(f">{PEER_ID_BYTES}sQ")  # issuer and sequence
 _PAIR_BYTES: Final = _PAIR.size

@@ -15,7 +15,7 @@ from typing import Final
 
 from learnae.ids import Cid, PeerId, cid_text, short_name
 from learnae.protocol import events as ev
-from learnae.protocol.sync import SENSORS_LANE, SYNC_VERTICES_MAX, AnswerBudget, SyncMessage, decode_sync, is_sensor_sync
+from learnae.protocol.sync import SENSORS_LANE, STRANGERS, SYNC_VERTICES_MAX, AnswerBudget, SyncMessage, decode_sync, is_sensor_sync
 from learnae.sensors.intake import WAITS
 from learnae.sensors.judge import REPLAYED, Heard, LaneRules, SensorCodec, SensorEntry
 from learnae.sensors.lane import SensorLane
@@ -151,13 +151,14 @@ class SensorFollower:
         sync = decode_lane_sync(content)
         if sync is None:
             return [ev.PassVerdict(sender, Ruling(Verdict.REJECT, "not a sync message"))]
-        results = [self.lane.receive(encoded, now_ms=_to_ms(now_s)) for encoded in sync.vertices]
+        is_member = sender in self.lane.members
+        results = [self.lane.receive(encoded, now_ms=_to_ms(now_s)) for encoded in (sync.vertices if is_member else ())]
         effects = self._take_in(results)
         bad = next((heard.ruling for heard in results if heard.ruling.verdict is Verdict.REJECT), None)
         if bad is not None:
             effects += [ev.PassVerdict(sender, bad), *_tell_refused(bad, sender)]
         asks = sync.have is not None or bool(sync.want)
-        answers = self.lane.answer(sync) if asks and self._answers.take(sender, now_s) else []
+        answers = self.lane.answer(sync) if asks and self._answers.take(sender if is_member else STRANGERS, now_s) else []
         if len(sync.vertices) >= SYNC_VERTICES_MAX // 2 and any(heard.entered for heard in results):
             self.lane.waiting.note_page(_to_ms(now_s))
             answers.append(self.lane.ask(answer=True))  # A full page: there may be more.
