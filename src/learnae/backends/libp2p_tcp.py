@@ -42,7 +42,6 @@ class TcpStream(ReadWriteCloser):
         self._buffer = bytearray()
         self._remote = _remote_of(stream.socket)
         self._said = b""  # what the next write begins with, and was sent already
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     async def read(self, n: int | None = None) -> bytes:
         """Exactly `n` bytes; fewer only at the end of the connection. None: what there is."""
