@@ -10,7 +10,7 @@ from learnae.backends import libp2p_circuit, libp2p_dialback
 from learnae.backends.libp2p import open_libp2p_network
 from learnae.backends.libp2p_address import find_outside
 from learnae.backends.libp2p_dialback import ASKER_BURST, PROTOCOL, UNANSWERED_MAX, DialbackAnswer, Reached, ask_dialback
-from learnae.backends.libp2p_host import STREAM_ERRORS
+from learnae.backends.libp2p_host import STREAM_ERRORS, Host
 from learnae.backends.libp2p_wide import WideArea
 from learnae.backends.memory_blocks import MemoryBlocks
 from learnae.ids import PeerId, compute_cid, peer_text
@@ -89,9 +89,34 @@ def test_judge__in_the_same_network_does_not_hide_what_the_world_says(monkeypatc
             await node.connect(neighbour.addresses[0])
             await until(lambda: node.reach.is_reachable is True)
             await node.connect(world.addresses[0])
+            await until(lambda: node.reach.is_reachable is False)
             for _ in range(4):
                 await node.reach.ask_all()
                 assert node.reach.is_reachable is False
+
+    trio.run(run)
+
+
+def test_node__whose_router_opens_a_port_while_it_asks_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both take two seconds from the start: the answer about the port before must not stand for ten minutes."""
+    ask = libp2p_dialback.ask_dialback
+    asked: list[int] = []
+
+    async def run() -> None:
+        async with (
+            open_victim(MemoryBlocks()) as judge,
+            open_libp2p_network(seed=bytes([2]) * 32, listen=LOOPBACK, blocks=MemoryBlocks()) as node,
+        ):
+
+            async def open_meanwhile(host: Host, peer: PeerId, port: int, wanted: PeerId) -> DialbackAnswer | None:
+                asked.append(port)
+                if len(asked) == 1:
+                    node.reach.ask_again()
+                return await ask(host, peer, port, wanted)
+
+            monkeypatch.setattr(libp2p_dialback, "ask_dialback", open_meanwhile)
+            await node.connect(judge.addresses[0])
+            await until(lambda: len(asked) == 2)
 
     trio.run(run)
 

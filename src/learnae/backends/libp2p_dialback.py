@@ -83,6 +83,7 @@ class Reachability:
         self.mapped_port = 0  # that a router forwards to this node, as it says
         self.announced = ("", 0)  # where all the world finds this node, as its user says: IP address or name, and port
         self._asked_again = trio.Event()
+        self._asked_afar = False  # whether there was anybody outside to be asked
         host.handle_streams(PROTOCOL, self._serve)
 
     async def _serve(self, peer: PeerId, stream: INetStream) -> None:
@@ -126,10 +127,20 @@ class Reachability:
             while not self._find_judges():
                 await self._host.wait_for_change()
             await trio.sleep(FIRST_S)
-            await self.ask_all()
             self._asked_again = trio.Event()
+            await self.ask_all()
             with trio.move_on_after(UNKNOWN_S if self.is_reachable is None else AGAIN_S):
-                await self._asked_again.wait()
+                async with trio.open_nursery() as nursery:
+                    if not self._asked_afar:
+                        nursery.start_soon(self._notice_world)
+                    await self._asked_again.wait()
+                    nursery.cancel_scope.cancel()
+
+    async def _notice_world(self) -> None:
+        """Ask again as soon as there is somebody outside: until now there were neighbours only."""
+        while all(map(self._is_near, self._find_judges())):
+            await self._host.wait_for_change()
+        self.ask_again()
 
     def ask_again(self) -> None:
         """Something changed: do not wait for the next turn."""
@@ -144,6 +155,7 @@ class Reachability:
         judges = self._find_judges()
         self._rng.shuffle(judges)
         judges.sort(key=self._is_near)
+        self._asked_afar = not all(map(self._is_near, judges))
         is_told_afar = False
         for peer in judges[:ASKED_MAX] if self._host.addresses else []:
             if is_told_afar and self._is_near(peer):
