@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import AsyncExitStack
 from random import Random
 
@@ -16,8 +17,8 @@ from learnae.backends.libp2p import open_libp2p_network
 from learnae.backends.libp2p_blocks import ABSENT, STREAMS_PER_PEER_MAX, encode_request
 from learnae.backends.libp2p_blocks import PROTOCOL as BLOCKS
 from learnae.backends.libp2p_direct import PROTOCOL as SYNC
-from learnae.backends.libp2p_direct import ByteBudget, read_exactly
-from learnae.backends.libp2p_host import STREAM_ERRORS
+from learnae.backends.libp2p_direct import ByteBudget, PeerBudgets, read_exactly
+from learnae.backends.libp2p_host import STREAM_ERRORS, open_host
 from learnae.backends.libp2p_yamux import Yamux
 from learnae.backends.libp2p_yamux_stream import DATA, SYN, WINDOW_BYTES_MAX
 from learnae.backends.memory_blocks import MemoryBlocks
@@ -435,6 +436,34 @@ def test_budget__makes_a_fast_peer_wait() -> None:
         assert trio.current_time() == began_s
         await budget.spend(500)
         assert trio.current_time() == pytest.approx(began_s + 5)
+
+    trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_budgets__of_all_strangers_together_are_one_peers() -> None:
+    """Threats, many strangers: sixteen that gossip as fast as each may took half a core. A member does not wait for them."""
+
+    async def run() -> None:
+        spent: Counter[bool] = Counter()
+        member = PeerId(bytes([1]) * 32)
+        async with open_host(seed=bytes(32), listen=[], rng=Random(1)) as host, trio.open_nursery() as nursery:
+            budgets = PeerBudgets(host, rate_bytes_s=100, burst_bytes=1000, stranger_bytes=200)
+
+            async def flood(peer: PeerId) -> None:
+                while True:
+                    await budgets.spend(peer, 50)
+                    spent[peer == member] += 50
+
+            for knows_members in (False, True):
+                host.keep_places(frozenset({member} if knows_members else ()))
+                spent.clear()
+                with trio.move_on_after(100.0):
+                    async with trio.open_nursery() as flooding:
+                        for number in range(1, 21):
+                            flooding.start_soon(flood, PeerId(bytes([number]) * 32))
+                assert spent[True] >= 9_900
+                assert (spent[False] <= 1000 + 100 * 100) == knows_members
+            nursery.cancel_scope.cancel()
 
     trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
 

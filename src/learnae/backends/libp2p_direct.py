@@ -54,6 +54,13 @@ class PeerBudgets:
     def __init__(self, host: Host, *, rate_bytes_s: float, burst_bytes: float, stranger_bytes: float) -> None:
         self._host, self._rate, self._burst, self._stranger = host, rate_bytes_s, burst_bytes, stranger_bytes
         self._budgets: OrderedDict[PeerId, ByteBudget] = OrderedDict()
+        self._strangers = ByteBudget(rate_bytes_s, burst_bytes)
+
+    async def spend(self, peer: PeerId, size_bytes: int) -> None:
+        """Wait until a peer may go on; where the members are known, a stranger waits for what all strangers together may do."""
+        await self.of(peer).spend(size_bytes)
+        if self._host.members and peer not in self._host.members:
+            await self._strangers.spend(size_bytes)
 
     def of(self, peer: PeerId) -> ByteBudget:
         budget = self._budgets.get(peer)
@@ -143,11 +150,10 @@ class DirectMessages:
         if self._incoming.get(peer, 0) >= _INBOUND_MAX:
             return
         self._incoming[peer] = self._incoming.get(peer, 0) + 1
-        budget = self._budgets.of(peer)
         try:
             while True:
                 content = await self._read_frame(stream)
-                await budget.spend(len(content) + MESSAGE_COST_BYTES)
+                await self._budgets.spend(peer, len(content) + MESSAGE_COST_BYTES)
                 await self._deliver(peer, content)
         except FrameError as error:
             self._blame(peer, str(error))

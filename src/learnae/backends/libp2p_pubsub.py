@@ -128,13 +128,13 @@ class PubSub:
         if self._incoming.get(peer, 0) >= _INBOUND_MAX:
             return
         self._incoming[peer] = self._incoming.get(peer, 0) + 1
-        budget = self._budgets.of(peer)
         try:
             while not self._scores.is_graylisted(peer, trio.current_time()):
                 rpc, size_bytes = await self._read_rpc(peer, stream)
                 if rpc is None:
                     return
-                await budget.spend(size_bytes + MESSAGE_COST_BYTES * (1 + len(rpc.publish)) + ITEM_COST_BYTES * _count_items(rpc))
+                cost_bytes = size_bytes + MESSAGE_COST_BYTES * (1 + len(rpc.publish)) + ITEM_COST_BYTES * _count_items(rpc)
+                await self._budgets.spend(peer, cost_bytes)
                 await self._handle(peer, rpc)
         finally:
             self._incoming[peer] -= 1
