@@ -123,9 +123,14 @@ class Auditor:
                 said += self._look_at_row(book, reporter, beacon)
         return [*said, *self._go_on()]
 
-    def on_row_closed(self, issuer: PeerId, checkpoint: Cid) -> list[Said]:
-        """A row was closed, as far as this member hears now: too late if the beacon is known."""
+    def on_row_closed(self, issuer: PeerId, sequence: int, checkpoint: Cid) -> list[Said]:
+        """A row was closed, as far as this member hears now: too late if the beacon is known.
+
+        Only the first closing checkpoint closes a row. Whoever says a thousand more makes nobody answer each of them.
+        """
         if self._lane.audits is None or self._beacon is None or not self._was_there or issuer == self._me:
+            return []
+        if self._lane.ledger.row(issuer).closing != sequence:
             return []
         text = f"the row of {short_name(issuer)} was closed after the beacon: it should not count"
         return [ev.Tell(ev.Topic.DAO, text), AuditVerdict(subject=checkpoint, finding=Finding.LATE)]

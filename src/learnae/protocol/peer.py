@@ -250,7 +250,7 @@ class Peer:
             case HelpReported() if mine:
                 return self.auditor.keep_models(self.cycle.kept)
             case Checkpoint(closing=True):
-                return self.auditor.on_row_closed(issuer, entry.vertex.cid)
+                return self.auditor.on_row_closed(issuer, entry.sequence, entry.vertex.cid)
             case AuditVerdict(subject=subject):
                 return self.auditor.on_verdict(subject)
             case HelpReported(helper=helper, credits=credits, owed=owed) if helper == self.me:
