@@ -510,3 +510,25 @@ def test_evidence__of_a_fork_counts_only_if_the_fork_came_later_and_its_receipts
     assert compute_rows_at(lane, seals[0].cid, DAVE, Known()) == {MALLORY: {CAROL: 10}}
     assert compute_rows_at(lane, seals[0].cid, DAVE, Known(forked=frozenset({MALLORY}))) == {}
     assert compute_rows_at(lane, seals[1].cid, DAVE, Known()) is None
+
+
+def test_evidence__that_names_the_prefix_of_a_fork_leaves_nothing_out() -> None:
+    """A member that forks after the claims are due must not make the claims wrong of those who heard of it first."""
+    carol, bob, mallory, dave = Author("carol"), Author("bob"), Author("mallory"), Author("dave")
+    model, _ = carol.write(announce()), introduce(mallory)
+    second = mallory.write(announce("second"))
+    lane = make_lane()
+    feed(lane, [model, *mallory.log])
+    known = Known({MALLORY: 2}, accused={MALLORY: 2})
+    other = mallory.write(announce("other"), previous=mallory.log[0])
+    prefix = ((MALLORY, 1, mallory.log[0].cid),)
+    first = bob.write(report(CAROL, model.cid, owed=10), time_ms=NOW_MS + 1500)
+    seal = dave.write(Checkpoint(closing=False, heads=tuple(sorted((*prefix, (BOB, 1, first.cid))))), time_ms=NOW_MS + 2000)
+    feed(lane, [first, seal])
+    assert compute_rows_at(lane, seal.cid, DAVE, known) is None, "it left out what everybody knew"
+
+    proof = ForkProved(issuer=MALLORY, sequence=2, first=second.compute_statement(), second=other.compute_statement())
+    feed(lane, [bob.write(proof, time_ms=NOW_MS + 2500)])
+
+    assert lane.dag.counted_length(MALLORY) == 1
+    assert compute_rows_at(lane, seal.cid, DAVE, known) == {BOB: {CAROL: 10}}

@@ -74,12 +74,16 @@ def _heed_audits(lane: ControlLane, rows: Rows, counted: Callable[[PeerId], int]
 
 
 def _read_row(lane: ControlLane, row: ContributionVector, heads: Heads, least: Known) -> ContributionVector | None:
-    """One row as those heads have it; None if they leave out what they must have known, or a receipt breaks a rule."""
+    """One row as those heads have it; None if they leave out what they must have known, or a receipt breaks a rule.
+
+    Of a fork that came to light later nobody can name more than the common prefix, whatever was known before.
+    """
     issuer = row.reporter
     if not _fits(issuer, heads):
         return row
     sequence, cid = heads.get(issuer, (0, lane.dag.genesis))
-    if sequence < max(least.counted.get(issuer, 0), least.accused.get(issuer, 0)) or (sequence and cid not in lane.dag):
+    needed = min(max(least.counted.get(issuer, 0), least.accused.get(issuer, 0)), lane.dag.counted_length(issuer))
+    if sequence < needed or (sequence and cid not in lane.dag):
         return None
     if sequence >= row.counted and (issuer in least.forked or issuer not in lane.dag.forks):
         return row
