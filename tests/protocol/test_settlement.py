@@ -19,6 +19,7 @@ from learnae.protocol.settlement import (
     Settlement,
     compute_expected_points,
     compute_nays,
+    keep_poid,
 )
 from learnae.tangle import cbor
 from tests.protocol.builders import (
@@ -329,3 +330,12 @@ def test_record__keeps_all_that_was_decided_and_older_ones_are_read() -> None:
 
     assert back == decided
     assert older == Settlement(RULES, ALICE, ballot=(1,))
+
+
+def test_identity_of_an_interrupted_peer__is_kept_beside_what_it_decided() -> None:
+    settlement, back = Settlement(RULES, ALICE), Settlement(RULES, ALICE)
+    settlement.snapshot, settlement.ballot, settlement.least = {BOB: 3}, (1,), Known({BOB: 4})
+    back.restore(keep_poid(settlement.encode(), Address("0x1")))
+    assert (back.poid, back.snapshot, back.ballot, back.least) == (Address("0x1"), {BOB: 3}, (1,), Known({BOB: 4}))
+    back.restore(keep_poid(None, Address("0x2")))
+    assert (back.poid, back.snapshot, back.ballot, back.least) == (Address("0x2"), None, None, None)

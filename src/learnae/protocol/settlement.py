@@ -68,8 +68,8 @@ class Books:
 
 def keep_poid(record: bytes | None, poid: Address) -> bytes:
     """What `Settlement.encode` made, if anything, with the own proof of identity that an interrupted peer deployed."""
-    _, snapshot, ballot = (None, None, None) if record is None else cbor.decode(record)
-    return cbor.encode([poid, snapshot, ballot])
+    _, *others = (None, None, None, None) if record is None else cbor.decode(record)
+    return cbor.encode([poid, *others])
 
 
 def compute_nays(
