@@ -122,8 +122,8 @@ class ContractAbi:
         if not name or revert is None:
             return "", "the contract refused it without a reason"
         try:
-            values = decode(types, revert[4:])
-        except DecodingError:
+            values = _decode(name, types, revert[4:])
+        except ChainAnswerError:
             return "", "the contract refused it with a reason that cannot be read"
         shown = [_show(name, value) for value in values]
         return name, _SENTENCES.get(name, name).format(*shown)

@@ -136,7 +136,7 @@ class EthereumChain:
     async def read_time(self) -> int:
         """The newest block's time, Unix seconds."""
         asked = partial(self.endpoint.request, "eth_getBlockByNumber", "latest", False)
-        return Fields("eth_getBlockByNumber", await self.endpoint.surely(asked)).number("timestamp")
+        return Fields("eth_getBlockByNumber", await self.endpoint.surely(asked)).time("timestamp")
 
     async def read_poid(self, contract: Address) -> PoidRecord:
         """A proof of identity by itself, without its place in the order."""

@@ -28,6 +28,7 @@ from learnae.protocol.calls import ChainView, Claim, Member, PoidRecord, Session
 _PAGE: Final = 250  # Members in one view call: 3 to 4 million gas, below every node's limit for calls.
 _ADDRESS_BYTES: Final = 20
 _BLOCK_MAX: Final = 1 << 48  # A hostile record may name any block; nodes refuse numbers above 64 bits.
+_TIME_OFF_MAX_S: Final = 120  # Nodes for development answer a view by the clock and not by the block's time.
 _TERMS: Final = (
     "rulesDigest",
     "depositWei",
@@ -84,6 +85,22 @@ def unpack_nays(words: Sequence[int]) -> Iterator[int]:
             lowest = word & -word
             yield 256 * position + lowest.bit_length() - 1
             word ^= lowest
+
+
+def _read_marks(words: Sequence[int], members: int) -> list[int]:
+    """As `unpack_nays`, of an event that may be invented. Raises: ChainAnswerError: it marks who is no member."""
+    if any(word >> max(0, members - 256 * position) for position, word in enumerate(words)):
+        raise ChainAnswerError("eth_getLogs", f"a ballot in it names members beyond the {members} that there are")
+    return list(unpack_nays(words))
+
+
+def _check_time(stage: Stage, time_s: int, ends_s: Mapping[Stage, int]) -> None:
+    """Raises: ChainAnswerError: a block is long after the end of the stage that the contract says it is in.
+
+    A node goes by the time of the blocks: what it says under a time to come is not heard before, nor anything after it.
+    """
+    if time_s > ends_s.get(stage, time_s) + _TIME_OFF_MAX_S:
+        raise ChainAnswerError("eth_getBlockByNumber", f"a block of time {time_s} in stage {stage.value}, which ends at {ends_s[stage]}")
 
 
 def _compute_dues(wallets: Sequence[Address], rows: Sequence[tuple[Any, ...]], paid: Mapping[Address, int]) -> dict[Address, Wei]:
@@ -206,7 +223,7 @@ class SessionReader:
         elif self._scan.block_hash:
             self._forget()
         header = newest if newest.number("number") == number else None
-        self._view = replace(await self._read_block(number, header), newest_s=newest.number("timestamp"))
+        self._view = replace(await self._read_block(number, header), newest_s=newest.time("timestamp"))
         return self._view
 
     async def read_at(self, number: int) -> ChainView:
@@ -236,7 +253,7 @@ class SessionReader:
         await self._follow_events(scan, number)
         scan.block, scan.block_hash = number, header.data("hash")
         judged = await self._judge_poids(scan.members, number)
-        view = await self._build_view(scan, number, header.number("timestamp"), judged)
+        view = await self._build_view(scan, number, header.time("timestamp"), judged)
         self._view, self._scan = view, scan
         return view
 
@@ -264,13 +281,11 @@ class SessionReader:
             scan.claims[index] = Claim(index=index, points=values["points"], evidence=values["evidence"])
         elif event == "BallotCast":
             scan.ballots.add(index)
-            scan.nays.update(unpack_nays(values["nay"]))
+            scan.nays.update(_read_marks(values["nay"], len(scan.members)))
         elif event == "BallotsCast":
-            voters = set(unpack_nays(values["voters"]))
-            if max(voters, default=0) >= len(scan.members):
-                raise ChainAnswerError("eth_getLogs", f"member {max(voters)} of {len(scan.members)} voted in it")
-            scan.ballots |= voters
-            for nay in unpack_nays(values["nay"]):
+            voters = _read_marks(values["voters"], len(scan.members))
+            scan.ballots.update(voters)
+            for nay in _read_marks(values["nay"], len(scan.members)):
                 scan.nays[nay] += len(voters)
         elif event == "Paid":
             wallet = checksum(values["member"])
@@ -322,6 +337,8 @@ class SessionReader:
         members, claims, ballots, _tallied, training_ends_s, claiming_ends_s, voting_ends_s, _points = counts
         if (members, claims, ballots) != (len(scan.members), len(scan.claims), len(scan.ballots)):
             raise ChainAnswerError("eth_getLogs", "events are missing: they do not add up to the contract's counters")
+        ends_s = (self._facts.terms.funding_ends_s, training_ends_s, claiming_ends_s, voting_ends_s)
+        _check_time(stage, time_s, dict(zip(STAGES, ends_s, strict=False)))
         if self._beacon is None and stage in (Stage.CLAIMING, Stage.VOTING):
             self._beacon = await self._find_beacon(number, time_s, compute_beacon_s(self._facts.terms, training_ends_s))
         closed = stage in (Stage.RELEASED, Stage.REFUNDED)
@@ -357,7 +374,7 @@ class SessionReader:
         while first < last:
             middle = (first + last) // 2
             found = await self._endpoint.request("eth_getBlockByNumber", hex(middle), False)
-            if Fields("eth_getBlockByNumber", found).number("timestamp") >= beacon_s:
+            if Fields("eth_getBlockByNumber", found).time("timestamp") >= beacon_s:
                 last = middle
             else:
                 first = middle + 1

@@ -7,6 +7,7 @@ uses them (`Fields`). Source: Ethereum execution API specification.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -24,6 +25,8 @@ _ANSWER_S_MAX: Final = 30.0
 _RETRY_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
 _BUSY: Final = frozenset({408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 _RATE: Final = ("rate limit", "too many requests", "request limit", "capacity exceeded", "compute units")  # Providers' words for 429.
+_QUANTITY: Final = re.compile("0x[0-9a-fA-F]{1,64}")
+TIME_MAX: Final = 1 << 36  # The year 4147.
 _ANSWERS_MAX: Final = 20  # Useless answers in a row, three minutes of them, before an endpoint is given up.
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # It logs whole addresses, and providers put the secret key into them.
@@ -78,7 +81,7 @@ class Endpoint:
             if not isinstance(answers, list):
                 self._result("a batch", answers)
                 raise ChainAnswerError("a batch", "it is not a list")
-            by_id = {answer.get("id"): answer for answer in answers if isinstance(answer, dict)}
+            by_id = {answer["id"]: answer for answer in answers if isinstance(answer, dict) and isinstance(answer.get("id"), int)}
             results += [self._result(method, by_id.get(index)) for index, (method, _) in enumerate(page)]
         return results
 
@@ -190,6 +193,13 @@ class Fields:
     def number(self, name: str) -> int:
         return read_number(self._method, self._found.get(name))
 
+    def time(self, name: str) -> int:
+        """A block's time, Unix seconds."""
+        found = self.number(name)
+        if found >= TIME_MAX:  # Milliseconds, perhaps. What is signed under such a time nobody hears, nor anything after it.
+            raise ChainAnswerError(self._method, f"{name} is {found}, which is no time in seconds")
+        return found
+
     def data(self, name: str) -> bytes:
         return read_bytes(self._method, self._found.get(name))
 
@@ -204,12 +214,9 @@ class Fields:
 
 
 def read_number(method: str, value: object) -> int:
-    """A hex quantity."""
-    try:
-        if isinstance(value, str) and len(value) <= 66:
-            return int(value, 16)
-    except ValueError:
-        pass
+    """A hex quantity: no sign, no spaces, at most 256 bits."""
+    if isinstance(value, str) and _QUANTITY.fullmatch(value):
+        return int(value, 16)
     raise ChainAnswerError(method, f"a hex quantity was expected, got {str(value)[:40]!r}")
 
 

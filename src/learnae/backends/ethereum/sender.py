@@ -21,7 +21,7 @@ from learnae.backends.ethereum.fees import Fees, Offer
 from learnae.backends.ethereum.intents import Author, Intent, read_intent, refuse
 from learnae.backends.ethereum.options import ChainOptions
 from learnae.backends.ethereum.rpc import Endpoint, Fields, RpcError
-from learnae.errors import ChainError, NotEnoughMoneyError, TransactionError
+from learnae.errors import ChainAnswerError, ChainError, NotEnoughMoneyError, TransactionError
 from learnae.ids import Wei
 from learnae.ports import Receipt
 from learnae.tangle import cbor
@@ -236,11 +236,25 @@ class Sender:
     async def _find(self, pending: _Pending) -> Fields | None:
         """The receipt of the version that is in a block."""
         for version in reversed(pending.versions):
-            asked = partial(self._endpoint.request, "eth_getTransactionReceipt", version.digest)
-            receipt = await self._endpoint.surely(asked)
+            receipt = await self._endpoint.surely(partial(self._ask_receipt, version.digest, pending.gas))
             if receipt is not None:
-                return Fields("eth_getTransactionReceipt", receipt)
+                return receipt
         return None
+
+    async def _ask_receipt(self, digest: str, gas: int) -> Fields | None:
+        """The receipt of a transaction that may use so much gas. Raises: ChainAnswerError: what is read of it later is not there."""
+        method = "eth_getTransactionReceipt"
+        found = await self._endpoint.request(method, digest)
+        if found is None:
+            return None
+        receipt = Fields(method, found)
+        for name in ("blockNumber", "status", "effectiveGasPrice"):
+            receipt.number(name)
+        if receipt.number("gasUsed") > gas:
+            raise ChainAnswerError(method, f"it used {receipt.number('gasUsed')} gas and may use {gas}")
+        if len(receipt.data("transactionHash")) != 32 or len(receipt.maybe_data("contractAddress") or bytes(20)) != 20:
+            raise ChainAnswerError(method, "its hash or its contract has another length")
+        return receipt
 
     async def _counts(self, pending: _Pending, found: Fields) -> bool:
         """Whether the block of a receipt is deep enough, and still the same."""

@@ -147,7 +147,7 @@ async def _ask(endpoint: object) -> ChainFacts:
     chain_id = read_number("eth_chainId", await endpoint.request("eth_chainId"))
     block = Fields("eth_getBlockByNumber", await endpoint.request("eth_getBlockByNumber", "latest", False))
     base_fee_wei = 0 if block.maybe_data("hash") is None else block.number("baseFeePerGas")
-    return ChainFacts(chain_id, block.number("number"), block.number("timestamp"), base_fee_wei)
+    return ChainFacts(chain_id, block.number("number"), block.time("timestamp"), base_fee_wei)
 
 
 def _judge_chain(facts: ChainFacts, name: str, label: str, *, chain_id: int | None, fee_cap_wei: int) -> list[Finding]:
