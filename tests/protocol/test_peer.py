@@ -638,6 +638,18 @@ def test_peer__tells_where_it_is_again_when_its_addresses_changed() -> None:
     assert told == [[("/ip4/8.8.4.4/tcp/4001",)], [], [()]]
 
 
+def test_closing__waits_for_the_chain_whatever_the_own_clock_shows() -> None:
+    """Attacks, clocks: a row that was closed too early earns and gives nothing more."""
+    player = make_player()
+    view = make_view()
+    player.handle(ev.ChainRead(view))
+    assert player.say(player.handle(ev.ChainRead(view), after_s=7200.0)) == [] and player.peer.lane.closing is None
+
+    ended = replace(view, stage=Stage.CLAIMING, time_s=TRAINING_ENDS_S + 1)
+    said = player.say(player.handle(ev.ChainRead(ended)))
+    assert [message.closing for message in said if isinstance(message, Checkpoint)] == [True]
+
+
 def test_peer__leaves_out_addresses_that_others_would_refuse() -> None:
     """Attacks, one hostile peer: a relay chooses its own address and with it a part of ours; what is too long must not end the node."""
     player = make_player()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
@@ -228,6 +229,7 @@ class NodeStarter:
                 poll_s=max(settings.poll_s, chain.poll_s),
                 sensors=sensors,
                 only_streams=only_streams,
+                wall_s=time.time,
             )
             self._node = Node(parts, on_tell=self._on_tell)
             return await self._node.run()

@@ -7,11 +7,10 @@ Source: ARCHITECTURE.md; paper Fig. 1.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +21,7 @@ from learnae.ids import Address, PeerId
 from learnae.node import work
 from learnae.node.progress import ProgressLog, write_status
 from learnae.node.status import describe_node
+from learnae.node.steady import make_steady_clock
 from learnae.node.writes import collect_writes
 from learnae.ports import BlockStore, Chain, Connected, DirectMessage, Disconnected, Journal, Learner, Network, NetworkEvent
 from learnae.protocol import events as ev
@@ -62,7 +62,8 @@ class NodeParts:
     poll_s: float = 1.0  # between looks at the chain
     sensors: SensorParts | None = None  # None: this node follows no sensors
     only_streams: bool = False  # own data only validate; training takes dataslices that sensors filled
-    now_s: Callable[[], float] = time.time  # Unix seconds
+    now_s: Callable[[], float] = field(default_factory=make_steady_clock)  # Unix seconds, for the core
+    wall_s: Callable[[], float] | None = None  # Unix seconds as people and sensors have them; None: those of `now_s`
 
 
 class Node:
@@ -72,6 +73,7 @@ class Node:
         self._parts = parts
         self._peer = parts.peer
         self._on_tell = on_tell
+        self._wall_s = parts.wall_s or parts.now_s
         rules = parts.peer.rules
         self._tools = work.Tools(
             network=parts.network,
@@ -154,7 +156,7 @@ class Node:
                 network=parts.network,
                 blocks=parts.blocks,
                 topic=self._peer.rules.compute_topic("sensors"),
-                now_s=parts.now_s,
+                now_s=self._wall_s,
                 on_tell=self._tell,
                 on_slice=lambda dataslice: self._feed(ev.StreamSliceStored(dataslice)),
                 takes_slices=lambda: self._peer.dao.takes_data(parts.now_s()),
@@ -240,7 +242,7 @@ class Node:
                 self._deadlines[timer] = at_s
                 self._wake.set()
             case ev.Tell():
-                self._tell(effect, now_s)
+                self._tell(effect, self._wall_s())
             case ev.Finish():
                 self._finished = self._finished or effect
                 self._over.set()
@@ -363,7 +365,7 @@ class Node:
             self._tell_trouble(f"no peer answers{tried}; trying on (is another node up, and can this machine reach it?)")
 
     def _tell_trouble(self, sentence: str) -> None:
-        self._tell(ev.Tell(ev.Topic.TROUBLE, sentence), self._parts.now_s())
+        self._tell(ev.Tell(ev.Topic.TROUBLE, sentence), self._wall_s())
 
     def _write_status(self, state: str) -> None:
         write_status(self._parts.folder, describe_node(self._parts, state, self._station))

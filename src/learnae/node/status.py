@@ -19,7 +19,7 @@ def describe_node(parts: NodeParts, state: str, station: SensorStation | None) -
     local, ledger = peer.cycle.local, peer.lane.ledger
     view = dao.view
     return {
-        "time_s": round(parts.now_s(), 3),
+        "time_s": round((parts.wall_s or parts.now_s)(), 3),
         "state": state,
         "session": peer.rules.name,
         "rules": cid_text(peer.rules.cid),

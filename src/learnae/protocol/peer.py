@@ -380,7 +380,9 @@ class Peer:
 
     def _close(self, now_s: float) -> list[Said]:
         """End the own row when training is over: nothing after the closing checkpoint counts (section 6)."""
-        is_due = self.dao.compute_phase(now_s) is Phase.CLOSED and self.dao.may_speak
+        view = self.dao.view  # Its stage, not only our clock, because what is closed stays so.
+        is_over = view is not None and view.stage not in (Stage.FUNDING, Stage.TRAINING)
+        is_due = is_over and self.dao.compute_phase(now_s) is Phase.CLOSED and self.dao.may_speak
         if not is_due or self.lane.closing is not None:
             return []
         self.cycle.abandon()
