@@ -29,6 +29,39 @@ class SharedSlice:
     here: bool = False  # its bytes are in this node's block store
 
 
+class WantedSlices:
+    """Slices that could be fetched, by their uses. Every step takes the same time however many they are: others choose when they come."""
+
+    def __init__(self) -> None:
+        self._levels: dict[int, list[Cid]] = {}  # uses -> slices
+        self._places: dict[Cid, tuple[int, int]] = {}  # its uses, and its place among those
+
+    def put(self, cid: Cid, uses: int) -> None:
+        self.discard(cid)
+        level = self._levels.setdefault(uses, [])
+        self._places[cid] = uses, len(level)
+        level.append(cid)
+
+    def discard(self, cid: Cid) -> None:
+        if cid not in self._places:
+            return
+        uses, place = self._places.pop(cid)
+        level = self._levels[uses]
+        last = level.pop()
+        if last != cid:
+            level[place], self._places[last] = last, (uses, place)
+        if not level:
+            del self._levels[uses]
+
+    def draw(self, rng: Random) -> Cid | None:
+        """Take out one of the least used, each of them as likely as the others; None if there is none."""
+        if not self._levels:
+            return None
+        cid = rng.choice(self._levels[min(self._levels)])
+        self.discard(cid)
+        return cid
+
+
 @dataclass(slots=True)
 class DatasliceShelf:
     """All dataslices that a peer knows, its queue of those ready for training, and their use counts."""
@@ -40,6 +73,7 @@ class DatasliceShelf:
     unfit: set[Cid] = field(default_factory=set)  # turned out not to be data of this task
     fetching: set[Cid] = field(default_factory=set)
     hashlists: dict[PeerId, list[Cid]] = field(default_factory=dict)
+    _wanted: WantedSlices = field(default_factory=WantedSlices)  # neither here nor being fetched
     _listed: dict[PeerId, int] = field(default_factory=dict)  # how many slices each owner listed
     _round: list[int] = field(default_factory=list)  # private slices left in this pass over the own data
 
@@ -61,6 +95,7 @@ class DatasliceShelf:
             elif len(self.shared) < SHARED_SLICES_MAX and self._listed.get(owner, 0) < SLICES_PER_OWNER_MAX:
                 self._listed[owner] = self._listed.get(owner, 0) + 1
                 self.shared[cid] = SharedSlice([owner], uses.get(cid, 0), here)
+                self._offer(cid)
                 if here and self._is_usable(cid):
                     self.queue.append(cid)
 
@@ -70,18 +105,19 @@ class DatasliceShelf:
             known = self.shared.get(cid)
             if known is not None:
                 known.uses += 1
+                self._offer(cid)
         self.queue = [cid for cid in self.queue if self._is_usable(cid)]
 
     def choose_fetches(self, rng: Random) -> list[Cid]:
         """Slices to fetch now, least used first, so that the queue stays filled; they count as being fetched."""
-        room = QUEUE_MAX - len(self.queue) - len(self.fetching)
-        if room <= 0:
-            return []
-        wanted = [cid for cid, known in self.shared.items() if not known.here and cid not in self.fetching and self._is_usable(cid)]
-        rng.shuffle(wanted)
-        wanted.sort(key=lambda cid: self.shared[cid].uses)
-        self.fetching.update(wanted[:room])
-        return wanted[:room]
+        chosen: list[Cid] = []
+        while len(self.queue) + len(self.fetching) < QUEUE_MAX:
+            cid = self._wanted.draw(rng)
+            if cid is None:
+                break
+            self.fetching.add(cid)
+            chosen.append(cid)
+        return chosen
 
     def fetched(self, cid: Cid, *, arrived: bool) -> None:
         self.fetching.discard(cid)
@@ -90,10 +126,13 @@ class DatasliceShelf:
             known.here = True
             if self._is_usable(cid):
                 self.queue.append(cid)
+        elif known is not None:
+            self._offer(cid)
 
     def forget(self, cid: Cid) -> None:
         """A slice turned out not to be data of this task: never take it again."""
         self.unfit.add(cid)
+        self._wanted.discard(cid)
         self.queue = [queued for queued in self.queue if queued != cid]
 
     def take(self, count: int, rng: Random) -> tuple[tuple[int, ...], tuple[Cid, ...]]:
@@ -109,6 +148,14 @@ class DatasliceShelf:
         chosen = set(private)
         self._round = [index for index in self._round if index not in chosen]
         return tuple(private), tuple(item for item in taken if not isinstance(item, int))
+
+    def _offer(self, cid: Cid) -> None:
+        """Note a slice among those that could be fetched, if it is one."""
+        known = self.shared[cid]
+        if known.here or cid in self.fetching or not self._is_usable(cid):
+            self._wanted.discard(cid)
+        else:
+            self._wanted.put(cid, known.uses)
 
     def _is_usable(self, cid: Cid) -> bool:
         return cid not in self.unfit and self.shared[cid].uses < self.overuse_threshold
