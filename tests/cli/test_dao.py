@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +13,12 @@ import trio
 
 from learnae.backends.disk_journal import DiskJournal
 from learnae.backends.ethereum import ChainOptions, EthereumChain, open_ethereum_chain
+from learnae.backends.ethereum.intents import Intent
+from learnae.backends.ethereum.reader import SessionFacts
+from learnae.backends.ethereum.tips import Tip
 from learnae.backends.keystore import open_keystore
 from learnae.cli import main
+from learnae.cli.dao import tipping
 from learnae.cli.dao.opening import RECORD_POID
 from learnae.cli.dao.tipping import read_list
 from learnae.errors import UsageError
@@ -509,3 +513,31 @@ def test_light_installation__joins_and_votes_without_torch_and_libp2p(funding: D
         out, error = process.communicate(timeout=120)
         assert process.returncode == 0, error
         assert "member 1" in out
+
+
+def test_list_of_tips__that_was_killed_between_two_transactions_is_gone_on_with(
+    funding: DaoBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each helper gets its tip once; a list that was given as a whole may be given again, next week."""
+    ben, tips, asked = funding.make_wallet("ben"), tmp_path / "tips.txt", list[int]()
+    tips.write_text(f"{ben} 100wei\n{ben} 20wei\n{ben} 3wei\n")
+    funding.send("ada", "budget", "--fill", "246wei")
+    monkeypatch.setattr(tipping, "TIPS_MAX", 1)
+    give = tipping.give_tips
+
+    def die_before_the_second(facts: SessionFacts, some: Sequence[Tip]) -> Intent:
+        asked.append(some[0].amount_wei)
+        if some[0].amount_wei == 20:
+            raise Killed
+        return give(facts, some)
+
+    monkeypatch.setattr(tipping, "give_tips", die_before_the_second)
+    with pytest.raises(BaseExceptionGroup):
+        funding.send("ada", "tip", "--list", str(tips))
+    assert asked == [100, 20] and funding.read(name="ben")["tips_wei"] == "100"
+    monkeypatch.setattr(tipping, "give_tips", give)
+
+    _, error = funding.send("ada", "tip", "--list", str(tips))
+    assert "gave the first 1 tips of this list" in error and funding.read(name="ben")["tips_wei"] == "123"
+    _, error = funding.send("ada", "tip", "--list", str(tips))
+    assert "gave the first" not in error and funding.read(name="ben")["tips_wei"] == "246"

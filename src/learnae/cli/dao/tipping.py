@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import islice
@@ -17,9 +18,12 @@ from learnae.cli.dao.opening import Desk
 from learnae.errors import MachineError, TransactionError, UsageError
 from learnae.ids import Wei, wei_text
 from learnae.protocol.calls import ChainView, PayTip
+from learnae.tangle import cbor
 
 LINES_MAX: Final = 10_000
 NO_RECEIPT: Final = "00" * 32
+RECORD_LIST: Final = "tips given of a list"
+"""Name of the journal's record of a list whose tips take several transactions, while not all are given."""
 
 
 def tip(options: argparse.Namespace) -> Callable[[Desk], Awaitable[None]]:
@@ -97,17 +101,47 @@ def read_list(path: Path) -> list[Tip]:
 
 
 async def _give(desk: Desk, *, tips: Sequence[Tip]) -> None:
-    """All tips out of the budget, which must reach for all before the first is given."""
-    facts, left = await desk.read_facts(), await _read_budget(desk)
-    total = sum(one.amount_wei for one in tips)
+    """All tips out of the budget, which must reach for all before the first is given; those that an interrupted command gave are not
+    given again."""
+    facts = await desk.read_facts()
+    digest = _digest(desk, tips)
+    given = _load_given(desk, digest)
+    if given:
+        tell(f"an interrupted command gave the first {given} tips of this list; going on after them")
+    upto = min(given + TIPS_MAX, len(tips))
+    if desk.finished is not None and desk.finished[0].is_same(give_tips(facts, tips[given:upto])):
+        await desk.send(give_tips(facts, tips[given:upto]))  # Only said: it was under way, and is done.
+        given = _keep_given(desk, digest, upto, len(tips))
+    left, total = await _read_budget(desk), sum(one.amount_wei for one in tips[given:])
     if total > left:
         missing = f"{wei_text(total)} are asked for and {wei_text(left)} are in the budget"
         raise TransactionError("the tip", f"{missing}; `learnae dao budget --fill` raises it", "OverBudget")
     _point_out_strangers(await desk.chain.read(desk.session), tips)
-    for first in range(0, len(tips), TIPS_MAX):
-        await desk.send(give_tips(facts, tips[first : first + TIPS_MAX]))
+    for first in range(given, len(tips), TIPS_MAX):
+        upto = min(first + TIPS_MAX, len(tips))
+        await desk.send(give_tips(facts, tips[first:upto]))
+        _keep_given(desk, digest, upto, len(tips))
     if desk.sends:
         print(f"{wei_text(await _read_budget(desk))} are left in the budget; helpers take theirs out with `learnae dao withdraw`")
+
+
+def _digest(desk: Desk, tips: Sequence[Tip]) -> bytes:
+    """What tells this list of this wallet in this session from another one."""
+    whose = f"{desk.chain.chain_id} {desk.session} {desk.chain.wallet}"
+    return hashlib.sha256(cbor.encode([whose, [[one.helper, str(one.amount_wei), one.receipt] for one in tips]])).digest()
+
+
+def _load_given(desk: Desk, digest: bytes) -> int:
+    """How many tips of a list were given by a command that did not come to its end."""
+    record = desk.load(RECORD_LIST)
+    kept, given = (b"", 0) if record is None else cbor.decode(record)
+    return int(given) if kept == digest else 0
+
+
+def _keep_given(desk: Desk, digest: bytes, given: int, total: int) -> int:
+    """So many are given now: on disk before the next are sent. A list that was given as a whole may be given once more."""
+    desk.keep(RECORD_LIST, cbor.encode([digest, given]) if given < total else None)
+    return given
 
 
 def _point_out_strangers(view: ChainView, tips: Sequence[Tip]) -> None:
