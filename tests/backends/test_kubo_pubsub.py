@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from functools import partial
 from random import Random
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ import trio.testing
 
 from learnae.backends import kubo_pubsub
 from learnae.backends.errors import KuboError
-from learnae.backends.kubo_pubsub import decode_text, encode_text
+from learnae.backends.kubo_pubsub import KuboPubSub, decode_text, encode_text
 from learnae.backends.kubo_rpc import KuboRpc
 from learnae.backends.kubo_session import keep_meeting, meet, open_kubo_network
 from learnae.backends.libp2p import open_libp2p_network
@@ -27,6 +28,7 @@ from learnae.tangle.verdict import Verdict
 from tests.backends.hostile import LOOPBACK, until
 from tests.backends.kubo_standin import Daemon, open_daemon
 from tests.conformance.pubsub import check_pubsub
+from tests.processes import HANGS_S
 
 TOPIC = Topic("/learnae/test/control")
 RULES = b"\xa0"
@@ -215,6 +217,38 @@ def test_flood__is_read_no_faster_than_the_budget(monkeypatch: pytest.MonkeyPatc
         assert 5 < len(judged) <= 11
 
     run_with_member(test)
+
+
+def test_publish__does_not_wait_for_the_end_of_an_endless_answer() -> None:
+    """What a daemon says to a message beside the status is nothing that is needed: the next one goes out, and nothing is kept."""
+    asked = trio.Event()
+    count = 0
+
+    async def answer(stream: trio.SocketStream) -> None:
+        nonlocal count
+        question = b""
+        with suppress(trio.BrokenResourceError):
+            while not question.endswith(b"--\r\n"):
+                question += await stream.receive_some(4096)
+            count += question.startswith(b"POST /api/v0/pubsub/pub")
+            if count == 2:
+                asked.set()
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            while True:
+                await stream.send_all(b"10000\r\n" + bytes(0x10000) + b"\r\n")
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            (listener,) = await nursery.start(partial(trio.serve_tcp, host="127.0.0.1"), answer, 0)
+            pubsub = KuboPubSub(f"http://127.0.0.1:{listener.socket.getsockname()[1]}", lambda sentence: None)
+            nursery.start_soon(pubsub.run)
+            for content in (b"one", b"two"):
+                pubsub.publish(TOPIC, content)
+            with trio.fail_after(HANGS_S):
+                await asked.wait()
+            nursery.cancel_scope.cancel()
+
+    trio.run(run)
 
 
 def test_daemon__without_pubsub_is_told_and_the_nodes_own_gossip_goes_on() -> None:

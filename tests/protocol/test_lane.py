@@ -194,6 +194,20 @@ def test_fork__proof_before_the_prefix_does_not_shorten_the_row() -> None:
     assert list(early.dag.chain(MALLORY)) == [joined, receipt]
 
 
+def test_fork__of_somebody_who_is_no_member_is_not_kept() -> None:
+    """Keys cost nothing, so there could be any number of such proofs; a member's is kept."""
+    lane, mallory, dave = make_lane(), Author("nobody"), Author("dave")
+    first, rival = mallory.write(announce("a")), mallory.write(announce("b"), sequence=1)
+    accused = ForkProved(issuer=mallory.me, sequence=1, first=first.compute_statement(), second=rival.compute_statement())
+    proof = dave.write(accused)
+
+    received = lane.receive(proof.encoded, now_ms=NOW_MS)
+    assert received.ruling.verdict is Verdict.IGNORE and "somebody who is not a member" in received.ruling.why
+    assert not lane.dag.forks and proof.cid not in lane.dag
+    lane.members |= {mallory.me}
+    assert lane.receive(proof.encoded, now_ms=NOW_MS).entered and set(lane.dag.forks) == {mallory.me}
+
+
 def test_fork__after_it_nothing_of_the_issuer_counts_or_is_kept() -> None:
     """A forker is heard no more: what it says later is ignored, except where others already named it."""
     lane, mallory = make_lane(), Author("mallory")

@@ -91,7 +91,7 @@ class ControlLane:
         message = validation.validate_alone(vertex, self._codec.parse(vertex), self._rules, self.net, now_ms=now_ms)
         if isinstance(message, Ruling):
             return Received(message)
-        ruling = validation.is_member_vertex(vertex, self.members)
+        ruling = validation.is_of_members(vertex, message, self.members)
         if ruling is not ACCEPTED:
             return Received(ruling)
         if self.dag.is_branch(vertex) and not self._is_needed(vertex.cid):

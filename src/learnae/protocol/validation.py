@@ -237,6 +237,8 @@ def validate_signed(
     return ACCEPTED
 
 
-def is_member_vertex(vertex: Vertex, members: frozenset[PeerId]) -> Ruling:
-    """Rule 6: only members with a valid proof of identity are heard (4.4). We may lag behind the chain: IGNORE."""
+def is_of_members(vertex: Vertex, message: Message, members: frozenset[PeerId]) -> Ruling:
+    """Rule 6: only members with a valid proof of identity are heard (4.4), and only of members. We may lag behind the chain: IGNORE."""
+    if isinstance(message, ForkProved) and message.issuer not in members:
+        return ignore("it proves a fork of somebody who is not a member")  # Keys cost nothing: there could be any number of these.
     return ACCEPTED if vertex.issuer in members else ignore("its issuer is not a member")
