@@ -285,3 +285,17 @@ def test_training__goes_on_while_its_end_is_put_off() -> None:
 
     assert len(find_all(closing, ev.PublishVertex)) == 1
     assert player.peer.dao.compute_phase(player.now_s) is Phase.CLOSED
+
+
+def test_clock_that_was_set_back__costs_no_ballot_and_ends_no_node() -> None:
+    """Others refuse a ballot of before its stage for ever, so it waits until the time is right again."""
+    player, claims = make_helper(), (make_claim(1, 5),)
+    look(player, Stage.VOTING, CLAIMING_ENDS_S, claims=claims)
+    (asked,) = find_all(look(player, Stage.VOTING, CLAIMING_ENDS_S + 61, claims=claims), ev.SignCall)
+    assert isinstance(asked, ev.SignCall)
+    right_s, player.now_s = player.now_s, player.now_s - 3600
+    assert player.handle(ev.CallSigned(asked.number, SIGNATURE)) == []
+
+    (again,) = find_all(look(player, Stage.VOTING, right_s + 1, claims=claims), ev.SignCall)
+    assert isinstance(again, ev.SignCall) and again.call == asked.call
+    assert [type(said) for said in player.say(player.handle(ev.CallSigned(again.number, SIGNATURE)))] == [BallotSigned]

@@ -222,9 +222,12 @@ class DaoMember:
         self._signing[number] = call
         return [ev.SignCall(number, call)]
 
-    def signed(self, event: ev.CallSigned) -> list[ClaimSigned | BallotSigned]:
-        """The wallet signed: this is what to tell the others."""
+    def signed(self, event: ev.CallSigned, now_s: float) -> list[ClaimSigned | BallotSigned]:
+        """The wallet signed: this is what to tell the others. Nothing before its stage, for they would refuse it: it is asked for again."""
         call = self._signing.pop(event.number)
+        rules = self._rules
+        if self.compute_chain_time(now_s) < (rules.training_ends_s if isinstance(call, SubmitClaim) else rules.claiming_ends_s):
+            return []  # The machine's clock was set back, or the endpoint told a stage that its block's time does not fit.
         if isinstance(call, SubmitClaim):
             return [ClaimSigned(points=call.points, evidence=call.evidence, signature=event.signature)]
         return [BallotSigned(nays=call.nays, signature=event.signature)]

@@ -144,7 +144,7 @@ class Peer:
             case ev.TransactionConfirmed() | ev.TransactionFailed():
                 return self._transaction_answered(event, now_s)
             case ev.CallSigned():
-                return self._say(self.dao.signed(event), now_s)
+                return self._say(self.dao.signed(event, now_s), now_s)
             case ev.Started():
                 return self._start(event, now_s)
             case ev.AddressesChanged(addresses=addresses):
