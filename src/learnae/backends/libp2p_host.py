@@ -43,6 +43,7 @@ from multiaddr.exceptions import BinaryParseError, StringParseError
 from learnae.backends.bare_errors import BareError
 from learnae.backends.libp2p_address import ADDRESSES_MAX, libp2p_id, parse_address, peer_of, read_target, split_circuit
 from learnae.backends.libp2p_places import CONNECTIONS_MAX, HANDSHAKES_MAX, Places, Seat, name_source
+from learnae.backends.libp2p_redial import Redials
 from learnae.backends.libp2p_tcp import BoundedSwarm, TcpTransport
 from learnae.backends.libp2p_yamux import CONNECTION_ERRORS, Yamux
 from learnae.backends.libp2p_yamux_stream import YamuxStream
@@ -55,12 +56,8 @@ if not os.environ.get("LIBP2P_DEBUG"):
     logging.getLogger("libp2p").setLevel(logging.CRITICAL)
 
 _SWARM_MAX: Final = CONNECTIONS_MAX + HANDSHAKES_MAX  # The library's limit: newcomers take part until `Places` has chosen who leaves.
-CONNECTIONS_WANTED: Final = 48  # Dialled by us; the rest of the places is for those who dial us. Gossip needs about eight.
 KNOWN_PEERS_MAX: Final = 1024  # Peers whose addresses are remembered: a session has members_max of them, strangers may add more.
 DIAL_S: Final = 10.0
-_REDIALS_MAX: Final = 16  # Lost peers that are dialled at the same time; the others wait for their turn.
-_REDIAL_FIRST_S: Final = 1.0
-_REDIAL_MAX_S: Final = 60.0  # A peer that is away for hours is still found again within a minute.
 
 STREAM_ERRORS: Final = (BaseLibp2pError, *CONNECTION_ERRORS)
 """What opening, reading or writing a stream may raise because of the peer or the line."""
@@ -128,11 +125,8 @@ class Host:
         self.libp2p.set_stream_handler(IDENTIFY_PROTOCOL, identify_handler_for(self.libp2p, use_varint_format=True))
         self.libp2p.set_stream_handler(PING_PROTOCOL, PingService(self.libp2p).handle_ping)
         self.swarm.register_notifee(_Watcher(self))
-        self._rng = rng
         self._known: OrderedDict[PeerId, OrderedDict[str, None]] = OrderedDict()  # addresses by peer, last used last
-        self._kept: set[PeerId] = set()  # peers that are dialled again when lost
-        self._redials: dict[PeerId, trio.CancelScope] = {}
-        self._redial_places = trio.CapacityLimiter(_REDIALS_MAX)
+        self._redials = Redials(self.reach, self.connected, rng)
         self._dials: dict[PeerId, trio.Event] = {}
         self.blame: Callable[[PeerId, str], None] | None = None  # told of peers that were cut off, and why
         self.detours: Detours | None = None  # to peers that cannot be dialled
@@ -197,10 +191,9 @@ class Host:
             known.popitem(last=False)
         while len(self._known) > KNOWN_PEERS_MAX:
             gone, _ = self._known.popitem(last=False)
-            self._kept.discard(gone)
+            self._redials.forget(gone)
         if keep and known:
-            self._kept.add(peer)
-            self._redial(peer)
+            self._redials.keep(peer, self.nursery)
 
     async def connect(self, address: str) -> PeerId:
         """Raises: BadAddressError, UnreachableError within 10 s."""
@@ -319,24 +312,7 @@ class Host:
         self._changed.unpark_all()
         if broken_rule and self.blame is not None:
             self.blame(peer, broken_rule)
-        self._redial(peer)
-
-    def _redial(self, peer: PeerId) -> None:
-        if peer in self._kept and peer not in self._redials and peer not in self.connected():
-            self._redials[peer] = trio.CancelScope()
-            self.nursery.start_soon(self._keep_dialling, peer)
-
-    async def _keep_dialling(self, peer: PeerId) -> None:
-        delay_s = _REDIAL_FIRST_S
-        try:
-            while peer in self._kept and peer not in self.connected():
-                async with self._redial_places:
-                    if len(self.connected()) < CONNECTIONS_WANTED and await self.reach(peer):
-                        return
-                await trio.sleep(delay_s * self._rng.uniform(0.7, 1.3))
-                delay_s = min(delay_s * 2, _REDIAL_MAX_S)
-        finally:
-            del self._redials[peer]
+        self._redials.handle_lost(peer, self.nursery)
 
 
 class _Watcher(INotifee):
