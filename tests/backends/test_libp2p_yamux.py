@@ -17,7 +17,7 @@ from libp2p.peer.id import ID
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamEOF, MuxedStreamError, MuxedStreamReset
 from libp2p.stream_muxer.yamux.yamux import Yamux as LibraryYamux
 
-from learnae.backends.libp2p_patience import BURST, FRAME_COST, RATE_S, STREAM_COST
+from learnae.backends.libp2p_patience import BURST, BURST_FIRST, FRAME_COST, RATE_S, STREAM_COST, Patience
 from learnae.backends.libp2p_yamux import STREAMS_MAX, Yamux
 from learnae.backends.libp2p_yamux_stream import ACK, DATA, GO_AWAY, PING, RST, SYN, WINDOW, WINDOW_BYTES, WINDOW_BYTES_MAX, YamuxStream
 from tests.processes import HANGS_S
@@ -216,9 +216,24 @@ def test_yamux__streams_beyond_the_limit_are_refused() -> None:
     trio.run(run)
 
 
+def test_patience__is_less_with_a_new_connection_than_with_one_that_lasts() -> None:
+    """Whoever was cut off comes back under another name, and costs its burst each time."""
+
+    def spend(patience: Patience, now_s: float) -> int:
+        messages = 0
+        while not patience.compute_wait_s(now_s):
+            patience.note_message(100, 0)
+            messages += 1
+        return messages
+
+    patience = Patience(0.0)
+    assert spend(patience, 0.0) == BURST_FIRST + 1 < BURST
+    assert abs(spend(patience, 1000.0) - BURST) < 10  # bytes that move earn a little
+
+
 def test_yamux__a_peer_that_opens_streams_too_fast_is_read_more_slowly() -> None:
     """threats.md, one hostile peer: a stream costs time to negotiate, so they are counted; nothing is lost."""
-    fast = int(BURST / STREAM_COST) // 2
+    fast = int(BURST_FIRST / STREAM_COST) // 2
 
     async def run() -> None:
         async with against_hand() as (muxer, hand), trio.open_nursery() as nursery:
@@ -239,7 +254,7 @@ def test_yamux__a_peer_that_opens_streams_too_fast_is_read_more_slowly() -> None
             assert [await open_and_reset() for _ in range(fast)] == [ACK] * fast
             assert trio.current_time() == began_s
             assert [await open_and_reset() for _ in range(9 * fast)] == [ACK] * 9 * fast
-            least_s = (10 * fast * STREAM_COST - BURST) / RATE_S
+            least_s = (10 * fast * STREAM_COST - BURST_FIRST) / RATE_S
             assert least_s * 0.9 < trio.current_time() - began_s < least_s * 1.3
             nursery.cancel_scope.cancel()
 
@@ -256,7 +271,7 @@ def test_yamux__a_flood_of_tiny_frames_is_read_slowly_and_large_ones_are_not(kin
             await hand.write(frame(PING, SYN, 0, 7))
             assert await hand.read(12) == frame(PING, ACK, 0, 7)
             slow_s = trio.current_time() - began_s
-            assert slow_s > (18 * 5000 * FRAME_COST - BURST) / RATE_S
+            assert slow_s > (18 * 5000 * FRAME_COST - BURST_FIRST) / RATE_S
         async with against_hand() as (_, hand):
             began_s = trio.current_time()
             for _ in range(100):
@@ -268,8 +283,9 @@ def test_yamux__a_flood_of_tiny_frames_is_read_slowly_and_large_ones_are_not(kin
     trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-def test_yamux__a_peer_that_asks_and_does_not_read_is_cut_off() -> None:
+def test_yamux__a_peer_that_asks_and_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every ping wants an answer: those that wait for a peer that does not read are bounded."""
+    monkeypatch.setattr("learnae.backends.libp2p_patience.BURST_FIRST", BURST)  # read more slowly it would be a dead line before
 
     async def run() -> None:
         left, right = trio.testing.lockstep_stream_pair()  # a line that holds nothing: what is not read is not sent

@@ -26,7 +26,7 @@ HANDSHAKES_MAX: Final = 32  # At once; each costs key arithmetic and at most 10 
 HANDSHAKES_PER_ADDRESS_MAX: Final = 8
 HANDSHAKES_RATE_S: Final = 10.0  # A handshake costs about 4 ms here, whoever asks for it.
 HANDSHAKES_BURST: Final = 128.0  # A whole swarm that comes back at once.
-ADDRESS_RATE_S: Final = 1.0  # With all that follows a handshake: 2 % of a core. Sixteen nodes of a laboratory that come and go need half.
+ADDRESS_RATE_S: Final = 0.75  # With all that follows a handshake: 4 % of a core. Sixteen nodes of a laboratory that come and go need 0.5.
 ADDRESS_BURST: Final = 64.0  # The nodes of a laboratory that come back at once.
 ADDRESSES_MAX: Final = 1024  # Remembered; forgetting one gives it its burst again, which the bucket of all still bounds.
 
