@@ -32,7 +32,7 @@ from learnae.protocol.sync import decode_sync
 from learnae.tangle.verdict import Verdict
 from learnae.tangle.vertex import Vertex, VertexCodec
 
-BURST_S: Final = 14.0  # The burst of every budget is spent by then, also on a busy machine.
+BURST_S: Final = 30.0  # The burst of every budget is spent by then, the 64 handshakes of an address last.
 SECONDS: Final = 6.0
 LISTEN: Final = ("/ip4/127.0.0.1/tcp/0",)
 WRONG: Final = "blocks: wrong bytes"
