@@ -14,10 +14,11 @@ from eth_abi.exceptions import DecodingError
 from eth_utils.crypto import keccak
 
 from learnae.backends.ethereum.abi import checksum, governance_abi, session_abi, tips_abi
-from learnae.backends.ethereum.intents import Intent
+from learnae.backends.ethereum.intents import Intent, encode_withdrawal
 from learnae.backends.ethereum.queries import call_view, make_view_call, read_logs, read_topics
 from learnae.backends.ethereum.reader import SessionFacts
 from learnae.backends.ethereum.rpc import Endpoint, Fields, read_bytes
+from learnae.backends.ethereum.tips import read_budget
 from learnae.errors import ChainAnswerError
 from learnae.ids import Address, Wei, wei_text
 
@@ -84,9 +85,7 @@ class GovernanceReader:
         asked = ["availableWei", "proposalDeposit", "minQuorumDivisor"]
         available, deposit, divisor = [(await self._call(block, name))[0] for name in asked]
         (back,) = await self._call(block, "credit", self._wallet)
-        tips, budget = [
-            (await call_view(self._endpoint, tips_abi(), self._facts.tips, block, name, self._wallet))[0] for name in ("credit", "budget")
-        ]
+        (tips,) = await call_view(self._endpoint, tips_abi(), self._facts.tips, block, "credit", self._wallet)
         return GovernanceView(
             contract=self._facts.governance,
             available_wei=Wei(available),
@@ -96,7 +95,7 @@ class GovernanceReader:
             proposals=tuple([await self.read_proposal(block, number) for number in numbers]),
             back_wei=Wei(back),
             tips_wei=Wei(tips),
-            tips_budget_wei=Wei(budget),
+            tips_budget_wei=await read_budget(self._endpoint, self._facts, self._wallet, block),
         )
 
     async def read_proposal(self, block: int, number: int) -> Proposal:
@@ -211,6 +210,4 @@ def close(facts: SessionFacts, number: int) -> Intent:
 
 def take_back(facts: SessionFacts, wallet: Address, to: Address | None = None) -> Intent:
     """Withdraw the deposits of proposals that passed, for `wallet`, which may send its own to another address."""
-    abi = governance_abi()
-    data = abi.encode("withdraw", wallet) if to is None else abi.encode("withdrawTo", to)
-    return Intent("taking back the deposits of proposals", facts.governance, data)
+    return Intent("taking back the deposits of proposals", facts.governance, encode_withdrawal(governance_abi(), wallet, to))

@@ -8,7 +8,7 @@ from typing import Final
 
 from hexbytes import HexBytes
 
-from learnae.backends.ethereum.abi import checksum, explain_refusal, pack_nays, session_abi, tips_abi
+from learnae.backends.ethereum.abi import ContractAbi, checksum, explain_refusal, pack_nays, session_abi, tips_abi
 from learnae.backends.ethereum.poid import build_poid_creation
 from learnae.backends.ethereum.reader import SessionFacts
 from learnae.backends.ethereum.rpc import RpcError
@@ -90,6 +90,11 @@ def make_intent(call: Call, author: Author, session: Address, facts: SessionFact
             return Intent("the withdrawal", session, abi.encode("withdrawTo", wallet))
         case PayTip(helper, amount_wei, receipt):
             return Intent("the tip", facts.tips, tips_abi().encode("pay", helper, receipt), amount_wei)
+
+
+def encode_withdrawal(abi: ContractAbi, wallet: Address, to: Address | None) -> bytes:
+    """The call that sends `wallet` its due, or the sender's own to another address."""
+    return abi.encode("withdraw", wallet) if to is None else abi.encode("withdrawTo", to)
 
 
 def read_intent(raw: bytes) -> tuple[Intent, dict[str, int]]:

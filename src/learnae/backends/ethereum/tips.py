@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from learnae.backends.ethereum.abi import tips_abi
-from learnae.backends.ethereum.intents import Intent
+from learnae.backends.ethereum.intents import Intent, encode_withdrawal
+from learnae.backends.ethereum.queries import call_view
 from learnae.backends.ethereum.reader import SessionFacts
+from learnae.backends.ethereum.rpc import Endpoint
 from learnae.ids import Address, Wei
 
 TIPS_MAX: Final = 300  # In a transaction: at most 25 thousand gas each, 7.5 million together.
@@ -21,6 +23,12 @@ class Tip:
     helper: Address
     amount_wei: Wei
     receipt: bytes
+
+
+async def read_budget(endpoint: Endpoint, facts: SessionFacts, payer: Address, block: int) -> Wei:
+    """What is left in a payer's budget at a block. Raises: ChainAnswerError."""
+    (budget,) = await call_view(endpoint, tips_abi(), facts.tips, block, "budget", payer)
+    return Wei(budget)
 
 
 def fill_budget(facts: SessionFacts, amount_wei: Wei) -> Intent:
@@ -42,6 +50,4 @@ def give_tips(facts: SessionFacts, tips: Sequence[Tip]) -> Intent:
 
 def take_tips(facts: SessionFacts, wallet: Address, to: Address | None = None) -> Intent:
     """Withdraw the tips that were collected for a helper, who may send them to another address."""
-    abi = tips_abi()
-    data = abi.encode("withdraw", wallet) if to is None else abi.encode("withdrawTo", to)
-    return Intent("taking out the tips", facts.tips, data)
+    return Intent("taking out the tips", facts.tips, encode_withdrawal(tips_abi(), wallet, to))

@@ -10,8 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from learnae.backends.ethereum import governance
-from learnae.backends.ethereum.tips import TIPS_MAX, Tip, fill_budget, give_tips, reclaim_budget
+from learnae.backends.ethereum.tips import TIPS_MAX, Tip, fill_budget, give_tips, read_budget, reclaim_budget
 from learnae.cli.amounts import parse_address, parse_digest, parse_ether
 from learnae.cli.consent import tell
 from learnae.cli.dao.opening import Desk
@@ -152,5 +151,5 @@ def _point_out_strangers(view: ChainView, tips: Sequence[Tip]) -> None:
 
 async def _read_budget(desk: Desk) -> Wei:
     view = await desk.chain.read(desk.session)
-    reader = governance.GovernanceReader(desk.chain.endpoint, await desk.read_facts(), desk.chain.wallet)
-    return (await desk.chain.endpoint.surely(partial(reader.read, view.block_number))).tips_budget_wei
+    endpoint, facts = desk.chain.endpoint, await desk.read_facts()
+    return await endpoint.surely(partial(read_budget, endpoint, facts, desk.chain.wallet, view.block_number))
